@@ -48,21 +48,33 @@ RULES = {
     "engine/weights": (TEXT + SEAM, ["nlohmann"]),
     "engine/model": (TEXT + SEAM + ["engine/cache", "engine/weights"], []),
     "engine/scheduler": (TEXT + REQUEST + SEAM + ["engine/cache", "engine/model"], []),
+    "engine/parallel": (TEXT + SEAM, []),
+    "engine/transport": (REQUEST + SEAM + ["engine/cache"], []),
     "engine/runner": (TEXT + REQUEST + SEAM +
                       ["engine/cache", "engine/weights", "engine/model"], []),
+    "engine/handoff": (TEXT + REQUEST + SEAM +
+                       ["engine/cache", "engine/model", "engine/scheduler", "engine/runner",
+                        "engine/transport"], ["openssl"]),
     "engine/serving": (TEXT + REQUEST + SEAM +
                        ["engine/cache", "engine/weights", "engine/model", "engine/scheduler",
-                        "engine/runner"], []),
+                        "engine/runner", "engine/parallel", "engine/transport",
+                        "engine/handoff"], []),
     # The only file above kernels/ that names a backend.
     "engine/serving/worker_parts.cpp": (["engine", "kernels"], []),
     "server/http": (BASE, ["boost", "openssl"]),
     "server/openai": (REQUEST + ["engine/config", "engine/tokenizer", "engine/chat",
                                  "engine/serving/engine_metrics.h", "server/http/exchange.h"],
                       ["nlohmann", "boost", "prometheus", "openssl"]),
+    # gRPC: services that workers offer, clients of them, conversion to the engine's types.
+    "server/rpc": (REQUEST + ["engine/config", "engine/handoff", "engine/transport/landing.h",
+                              "proto"], ["grpc", "protobuf"]),
+    "server/router": (REQUEST + ["engine/config", "engine/handoff/worker_services.h", "server/rpc"],
+                      ["openssl"]),
     "server/cli": (TEXT, ["cli11", "nlohmann"]),
     # The composition root builds one part from the next.
     "server": (["engine", "server"], []),
-    "tests": (["kernels", "engine", "server", "tests"], ["gtest", "nlohmann", "boost", "prometheus"]),
+    "tests": (["kernels", "engine", "server", "proto", "tests"],
+              ["gtest", "nlohmann", "boost", "prometheus", "grpc", "protobuf", "ucx"]),
     "tools": (["kernels", "engine", "server"], ["nlohmann", "cli11"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
@@ -94,7 +106,8 @@ def fault_of(path, quote, header):
     if quote == '"' or header.startswith(OUR_FOLDERS):
         if not header.startswith(OUR_FOLDERS):
             return f'"{header}": write the path from the repository root'
-        if not (ROOT / header).exists():
+        source = re.sub(r"(\.grpc)?\.pb\.h$", ".proto", header)  # generated headers
+        if not (ROOT / source).exists():
             return f'"{header}" does not exist'
         return None if allows(allowed, folder, header) else f'{folder} must not include "{header}"'
     if SYSTEM.match(header) and header not in LIBRARIES:

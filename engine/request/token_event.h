@@ -19,6 +19,7 @@ enum class FinishReason : uint8_t {
 /// `finish_reason` and, when a stop_token_id matched, `stop_token_id`.
 struct TokenEvent {
   int32_t choice = 0;
+  int64_t index = 0;  ///< tokens of this choice generated before this one
   int32_t token_id = 0;
   float logprob = 0.0F;  ///< raw log-softmax; valid when log-probabilities were asked for
   std::vector<std::pair<int32_t, float>> top_logprobs;  ///< best first
