@@ -6,7 +6,7 @@
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
-#include "server/roles.h"
+#include "server/roles/roles.h"
 #include "server/signals.h"
 
 namespace tessera {
@@ -29,7 +29,11 @@ Status run(const cli::CommandLine& line) {
       return check_config(line.resolved);
     case cli::Command::kServe:
       stop_at_signals_while_loading();
-      return serve(line.resolved);
+      return serve_combined(line.resolved);
+    case cli::Command::kRouter:
+    case cli::Command::kPrefill:
+    case cli::Command::kDecode:
+      return unimplemented("this role is not there yet");
   }
   return Status::ok();
 }

@@ -8,7 +8,7 @@
 namespace tessera {
 namespace {
 
-Result<std::string> template_source(const cli::ServeOptions& options) {
+Result<std::string> template_source(const cli::Options& options) {
   if (options.chat_template.empty()) {
     return load_chat_template_source(options.model);
   }
@@ -21,7 +21,7 @@ Result<std::string> template_source(const cli::ServeOptions& options) {
 
 }  // namespace
 
-Result<TextParts> load_text_parts(const cli::ServeOptions& options, const ModelConfig& config) {
+Result<TextParts> load_text_parts(const cli::Options& options, const ModelConfig& config) {
   TextParts parts;
   TESSERA_TRY(parts.tokenizer, load_tokenizer(options.model));
   if (parts.tokenizer->vocab_size() > config.vocab_size) {

@@ -8,7 +8,7 @@
 #include "engine/chat/chat_template.h"
 #include "engine/config/model_config.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/options.h"
 
 namespace tessera {
 
@@ -20,7 +20,7 @@ struct TextParts {
 
 /// Reads the checkpoint folder's files, or --chat-template. Errors: NOT_FOUND, INVALID_ARGUMENT,
 /// UNIMPLEMENTED, and FAILED_PRECONDITION when the tokenizer has ids that the model has not.
-[[nodiscard]] Result<TextParts> load_text_parts(const cli::ServeOptions& options,
+[[nodiscard]] Result<TextParts> load_text_parts(const cli::Options& options,
                                                 const ModelConfig& config);
 
 }  // namespace tessera

@@ -21,6 +21,13 @@ struct WorkerConfig {
   bool enable_prefix_caching = true;
   int64_t kv_cache_memory_bytes = 0;  ///< 0: from the free memory, see MemoryPlan
   int64_t num_blocks = 0;             ///< 0: from kv_cache_memory_bytes
+
+  int64_t tensor_parallel_size = 0;  ///< ranks; 0: chosen by the role
+  std::string attention_sharding = "auto";
+  int64_t tpla_slices = 2;  ///< g
+  std::string tpla_basis = "auto";
+  std::string tpla_calibration;          ///< file; empty: none
+  int64_t max_local_prefill_tokens = 0;  ///< decode: longest prompt it prefills itself
 };
 
 }  // namespace tessera

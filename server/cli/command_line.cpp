@@ -1,6 +1,7 @@
 #include "server/cli/command_line.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
 
@@ -29,7 +30,7 @@ std::string value_name(const OptionSpec& spec) {
     }
     return names;
   }
-  if (std::holds_alternative<int64_t ServeOptions::*>(spec.field)) {
+  if (std::holds_alternative<int64_t Options::*>(spec.field)) {
     return spec.unit == OptionUnit::kBytes     ? "SIZE"
            : spec.unit == OptionUnit::kSeconds ? "SECONDS"
                                                : "N";
@@ -37,9 +38,9 @@ std::string value_name(const OptionSpec& spec) {
   return "TEXT";
 }
 
-void add_option(const OptionSpec& spec, FlagValues& values, CLI::App& app) {
+void add_option(const OptionSpec& spec, Role role, FlagValues& values, CLI::App& app) {
   const std::string flag = "--" + spec.name;
-  if (std::holds_alternative<bool ServeOptions::*>(spec.field)) {
+  if (std::holds_alternative<bool Options::*>(spec.field)) {
     app.add_flag(str_cat(flag, ",!--no-", spec.name), values[spec.name], spec.help)
         ->group(spec.group)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
@@ -53,21 +54,21 @@ void add_option(const OptionSpec& spec, FlagValues& values, CLI::App& app) {
   const std::string names = spec.name == "model" ? "model," + flag : flag;
   CLI::Option* option = app.add_option(names, store, spec.help);
   option->group(spec.group)->type_name(value_name(spec))->expected(1);
-  const std::string fallback = option_json(spec, ServeOptions{});
+  const std::string fallback = option_json(spec, default_options(role));
   if (fallback != "\"\"" && fallback != "[]") {
     option->default_str(fallback.front() == '"' ? fallback.substr(1, fallback.size() - 2)
                                                 : fallback);
   }
-  const bool is_list = std::holds_alternative<std::vector<std::string> ServeOptions::*>(spec.field);
+  const bool is_list = std::holds_alternative<std::vector<std::string> Options::*>(spec.field);
   option->multi_option_policy(is_list ? CLI::MultiOptionPolicy::TakeAll
                                       : CLI::MultiOptionPolicy::TakeLast);
 }
 
-std::vector<std::string> flag_names() {
+std::vector<std::string> flag_names(Role role) {
   std::vector<std::string> names = {"--config", "--help"};
-  for (const OptionSpec& spec : option_table()) {
+  for (const OptionSpec& spec : option_table(role)) {
     names.push_back("--" + spec.name);
-    if (std::holds_alternative<bool ServeOptions::*>(spec.field)) {
+    if (std::holds_alternative<bool Options::*>(spec.field)) {
       names.push_back("--no-" + spec.name);
     }
   }
@@ -88,7 +89,7 @@ Status unknown_argument(const std::vector<std::string>& extras,
 }
 
 Status apply_flags(const FlagValues& flags, ResolvedOptions& resolved) {
-  for (const OptionSpec& spec : option_table()) {
+  for (const OptionSpec& spec : option_table(resolved.role)) {
     const auto values = flags.find(spec.name);
     if (values == flags.end() || values->second.empty()) {
       continue;
@@ -114,12 +115,13 @@ Status resolve(const FlagValues& flags,
   }
   TESSERA_RETURN_IF_ERROR(apply_environment(environment, resolved));
   TESSERA_RETURN_IF_ERROR(apply_flags(flags, resolved));
-  return validate(resolved.options);
+  return validate(resolved.role, resolved.options);
 }
 
 /// A subcommand that takes the options of the table.
 struct OptionCommand {
   Command command;
+  Role role;
   CLI::App* app = nullptr;
   FlagValues flags{};
   std::string config_path{};
@@ -128,8 +130,8 @@ struct OptionCommand {
     app->footer(kFooter);
     app->add_option("--config", config_path, "JSON file of options; comments allowed")
         ->type_name("FILE");
-    for (const OptionSpec& spec : option_table()) {
-      add_option(spec, flags, *app);
+    for (const OptionSpec& spec : option_table(role)) {
+      add_option(spec, role, flags, *app);
     }
     app->allow_extras();
   }
@@ -137,9 +139,9 @@ struct OptionCommand {
 
 Result<CommandLine> finish(OptionCommand& chosen, const Environment& environment) {
   if (chosen.app->remaining_size() > 0) {
-    return unknown_argument(chosen.app->remaining(), flag_names());
+    return unknown_argument(chosen.app->remaining(), flag_names(chosen.role));
   }
-  CommandLine line{.command = chosen.command, .help = "", .resolved = {}};
+  CommandLine line{.command = chosen.command, .help = "", .resolved = ResolvedOptions(chosen.role)};
   TESSERA_RETURN_IF_ERROR(resolve(chosen.flags, environment, chosen.config_path, line.resolved));
   return line;
 }
@@ -151,32 +153,49 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
   CLI::App app("Tessera: an inference server for models with multi-head latent attention",
                "tessera");
   app.allow_extras();
-  OptionCommand serve{Command::kServe,
-                      app.add_subcommand("serve", "Serve a model over an OpenAI-style API")};
-  OptionCommand check{
-      Command::kCheckConfig,
-      app.add_subcommand("check-config", "Check options and print the memory plan; loads nothing")};
+  std::array<OptionCommand, 5> commands{{
+      {Command::kServe,
+       Role::kServe,
+       app.add_subcommand("serve",
+                          "Serve a model over an OpenAI-style API, all roles on this host")},
+      {Command::kRouter,
+       Role::kRouter,
+       app.add_subcommand("router", "Serve an OpenAI-style API with workers elsewhere")},
+      {Command::kPrefill,
+       Role::kPrefill,
+       app.add_subcommand("prefill", "Compute prompts and hand their caches to decode groups")},
+      {Command::kDecode,
+       Role::kDecode,
+       app.add_subcommand("decode", "Run a decode group that takes caches from prefill workers")},
+      {Command::kCheckConfig,
+       Role::kServe,
+       app.add_subcommand("check-config",
+                          "Check options and print the memory plan; loads nothing")},
+  }};
   const CLI::App* version = app.add_subcommand("version", "Print what this binary is made of");
-  serve.add_options();
-  check.add_options();
+  for (OptionCommand& command : commands) {
+    command.add_options();
+  }
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    return CommandLine{.command = Command::kHelp, .help = app.help(), .resolved = {}};
+    return CommandLine{
+        .command = Command::kHelp, .help = app.help(), .resolved = ResolvedOptions()};
   } catch (const CLI::Error& error) {
     return invalid_argument(error.what());
   }
-  if (serve.app->parsed()) {
-    return finish(serve, environment);
-  }
-  if (check.app->parsed()) {
-    return finish(check, environment);
+  std::vector<std::string> names = {"version", "--help"};
+  for (OptionCommand& command : commands) {
+    if (command.app->parsed()) {
+      return finish(command, environment);
+    }
+    names.push_back(command.app->get_name());
   }
   if (app.remaining_size() > 0) {
-    return unknown_argument(app.remaining(), {"serve", "check-config", "version", "--help"});
+    return unknown_argument(app.remaining(), names);
   }
   const Command command = version->parsed() ? Command::kVersion : Command::kHelp;
-  return CommandLine{.command = command, .help = app.help(), .resolved = {}};
+  return CommandLine{.command = command, .help = app.help(), .resolved = ResolvedOptions()};
 }
 
 }  // namespace tessera::cli

@@ -10,12 +10,12 @@
 
 namespace tessera::cli {
 
-enum class Command : uint8_t { kServe, kCheckConfig, kVersion, kHelp };
+enum class Command : uint8_t { kServe, kRouter, kPrefill, kDecode, kCheckConfig, kVersion, kHelp };
 
 struct CommandLine {
   Command command = Command::kHelp;
   std::string help;          ///< of kHelp: what to print
-  ResolvedOptions resolved;  ///< of kServe and kCheckConfig
+  ResolvedOptions resolved;  ///< of the roles and kCheckConfig
 };
 
 /// `arguments` without the program's name. Errors: INVALID_ARGUMENT (with the nearest name for a

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "engine/base/status.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/options.h"
 
 namespace tessera::cli {
 
@@ -16,7 +16,10 @@ namespace tessera::cli {
 using Environment = std::function<std::optional<std::string>(const std::string& name)>;
 
 struct ResolvedOptions {
-  ServeOptions options;
+  explicit ResolvedOptions(Role of = Role::kServe) : role(of), options(default_options(of)) {}
+
+  Role role;
+  Options options;
   std::map<std::string, std::string> sources;  ///< option name to "flag", "environment" or "file"
 };
 

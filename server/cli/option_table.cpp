@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <initializer_list>
+#include <iterator>
 #include <optional>
 
 #include "engine/base/size_text.h"
@@ -10,11 +12,22 @@
 namespace tessera::cli {
 namespace {
 
-using Options = ServeOptions;
 constexpr OptionUnit kBytes = OptionUnit::kBytes;
 constexpr OptionUnit kSeconds = OptionUnit::kSeconds;
 constexpr int64_t kMaxSeconds = int64_t{7} * 24 * 3600;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
+
+constexpr uint8_t bits(std::initializer_list<Role> roles) {
+  uint8_t all = 0;
+  for (const Role role : roles) {
+    all = static_cast<uint8_t>(all | static_cast<uint8_t>(role));
+  }
+  return all;
+}
+constexpr uint8_t kWorkers = bits({Role::kServe, Role::kPrefill, Role::kDecode});
+constexpr uint8_t kFronts = bits({Role::kServe, Role::kRouter});
+constexpr uint8_t kRouters = bits({Role::kRouter});
+constexpr uint8_t kDecoders = bits({Role::kServe, Role::kDecode});
 
 std::vector<OptionSpec> model_options() {
   return {
@@ -25,23 +38,31 @@ std::vector<OptionSpec> model_options() {
       {.name = "served-model-name",
        .group = "Model",
        .field = &Options::served_model_names,
-       .help = "Name that clients ask for; repeat for more (default: the folder's name)"},
+       .help = "Name that clients ask for; repeat for more (default: the folder's name)",
+       .roles = kFronts},
       {.name = "dtype",
        .group = "Model",
        .field = &Options::dtype,
        .help = "Type of products and cache; auto is what the machine multiplies fastest",
-       .choices = {"auto", "bfloat16", "float32"}},
+       .choices = {"auto", "bfloat16", "float32"},
+       .roles = kWorkers},
       {.name = "load-format",
        .group = "Model",
        .field = &Options::load_format,
        .help = "dummy fills the weights at random from --seed: config.json and tokenizer files are "
                "enough",
-       .choices = {"auto", "safetensors", "dummy"}},
-      {.name = "seed", .group = "Model", .field = &Options::seed, .help = "Seed of dummy weights"},
+       .choices = {"auto", "safetensors", "dummy"},
+       .roles = kWorkers},
+      {.name = "seed",
+       .group = "Model",
+       .field = &Options::seed,
+       .help = "Seed of dummy weights",
+       .roles = kWorkers},
       {.name = "chat-template",
        .group = "Model",
        .field = &Options::chat_template,
-       .help = "Jinja file used instead of the checkpoint's chat template"},
+       .help = "Jinja file used instead of the checkpoint's chat template",
+       .roles = kFronts},
   };
 }
 
@@ -61,11 +82,13 @@ std::vector<OptionSpec> http_options() {
        .field = &Options::api_keys,
        .help = "Key that clients must send; repeat for more. Prefer --api-key-file: other users of "
                "the machine can see a command line",
-       .is_secret = true},
+       .is_secret = true,
+       .roles = kFronts},
       {.name = "api-key-file",
        .group = "HTTP",
        .field = &Options::api_key_file,
-       .help = "File of keys, one a line; read again on SIGHUP"},
+       .help = "File of keys, one a line; read again on SIGHUP",
+       .roles = kFronts},
       {.name = "shutdown-timeout",
        .group = "HTTP",
        .field = &Options::shutdown_timeout_s,
@@ -82,41 +105,169 @@ std::vector<OptionSpec> engine_options() {
        .field = &Options::max_model_len,
        .help = "Longest prompt plus answer in tokens; auto is the model's own limit",
        .maximum = kMaxTokens,
-       .is_auto_when_zero = true},
+       .is_auto_when_zero = true,
+       .roles = kWorkers},
       {.name = "max-num-seqs",
        .group = "Engine",
        .field = &Options::max_num_seqs,
        .help = "Sequences that run at once",
        .minimum = 1,
-       .maximum = 4096},
+       .maximum = 4096,
+       .roles = kWorkers},
       {.name = "max-num-batched-tokens",
        .group = "Engine",
        .field = &Options::max_num_batched_tokens,
        .help = "Tokens of one step, prefill and decode together",
        .minimum = 1,
-       .maximum = int64_t{1} << 17},
+       .maximum = int64_t{1} << 17,
+       .roles = kWorkers},
       {.name = "enable-prefix-caching",
        .group = "Engine",
        .field = &Options::enable_prefix_caching,
-       .help = "Reuse the cache of equal prompt beginnings"},
+       .help = "Reuse the cache of equal prompt beginnings",
+       .roles = kWorkers},
       {.name = "kv-cache-memory",
        .group = "Engine",
        .field = &Options::kv_cache_memory_bytes,
        .help = "Memory of the latent cache; auto is a share of what is free",
        .unit = kBytes,
-       .is_auto_when_zero = true},
+       .is_auto_when_zero = true,
+       .roles = kWorkers},
       {.name = "num-blocks",
        .group = "Engine",
        .field = &Options::num_blocks,
        .help = "Cache blocks of 64 tokens, instead of --kv-cache-memory",
        .maximum = int64_t{1} << 30,
-       .is_auto_when_zero = true},
+       .is_auto_when_zero = true,
+       .roles = kWorkers},
       {.name = "threads",
        .group = "Engine",
        .field = &Options::threads,
        .help = "Compute threads; auto is one for each core",
        .maximum = 1024,
-       .is_auto_when_zero = true},
+       .is_auto_when_zero = true,
+       .roles = kWorkers},
+  };
+}
+
+std::vector<OptionSpec> parallel_options() {
+  return {
+      {.name = "combined",
+       .group = "Parallel",
+       .field = &Options::combined,
+       .help = "One engine that prefills and decodes, without a handoff",
+       .roles = bits({Role::kServe})},
+      {.name = "tensor-parallel-size",
+       .group = "Parallel",
+       .field = &Options::tensor_parallel_size,
+       .help =
+           "Ranks of the decode group (of the worker, in its role); auto is 2 for decode, else 1",
+       .maximum = 64,
+       .is_auto_when_zero = true,
+       .roles = kWorkers},
+      {.name = "attention-sharding",
+       .group = "Parallel",
+       .field = &Options::attention_sharding,
+       .help = "How decode ranks divide the latent cache: replicated (exact), dcp (exact, blocks "
+               "dealt out), tpla (columns sliced: approximate, least memory). auto is tpla with a "
+               "calibration, else replicated. A prefill worker needs what its decode groups have",
+       .choices = {"auto", "replicated", "tpla", "dcp"},
+       .roles = kWorkers},
+      {.name = "tpla-slices",
+       .group = "Parallel",
+       .field = &Options::tpla_slices,
+       .help = "Slices of the latent in tpla; divides the ranks",
+       .minimum = 1,
+       .maximum = 64,
+       .roles = kWorkers},
+      {.name = "tpla-basis",
+       .group = "Parallel",
+       .field = &Options::tpla_basis,
+       .help = "Rotation of the latent before it is sliced; auto is the calibration's, or hadamard",
+       .choices = {"auto", "none", "hadamard"},
+       .roles = kWorkers},
+      {.name = "tpla-calibration",
+       .group = "Parallel",
+       .field = &Options::tpla_calibration,
+       .help = "Calibration file made for this model",
+       .roles = kWorkers},
+      {.name = "local-prefill-max-tokens",
+       .group = "Parallel",
+       .field = &Options::max_local_prefill_tokens,
+       .help = "Prompts up to this long are prefilled by the decode group itself",
+       .maximum = int64_t{1} << 17,
+       .roles = kDecoders},
+  };
+}
+
+std::vector<OptionSpec> routing_options() {
+  return {
+      {.name = "rpc-host",
+       .group = "gRPC",
+       .field = &Options::rpc_host,
+       .help = "Address of the gRPC port. A worker's is internal: never open it to clients"},
+      {.name = "rpc-port",
+       .group = "gRPC",
+       .field = &Options::rpc_port,
+       .help = "gRPC port; 0 for any free one",
+       .maximum = 65535},
+      {.name = "prefill-workers",
+       .group = "Routing",
+       .field = &Options::prefill_workers,
+       .help =
+           "host:port of a prefill worker, or dns:name:port for all addresses of a name; repeat "
+           "for more",
+       .roles = kRouters},
+      {.name = "decode-workers",
+       .group = "Routing",
+       .field = &Options::decode_workers,
+       .help = "The same for the leaders of decode groups",
+       .roles = kRouters},
+      {.name = "routing-policy",
+       .group = "Routing",
+       .field = &Options::routing_policy,
+       .help = "How a worker is chosen",
+       .choices = {"prefix-affinity", "least-load", "round-robin"},
+       .roles = kFronts},
+      {.name = "max-inflight-requests",
+       .group = "Routing",
+       .field = &Options::max_inflight_requests,
+       .help = "Requests that the router takes at once; further ones are answered 429",
+       .minimum = 1,
+       .maximum = 1'000'000,
+       .roles = kFronts},
+      {.name = "worker-wait",
+       .group = "Routing",
+       .field = &Options::worker_wait_s,
+       .help = "How long a request waits for a ready worker",
+       .maximum = kMaxSeconds,
+       .unit = kSeconds,
+       .roles = kFronts},
+      {.name = "handoff-lease",
+       .group = "Handoff",
+       .field = &Options::handoff_lease_s,
+       .help = "A peer that is silent for longer is given up",
+       .minimum = 1,
+       .maximum = 3600,
+       .unit = kSeconds,
+       .roles = kWorkers},
+      {.name = "landing-slots",
+       .group = "Handoff",
+       .field = &Options::landing_slots,
+       .help = "Block images in flight from one prefill worker to one decode rank",
+       .minimum = 1,
+       .maximum = 4096,
+       .roles = kDecoders},
+      {.name = "allow-staged-handoff",
+       .group = "Handoff",
+       .field = &Options::allow_staged_handoff,
+       .help = "Accept a TCP lane for device memory",
+       .roles = kWorkers},
+      {.name = "handoff-faults",
+       .group = "Handoff",
+       .field = &Options::handoff_faults,
+       .help = "Faults to make, for tests only: drop_ready=N,drop_ack=N,flip=N",
+       .roles = kWorkers},
   };
 }
 
@@ -128,13 +279,15 @@ std::vector<OptionSpec> limit_options() {
        .help = "A request that takes longer is ended with an error",
        .minimum = 1,
        .maximum = kMaxSeconds,
-       .unit = kSeconds},
+       .unit = kSeconds,
+       .roles = kFronts},
       {.name = "max-queued-requests",
        .group = "Limits",
        .field = &Options::max_queued_requests,
        .help = "Requests that may wait; further ones are answered 429",
        .minimum = 1,
-       .maximum = 1'000'000},
+       .maximum = 1'000'000,
+       .roles = kWorkers},
       {.name = "max-request-bytes",
        .group = "Limits",
        .field = &Options::max_request_bytes,
@@ -160,12 +313,14 @@ std::vector<OptionSpec> limit_options() {
        .field = &Options::max_n,
        .help = "Largest n of a request",
        .minimum = 1,
-       .maximum = 1024},
+       .maximum = 1024,
+       .roles = kFronts},
       {.name = "max-logprobs",
        .group = "Limits",
        .field = &Options::max_logprobs,
        .help = "Largest top_logprobs of a request",
-       .maximum = 20},
+       .maximum = 20,
+       .roles = kFronts},
       {.name = "log-level",
        .group = "Logging",
        .field = &Options::log_level,
@@ -265,15 +420,36 @@ std::string value_json(const OptionSpec&, bool value) {
 
 }  // namespace
 
-const std::vector<OptionSpec>& option_table() {
-  static const std::vector<OptionSpec> whole = [] {
+const std::vector<OptionSpec>& option_table(Role role) {
+  static const auto make = [](Role of) {
     std::vector<OptionSpec> table;
-    for (auto part : {model_options(), http_options(), engine_options(), limit_options()}) {
-      table.insert(table.end(), part.begin(), part.end());
+    for (auto part : {model_options(),
+                      http_options(),
+                      routing_options(),
+                      engine_options(),
+                      parallel_options(),
+                      limit_options()}) {
+      std::copy_if(part.begin(), part.end(), std::back_inserter(table), [of](const auto& spec) {
+        return (spec.roles & static_cast<uint8_t>(of)) != 0;
+      });
     }
     return table;
-  }();
-  return whole;
+  };
+  static const std::vector<OptionSpec> serve = make(Role::kServe);
+  static const std::vector<OptionSpec> router = make(Role::kRouter);
+  static const std::vector<OptionSpec> prefill = make(Role::kPrefill);
+  static const std::vector<OptionSpec> decode = make(Role::kDecode);
+  switch (role) {
+    case Role::kServe:
+      break;
+    case Role::kRouter:
+      return router;
+    case Role::kPrefill:
+      return prefill;
+    case Role::kDecode:
+      return decode;
+  }
+  return serve;
 }
 
 std::string environment_name(const OptionSpec& spec) {
@@ -286,7 +462,7 @@ std::string environment_name(const OptionSpec& spec) {
 
 Status set_option(const OptionSpec& spec,
                   const std::vector<std::string>& values,
-                  ServeOptions& options) {
+                  Options& options) {
   if (const auto* list = std::get_if<std::vector<std::string> Options::*>(&spec.field)) {
     if (std::find(values.begin(), values.end(), "") != values.end()) {
       return invalid_argument("an empty value");
@@ -312,11 +488,11 @@ Status set_option(const OptionSpec& spec,
   return Status::ok();
 }
 
-std::string option_json(const OptionSpec& spec, const ServeOptions& options) {
+std::string option_json(const OptionSpec& spec, const Options& options) {
   return std::visit([&](auto field) { return value_json(spec, options.*field); }, spec.field);
 }
 
-Status validate(const ServeOptions& options) {
+Status validate(Role role, const Options& options) {
   std::string faults;
   const auto add = [&](const std::string& fault) {
     faults += str_cat(faults.empty() ? "" : "\n", fault);
@@ -333,6 +509,27 @@ Status validate(const ServeOptions& options) {
                 " is less than --max-num-seqs ",
                 options.max_num_seqs,
                 ": a step must hold one token of each running sequence"));
+  }
+  if (options.max_local_prefill_tokens > options.max_num_batched_tokens) {
+    add(str_cat("--local-prefill-max-tokens ",
+                options.max_local_prefill_tokens,
+                " is more than --max-num-batched-tokens ",
+                options.max_num_batched_tokens,
+                ": a local prefill is one step"));
+  }
+  if (role == Role::kRouter) {
+    if (options.prefill_workers.empty()) {
+      add("no prefill worker: give --prefill-workers host:port");
+    }
+    if (options.decode_workers.empty()) {
+      add("no decode group: give --decode-workers host:port");
+    }
+  }
+  if (options.combined && options.tensor_parallel_size > 1 &&
+      options.attention_sharding != "auto" && options.attention_sharding != "replicated") {
+    add(str_cat("--combined prefills and decodes in one cache: --attention-sharding ",
+                options.attention_sharding,
+                " needs the handoff"));
   }
   return faults.empty() ? Status::ok() : invalid_argument(faults);
 }

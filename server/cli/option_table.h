@@ -8,16 +8,18 @@
 #include <vector>
 
 #include "engine/base/status.h"
-#include "server/cli/serve_options.h"
+#include "server/cli/options.h"
 
 namespace tessera::cli {
 
-using OptionField = std::variant<std::string ServeOptions::*,
-                                 std::vector<std::string> ServeOptions::*,
-                                 int64_t ServeOptions::*,
-                                 bool ServeOptions::*>;
+using OptionField = std::variant<std::string Options::*,
+                                 std::vector<std::string> Options::*,
+                                 int64_t Options::*,
+                                 bool Options::*>;
 
 enum class OptionUnit : uint8_t { kNone, kBytes, kSeconds };
+
+inline constexpr uint8_t kAllRoles = 15;
 
 struct OptionSpec {
   std::string name;   ///< "max-model-len": the flag, and the key in a config file
@@ -30,10 +32,11 @@ struct OptionSpec {
   OptionUnit unit = OptionUnit::kNone;
   bool is_auto_when_zero = false;  ///< "auto" is accepted and printed for 0
   bool is_secret = false;          ///< printed as "***"
+  uint8_t roles = kAllRoles;       ///< bits of Role that know the option
 };
 
-/// In the order of --help.
-[[nodiscard]] const std::vector<OptionSpec>& option_table();
+/// What `role` can be told, in the order of --help.
+[[nodiscard]] const std::vector<OptionSpec>& option_table(Role role);
 
 /// "TESSERA_MAX_MODEL_LEN".
 [[nodiscard]] std::string environment_name(const OptionSpec& spec);
@@ -42,12 +45,12 @@ struct OptionSpec {
 /// Errors: INVALID_ARGUMENT with what is allowed; the option's name is left to the caller.
 [[nodiscard]] Status set_option(const OptionSpec& spec,
                                 const std::vector<std::string>& values,
-                                ServeOptions& options);
+                                Options& options);
 
 /// The option's value as a JSON value that a config file accepts; secrets as "***".
-[[nodiscard]] std::string option_json(const OptionSpec& spec, const ServeOptions& options);
+[[nodiscard]] std::string option_json(const OptionSpec& spec, const Options& options);
 
 /// What does not fit together. Errors: INVALID_ARGUMENT, all faults, one a line.
-[[nodiscard]] Status validate(const ServeOptions& options);
+[[nodiscard]] Status validate(Role role, const Options& options);
 
 }  // namespace tessera::cli

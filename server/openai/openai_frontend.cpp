@@ -8,8 +8,8 @@
 
 #include "engine/base/log.h"
 #include "server/openai/authenticator.h"
+#include "server/openai/frontend_families.h"
 #include "server/openai/generation_session.h"
-#include "server/openai/metrics_text.h"
 #include "server/openai/prompt_pool.h"
 #include "server/openai/reply.h"
 #include "server/openai/request_preparer.h"
@@ -182,9 +182,11 @@ class OpenAiFrontend::Impl final {
 
   [[nodiscard]] http::Response metrics_response() const {
     http::Response response;
-    response.content_type = kMetricsContentType;
-    response.body =
-        metrics_text(options_.served_model_names.front(), parts_.engine_metrics, metrics_);
+    response.content_type = metrics::kContentType;
+    metrics::FamilyList list(options_.served_model_names.front());
+    parts_.add_service_families(list);
+    add_frontend_families(list, metrics_);
+    response.body = list.text();
     return response;
   }
 

@@ -9,9 +9,9 @@
 #include "engine/base/result.h"
 #include "engine/chat/chat_template.h"
 #include "engine/request/generation_service.h"
-#include "engine/serving/engine_metrics.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/http/exchange.h"
+#include "server/metrics/family_list.h"
 #include "server/openai/options.h"
 
 namespace tessera::openai {
@@ -22,7 +22,8 @@ class OpenAiFrontend final {
   struct Parts {
     GenerationService& service;
     const Tokenizer& tokenizer;
-    const EngineMetrics& engine_metrics;
+    /// Adds the families of what is behind `service`. Any thread.
+    std::function<void(metrics::FamilyList&)> add_service_families;
     const ChatTemplate* chat_template = nullptr;  ///< null: chat requests are refused
   };
 

@@ -16,10 +16,10 @@ Result<CommandLine> parse(const std::vector<std::string>& arguments) {
   return parse_command_line(arguments, no_environment());
 }
 
-ServeOptions parse_options(const std::vector<std::string>& arguments) {
+Options parse_options(const std::vector<std::string>& arguments) {
   const auto line = parse(arguments);
   EXPECT_TRUE(line.is_ok()) << line.status().message();
-  return line.is_ok() ? line.value().resolved.options : ServeOptions{};
+  return line.is_ok() ? line.value().resolved.options : Options{};
 }
 
 TEST(CommandLineTest, ServeTakesTheModelAsPositionalOrFlag) {
@@ -30,7 +30,7 @@ TEST(CommandLineTest, ServeTakesTheModelAsPositionalOrFlag) {
 }
 
 TEST(CommandLineTest, FlagsSetEachKindOfOption) {
-  const ServeOptions options = parse_options({"serve",
+  const Options options = parse_options({"serve",
                                               "folder",
                                               "--api-key",
                                               "one",
@@ -62,7 +62,7 @@ TEST(CommandLineTest, FlagsWinOverEnvironmentWinsOverFile) {
   const auto line = parse_command_line({"serve", "--config", path, "--port", "3"}, environment);
   std::remove(path.c_str());
   ASSERT_TRUE(line.is_ok()) << line.status().message();
-  const ServeOptions& options = line.value().resolved.options;
+  const Options& options = line.value().resolved.options;
   EXPECT_EQ(options.model, "file");
   EXPECT_EQ(options.port, 3);
   EXPECT_EQ(options.max_n, 2);

@@ -30,7 +30,7 @@ TEST_F(OptionSourcesTest, FileSetsEachKindOfOption) {
      "kv-cache-memory": "512MiB", "max-request-bytes": 4096, "max-model-len": "auto",
      "enable-prefix-caching": false, "api-key": "one"})")
                   .is_ok());
-  const ServeOptions& options = resolved_.options;
+  const Options& options = resolved_.options;
   EXPECT_EQ(options.model, "m");
   EXPECT_EQ(options.served_model_names, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(options.port, 9000);

@@ -11,6 +11,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "engine/serving/engine_metrics.h"
+#include "server/metrics/engine_families.h"
 #include "server/openai/openai_frontend.h"
 #include "server/openai/protocol/logprobs_json.h"
 #include "tests/support/byte_tokenizer.h"
@@ -46,8 +48,12 @@ class FrontendFixture : public testing::Test {
       auto chat_template = ChatTemplate::parse(kTemplate);
       EXPECT_TRUE(chat_template.is_ok()) << chat_template.status().to_string();
       template_ = std::make_unique<ChatTemplate>(std::move(chat_template).value());
-      auto created =
-          OpenAiFrontend::create(options_, {service_, tokenizer_, metrics_, template_.get()});
+      auto created = OpenAiFrontend::create(
+          options_,
+          {service_,
+           tokenizer_,
+           [this](metrics::FamilyList& list) { metrics::add_engine_families(list, metrics_); },
+           template_.get()});
       EXPECT_TRUE(created.is_ok()) << created.status().to_string();
       frontend_ = std::move(created).value();
     }

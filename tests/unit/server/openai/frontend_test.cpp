@@ -17,7 +17,7 @@ class FrontendTest : public FrontendFixture {
 };
 
 TEST_F(FrontendTest, RefusesIncompleteOptions) {
-  const OpenAiFrontend::Parts parts = {service_, tokenizer_, metrics_, nullptr};
+  const OpenAiFrontend::Parts parts = {service_, tokenizer_, [](metrics::FamilyList&) {}, nullptr};
   OpenAiOptions no_name = options_;
   no_name.served_model_names.clear();
   EXPECT_EQ(OpenAiFrontend::create(no_name, parts).status().code(), StatusCode::kInvalidArgument);

@@ -1,0 +1,77 @@
+// What the roles of the binary can be told: plain values with their defaults. Names, help, limits
+// and the roles that know an option are in option_table.cpp. Immutable once resolved.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/config/worker_config.h"
+
+namespace tessera::cli {
+
+/// Bits, so that an option can say which roles know it.
+enum class Role : uint8_t {
+  kServe = 1,    ///< all of the below on this host, or one engine with --combined
+  kRouter = 2,   ///< HTTP and public gRPC in front of workers
+  kPrefill = 4,  ///< computes prompts, hands caches over
+  kDecode = 8,   ///< a decode group
+};
+
+struct Options : WorkerConfig {
+  std::vector<std::string> served_model_names;  ///< empty: the folder's name
+  std::string chat_template;                    ///< file; empty: the checkpoint's own
+  bool combined = false;                        ///< serve: one engine, no handoff
+
+  std::string host = "127.0.0.1";
+  int64_t port = 8000;  ///< HTTP; 0: any free port, printed at start
+  std::vector<std::string> api_keys;
+  std::string api_key_file;
+  int64_t shutdown_timeout_s = 30;
+
+  std::string rpc_host = "127.0.0.1";
+  int64_t rpc_port = 0;  ///< gRPC; 0: any free port, printed at start
+
+  std::vector<std::string> prefill_workers;  ///< router: "host:port" or "dns:name:port"
+  std::vector<std::string> decode_workers;
+  std::string routing_policy = "prefix-affinity";
+  int64_t max_inflight_requests = 4096;
+  int64_t worker_wait_s = 10;
+
+  int64_t handoff_lease_s = 10;
+  int64_t landing_slots = 32;
+  bool allow_staged_handoff = false;
+  std::string handoff_faults;  ///< for tests
+
+  int64_t request_timeout_s = 600;
+  int64_t max_request_bytes = int64_t{8} << 20;
+  int64_t max_header_bytes = int64_t{32} << 10;
+  int64_t max_connections = 10'000;
+  int64_t max_n = 16;
+  int64_t max_logprobs = 20;
+
+  std::string log_level = "info";
+};
+
+/// Roles have ports of their own, so that all of them run on one host without flags.
+[[nodiscard]] inline Options default_options(Role role) {
+  Options options;
+  switch (role) {
+    case Role::kServe:
+      break;
+    case Role::kRouter:
+      options.rpc_port = 9000;
+      break;
+    case Role::kPrefill:
+      options.port = 8001;
+      options.rpc_port = 9001;
+      break;
+    case Role::kDecode:
+      options.port = 8002;
+      options.rpc_port = 9002;
+      break;
+  }
+  return options;
+}
+
+}  // namespace tessera::cli

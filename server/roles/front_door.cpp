@@ -1,0 +1,115 @@
+#include "server/roles/front_door.h"
+
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "engine/base/log.h"
+#include "server/cli/key_file.h"
+#include "server/cli/version.h"
+#include "server/http/http_server.h"
+#include "server/openai/openai_frontend.h"
+
+namespace tessera {
+namespace {
+
+Result<std::vector<std::string>> read_api_keys(const cli::Options& options) {
+  std::vector<std::string> keys = options.api_keys;
+  if (!options.api_key_file.empty()) {
+    TESSERA_TRY(const auto from_file, cli::read_key_file(options.api_key_file));
+    keys.insert(keys.end(), from_file.begin(), from_file.end());
+  }
+  return keys;
+}
+
+std::string folder_name(const std::string& model) {
+  std::error_code error;
+  const auto path = std::filesystem::weakly_canonical(model, error);
+  return error || path.filename().empty() ? model : path.filename().string();
+}
+
+Result<openai::OpenAiOptions> openai_options(const cli::Options& options,
+                                             const FrontDoor::Parts& parts) {
+  openai::OpenAiOptions openai;
+  openai.served_model_names = options.served_model_names;
+  if (openai.served_model_names.empty()) {
+    openai.served_model_names.push_back(folder_name(options.model));
+  }
+  TESSERA_TRY(openai.api_keys, read_api_keys(options));
+  openai.model_root = options.model;
+  openai.version = cli::version_number();
+  openai.max_model_len = parts.max_model_len;
+  openai.vocab_size = parts.config.vocab_size;
+  openai.limits.max_n = options.max_n;
+  openai.limits.max_logprobs = options.max_logprobs;
+  openai.defaults = parts.text.defaults;
+  openai.request_timeout = std::chrono::seconds(options.request_timeout_s);
+  openai.liveness = parts.liveness;
+  return openai;
+}
+
+http::HttpServerOptions http_options(const cli::Options& options) {
+  http::HttpServerOptions http;
+  http.host = options.host;
+  http.port = static_cast<uint16_t>(options.port);
+  http.max_request_bytes = options.max_request_bytes;
+  http.max_header_bytes = options.max_header_bytes;
+  http.max_connections = options.max_connections;
+  return http;
+}
+
+}  // namespace
+
+struct FrontDoor::State {
+  cli::Options options;
+  std::unique_ptr<openai::OpenAiFrontend> frontend;
+  std::unique_ptr<http::HttpServer> http;  // last: its thread uses the front end
+};
+
+Status FrontDoor::check_keys(const cli::Options& options) {
+  return read_api_keys(options).status();
+}
+
+Result<std::unique_ptr<FrontDoor>> FrontDoor::open(const cli::Options& options, Parts parts) {
+  auto state = std::make_unique<State>();
+  state->options = options;
+  TESSERA_TRY(auto openai, openai_options(options, parts));
+  const bool is_open = openai.api_keys.empty();
+  const openai::OpenAiFrontend::Parts frontend_parts{
+      .service = parts.service,
+      .tokenizer = *parts.text.tokenizer,
+      .add_service_families = std::move(parts.add_service_families),
+      .chat_template = parts.text.chat_template.has_value() ? &*parts.text.chat_template : nullptr};
+  TESSERA_TRY(state->frontend, openai::OpenAiFrontend::create(std::move(openai), frontend_parts));
+  const auto handle = [frontend = state->frontend.get()](http::Request request,
+                                                         std::shared_ptr<http::Exchange> exchange) {
+    frontend->handle(std::move(request), std::move(exchange));
+  };
+  TESSERA_TRY(state->http,
+              http::HttpServer::start(http_options(options), handle, openai::http_error_body));
+  log_info("listening",
+           "url",
+           str_cat("http://", options.host, ":", state->http->port()),
+           "api_keys",
+           is_open ? "none: open to everybody who reaches the port" : "required");
+  return std::unique_ptr<FrontDoor>(new FrontDoor(std::move(state)));
+}
+
+FrontDoor::FrontDoor(std::unique_ptr<State> state) : state_(std::move(state)) {}
+FrontDoor::~FrontDoor() = default;
+
+void FrontDoor::reload_keys() {
+  const auto keys = read_api_keys(state_->options);
+  if (!keys.is_ok()) {
+    log_error("api_keys_kept", "reason", keys.status().message());
+    return;
+  }
+  state_->frontend->replace_api_keys(keys.value());
+  log_info("api_keys_reloaded", "keys", keys.value().size());
+}
+
+bool FrontDoor::drain_blocking(Deadline deadline) {
+  return state_->http->drain_blocking(deadline);
+}
+
+}  // namespace tessera
