@@ -117,6 +117,20 @@ std::string with_millions(int64_t count) {
   return text.data();
 }
 
+/// What each rank keeps of a token, where it is not just everything once.
+std::string rank_line(const MemoryPlan& plan) {
+  if (plan.kv_bytes_per_token == plan.whole_kv_bytes_per_token && plan.num_ranks == 1) {
+    return "";
+  }
+  return str_cat("\n  on each rank      ",
+                 plan.kv_bytes_per_token_and_rank,
+                 " (",
+                 100 * plan.kv_bytes_per_token_and_rank / plan.whole_kv_bytes_per_token,
+                 " % of a replicated cache), ",
+                 plan.num_ranks,
+                 plan.num_ranks == 1 ? " rank" : " ranks");
+}
+
 }  // namespace
 
 int64_t available_memory_bytes() {
@@ -138,6 +152,7 @@ int64_t available_memory_bytes() {
 
 Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                const WorkerConfig& options,
+                               const CacheShape& cache,
                                int64_t element_bytes,
                                int64_t available_bytes) {
   if (options.max_model_len > config.max_position_embeddings) {
@@ -152,7 +167,14 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.available_bytes = available_bytes;
   plan.num_parameters = count.products + count.floats;
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes;
-  plan.kv_bytes_per_token = config.num_hidden_layers * config.latent_row_width() * element_bytes;
+  const int64_t row_elements = config.latent_row_width();
+  const auto bytes_per_token = [&](int64_t elements) {
+    return config.num_hidden_layers * (elements != 0 ? elements : row_elements) * element_bytes;
+  };
+  plan.num_ranks = cache.num_ranks;
+  plan.whole_kv_bytes_per_token = bytes_per_token(row_elements);
+  plan.kv_bytes_per_token = bytes_per_token(cache.worker_elements);
+  plan.kv_bytes_per_token_and_rank = bytes_per_token(cache.rank_elements);
   plan.bytes_per_block = plan.kv_bytes_per_token * kPlanBlockTokens;
   plan.max_model_len =
       options.max_model_len != 0 ? options.max_model_len : config.max_position_embeddings;
@@ -168,7 +190,7 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  "\nweights             ",
                  format_size_approx(plan.weight_bytes),
                  " (estimate)\nKV bytes per token  ",
-                 plan.kv_bytes_per_token,
+                 plan.whole_kv_bytes_per_token,
                  " = ",
                  config.num_hidden_layers,
                  " layers x (",
@@ -177,7 +199,9 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  config.qk_rope_head_dim,
                  " rope) x ",
                  plan.element_bytes,
-                 " bytes\nbytes per block     ",
+                 " bytes",
+                 rank_line(plan),
+                 "\nbytes per block     ",
                  plan.bytes_per_block,
                  " (",
                  kPlanBlockTokens,

@@ -14,11 +14,22 @@ namespace tessera {
 /// Tokens of one cache block.
 inline constexpr int64_t kPlanBlockTokens = 64;
 
+/// How many numbers of one token and one layer a worker caches, when its ranks share or repeat
+/// them.
+struct CacheShape {
+  int64_t num_ranks = 1;
+  int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row
+  int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row
+};
+
 struct MemoryPlan {
   int64_t element_bytes = 0;  ///< of one number in products and cache
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;        ///< estimate; both forms of kv_b and the packed head included
-  int64_t kv_bytes_per_token = 0;  ///< num_hidden_layers * latent_row_width * element_bytes
+  int64_t kv_bytes_per_token = 0;  ///< of all ranks of the worker
+  int64_t kv_bytes_per_token_and_rank = 0;
+  int64_t whole_kv_bytes_per_token = 0;  ///< num_hidden_layers * latent_row_width * element_bytes
+  int64_t num_ranks = 1;
   int64_t bytes_per_block = 0;
   int64_t max_model_len = 0;
   int64_t num_blocks = 0;
@@ -42,6 +53,7 @@ struct MemoryPlan {
 /// figures.
 [[nodiscard]] Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                              const WorkerConfig& options,
+                                             const CacheShape& cache,
                                              int64_t element_bytes,
                                              int64_t available_bytes);
 

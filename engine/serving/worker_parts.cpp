@@ -42,7 +42,8 @@ Result<kernels::DType> choose_dtype(const WorkerConfig& worker, kernels::Backend
 Result<MemoryPlan> make_plan(const WorkerConfig& worker,
                              const ModelConfig& config,
                              kernels::DType dtype) {
-  return plan_memory(config, worker, kernels::dtype_bytes(dtype), available_memory_bytes());
+  return plan_memory(
+      config, worker, CacheShape{}, kernels::dtype_bytes(dtype), available_memory_bytes());
 }
 
 Result<ModelWeights> load_weights(const WorkerConfig& worker,

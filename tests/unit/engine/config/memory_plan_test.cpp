@@ -33,14 +33,14 @@ ModelConfig demo_config() {
 }
 
 TEST(MemoryPlanTest, CountsWhatATokenAndABlockTake) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, 16 * kGibi);
   ASSERT_TRUE(plan.is_ok()) << plan.status().message();
   EXPECT_EQ(plan.value().kv_bytes_per_token, 6 * (256 + 64) * 2);
   EXPECT_EQ(plan.value().bytes_per_block, 6 * (256 + 64) * 2 * 64);
 }
 
 TEST(MemoryPlanTest, CountsTheParametersOfTheBundledModel) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, 16 * kGibi);
   ASSERT_TRUE(plan.is_ok());
   // The sum of the shapes in the header of configs/demo_model/model.safetensors.
   EXPECT_EQ(plan.value().num_parameters, 8085032);
@@ -50,7 +50,7 @@ TEST(MemoryPlanTest, DefaultCacheHoldsAllSequencesWhenTheyAreSmall) {
   WorkerConfig options;
   options.max_num_seqs = 3;
   options.max_model_len = 65;  // two blocks
-  const auto plan = plan_memory(demo_config(), options, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, 16 * kGibi);
   ASSERT_TRUE(plan.is_ok());
   EXPECT_EQ(plan.value().num_blocks, 6);
 }
@@ -58,14 +58,14 @@ TEST(MemoryPlanTest, DefaultCacheHoldsAllSequencesWhenTheyAreSmall) {
 TEST(MemoryPlanTest, DefaultCacheIsBoundedWhenMemoryIsPlentiful) {
   WorkerConfig options;
   options.max_num_seqs = 4096;
-  const auto plan = plan_memory(demo_config(), options, 2, 1024 * kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, 1024 * kGibi);
   ASSERT_TRUE(plan.is_ok());
   EXPECT_LE(plan.value().kv_cache_bytes, 4 * kGibi);
   EXPECT_GT(plan.value().kv_cache_bytes, 3 * kGibi);
 }
 
 TEST(MemoryPlanTest, DefaultCacheLeavesHalfOfAScarceMemory) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, 2, kGibi);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, kGibi);
   ASSERT_TRUE(plan.is_ok());
   EXPECT_LE(plan.value().kv_cache_bytes, kGibi / 2);
   EXPECT_TRUE(plan.value().is_within_memory());
@@ -74,28 +74,28 @@ TEST(MemoryPlanTest, DefaultCacheLeavesHalfOfAScarceMemory) {
 TEST(MemoryPlanTest, ContextShrinksToTheCacheUnlessItWasAskedFor) {
   WorkerConfig options;
   options.num_blocks = 2;
-  const auto shrunk = plan_memory(demo_config(), options, 2, kGibi);
+  const auto shrunk = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
   ASSERT_TRUE(shrunk.is_ok());
   EXPECT_EQ(shrunk.value().max_model_len, 128);
   EXPECT_TRUE(shrunk.value().is_context_reduced);
 
   options.max_model_len = 129;
-  EXPECT_EQ(plan_memory(demo_config(), options, 2, kGibi).status().code(),
+  EXPECT_EQ(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).status().code(),
             StatusCode::kResourceExhausted);
   options.max_model_len = 128;
-  EXPECT_TRUE(plan_memory(demo_config(), options, 2, kGibi).is_ok());
+  EXPECT_TRUE(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).is_ok());
 }
 
 TEST(MemoryPlanTest, GivenMemorySetsTheBlocks) {
   WorkerConfig options;
   options.kv_cache_memory_bytes = 100 * 6 * (256 + 64) * 2 * 64 + 1;
-  const auto plan = plan_memory(demo_config(), options, 2, kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
   ASSERT_TRUE(plan.is_ok());
   EXPECT_EQ(plan.value().num_blocks, 100);
 }
 
 TEST(MemoryPlanTest, WeightsThatDoNotFitAreNamed) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, 2, int64_t{8} << 20);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, int64_t{8} << 20);
   EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
   EXPECT_NE(plan.status().message().find("8.0 MiB"), std::string::npos);
 }
@@ -103,7 +103,7 @@ TEST(MemoryPlanTest, WeightsThatDoNotFitAreNamed) {
 TEST(MemoryPlanTest, ContextBeyondTheModelIsRefused) {
   WorkerConfig options;
   options.max_model_len = 4097;
-  EXPECT_EQ(plan_memory(demo_config(), options, 2, kGibi).status().code(),
+  EXPECT_EQ(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).status().code(),
             StatusCode::kInvalidArgument);
 }
 
@@ -114,12 +114,26 @@ TEST(MemoryPlanTest, MachineHasMemory) {
 TEST(MemoryPlanTest, DescriptionNamesTheFigures) {
   WorkerConfig options;
   options.num_blocks = 1000;
-  const auto plan = plan_memory(demo_config(), options, 2, kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
   ASSERT_TRUE(plan.is_ok());
   const std::string text = describe(plan.value(), demo_config());
   for (const char* part : {"3840", "245760", "1000 = 64000 tokens", "4096 tokens"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
   }
+}
+
+TEST(MemoryPlanTest, RanksThatRepeatARowCountItEachTime) {
+  // Two slices of 128 columns, each beside its own copy of the 64 columns of the rope part.
+  const CacheShape cache{.num_ranks = 2, .worker_elements = 384, .rank_elements = 192};
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, 16 * kGibi);
+  ASSERT_TRUE(plan.is_ok()) << plan.status().message();
+  EXPECT_EQ(plan.value().whole_kv_bytes_per_token, 6 * 320 * 2);
+  EXPECT_EQ(plan.value().kv_bytes_per_token, 6 * 384 * 2);
+  EXPECT_EQ(plan.value().kv_bytes_per_token_and_rank, 6 * 192 * 2);
+  EXPECT_EQ(plan.value().bytes_per_block, 64 * 6 * 384 * 2);
+  EXPECT_NE(
+      describe(plan.value(), demo_config()).find("2304 (60 % of a replicated cache), 2 ranks"),
+      std::string::npos);
 }
 
 }  // namespace
