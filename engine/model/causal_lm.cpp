@@ -1,5 +1,6 @@
 #include "engine/model/causal_lm.h"
 
+#include "engine/model/local_input.h"
 #include "kernels/core/check.h"
 
 namespace tessera {
@@ -10,16 +11,26 @@ using kernels::TensorView;
 CausalLm::CausalLm(const ModelConfig& config,
                    const ModelWeights& weights,
                    const StepLimits& limits,
-                   kernels::Backend& backend)
+                   const RankContext& ranks)
     : config_(config),
       weights_(weights),
-      device_(backend.device()),
-      ops_(backend.ops()),
-      workspace_(config, limits, weights.dtype, backend.device()),
+      world_(weights.plan.num_ranks > 1 ? ranks.world : nullptr),
+      device_(ranks.backend->device()),
+      ops_(ranks.backend->ops()),
+      workspace_(config, weights.plan, limits, weights.dtype, device_),
       table_capacity_(workspace_.block_tables.num_elements()),
-      rope_(config, limits.max_model_len, backend.device()),
-      attention_(config, rope_, workspace_, backend.ops()),
-      mlp_(config, workspace_, backend.ops()) {}
+      rope_(config, limits.max_model_len, device_),
+      attention_(config, weights.plan, ranks, rope_, workspace_),
+      mlp_(config, weights.plan, workspace_, ops_) {
+  const ShardPlan& plan = weights.plan;
+  TESSERA_CHECK(plan.num_ranks == 1 || (world_ != nullptr && world_->size() == plan.num_ranks &&
+                                        world_->rank() == plan.rank),
+                "the communicator is of other ranks than the weights");
+  TESSERA_CHECK(
+      plan.attention_group_size() == 1 ||
+          (ranks.attention != nullptr && ranks.attention->size() == plan.attention_group_size()),
+      "the attention subgroup is of another size than the weights'");
+}
 
 void CausalLm::upload(const ModelInput& input, StreamView stream) {
   const auto copy = [&](const TensorView& target, const auto& values) {
@@ -42,19 +53,37 @@ void CausalLm::upload(const ModelInput& input, StreamView stream) {
   copy(workspace_.logits_rows, input.logits_rows);
 }
 
+const ModelInput& CausalLm::local_input(const ModelInput& input) {
+  const ShardPlan& plan = weights_.plan;
+  if (plan.attention != AttentionSharding::kDcp || plan.num_ranks == 1) {
+    return input;
+  }
+  make_local_input(input, {plan.rank, plan.num_ranks}, local_input_);
+  return local_input_;
+}
+
 TensorView CausalLm::forward(const ModelInput& input,
-                             std::span<const kernels::LatentCacheView> cache,
+                             std::span<const LatentImageView> cache,
                              StreamView stream) {
-  upload(input, stream);
+  const ModelInput& local = local_input(input);
+  upload(local, stream);
+  ops_.embedding({.ids = first_rows(workspace_.token_ids, local.num_tokens()),
+                  .table = weights_.embedding.view,
+                  .out = first_rows(workspace_.hidden, local.num_tokens())},
+                 stream);
+  layers(local, cache, stream);
+  return head(static_cast<int64_t>(local.logits_rows.size()), stream);
+}
+
+void CausalLm::layers(const ModelInput& input,
+                      std::span<const LatentImageView> cache,
+                      StreamView stream) {
   const int64_t num_tokens = input.num_tokens();
   const TensorView hidden = first_rows(workspace_.hidden, num_tokens);
   const TensorView normed = first_rows(workspace_.normed, num_tokens);
   const TensorView delta = first_rows(workspace_.delta, num_tokens);
   const auto epsilon = static_cast<float>(config_.rms_norm_eps);
-  ops_.embedding({.ids = first_rows(workspace_.token_ids, num_tokens),
-                  .table = weights_.embedding.view,
-                  .out = hidden},
-                 stream);
+  const size_t num_images = cache.size() / weights_.layers.size();
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     // The previous sublayer's result joins the residual stream inside the next norm.
@@ -64,7 +93,8 @@ TensorView CausalLm::forward(const ModelInput& input,
                    .epsilon = epsilon,
                    .out = normed},
                   stream);
-    attention_.forward(layer.attention, cache[i], input, stream);
+    attention_.forward({layer.attention, cache.subspan(i * num_images, num_images)}, input, stream);
+    add_up_delta(num_tokens, stream);
     ops_.rms_norm({.x = hidden,
                    .add = delta,
                    .weight = layer.post_attention_norm.view,
@@ -76,12 +106,19 @@ TensorView CausalLm::forward(const ModelInput& input,
     } else {
       mlp_.forward_experts(layer.moe, num_tokens, stream);
     }
+    add_up_delta(num_tokens, stream);
   }
-  return head(static_cast<int64_t>(input.logits_rows.size()), stream);
+}
+
+void CausalLm::add_up_delta(int64_t num_tokens, StreamView stream) {
+  if (world_ != nullptr) {
+    world_->all_reduce(first_rows(workspace_.delta, num_tokens), stream);
+  }
 }
 
 TensorView CausalLm::head(int64_t num_rows, StreamView stream) {
-  const TensorView logits = first_rows(workspace_.logits, num_rows);
+  const TensorView logits =
+      workspace_.logits.data == nullptr ? TensorView{} : first_rows(workspace_.logits, num_rows);
   if (num_rows == 0) {
     return logits;
   }
@@ -89,6 +126,7 @@ TensorView CausalLm::head(int64_t num_rows, StreamView stream) {
   const TensorView hidden = first_rows(workspace_.last_hidden, num_rows);
   const TensorView normed = first_rows(workspace_.last_normed, num_rows);
   const TensorView delta = first_rows(workspace_.last_delta, num_rows);
+  const TensorView own_logits = first_rows(workspace_.own_logits, num_rows);
   ops_.gather_rows({.x = workspace_.hidden, .rows = rows, .out = hidden}, stream);
   ops_.gather_rows({.x = workspace_.delta, .rows = rows, .out = delta}, stream);
   ops_.rms_norm({.x = hidden,
@@ -97,7 +135,10 @@ TensorView CausalLm::head(int64_t num_rows, StreamView stream) {
                  .epsilon = static_cast<float>(config_.rms_norm_eps),
                  .out = normed},
                 stream);
-  ops_.linear({.x = normed, .weight = weights_.head.get(), .bias = {}, .out = logits}, stream);
+  ops_.linear({.x = normed, .weight = weights_.head.get(), .bias = {}, .out = own_logits}, stream);
+  if (world_ != nullptr) {
+    world_->all_gather_columns(own_logits, logits, stream);
+  }
   return logits;
 }
 

@@ -1,4 +1,5 @@
-// The whole model: embedding, layers, final norm, head. One rank, one stream.
+// The whole model: embedding, layers, final norm, head. One rank, one stream; with several ranks
+// every one runs the same step at the same time, each with its part of the weights.
 #pragma once
 
 #include <span>
@@ -7,6 +8,7 @@
 #include "engine/model/latent_attention.h"
 #include "engine/model/mlp.h"
 #include "engine/model/model_input.h"
+#include "engine/model/rank_context.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/workspace.h"
 #include "engine/weights/model_weights.h"
@@ -16,28 +18,37 @@ namespace tessera {
 
 class CausalLm final {
  public:
-  /// Allocates the workspace. `config`, `weights` and `backend` outlive the model.
+  /// Allocates the workspace. `config`, `weights` and what `ranks` points to outlive the model;
+  /// `ranks` has communicators unless `weights` are the whole model.
   CausalLm(const ModelConfig& config,
            const ModelWeights& weights,
            const StepLimits& limits,
-           kernels::Backend& backend);
+           const RankContext& ranks);
   CausalLm(const CausalLm&) = delete;
   CausalLm& operator=(const CausalLm&) = delete;
 
-  /// Runs one step: writes the tokens' latents into `cache` (one view a layer) and returns the
-  /// logits [logits_rows, V] float32 of the wanted rows, in the workspace, valid until the next
-  /// call. Work is queued on `stream`; `input` may change once this returns.
+  /// Runs one step: writes the tokens' latents into `cache` (PagedLatentCache::views()) and returns
+  /// the logits [logits_rows, V] float32 of the wanted rows, in the workspace, valid until the next
+  /// call; no data on other ranks than 0. Work is queued on `stream`; `input`, the same on every
+  /// rank, may change once this returns.
   [[nodiscard]] kernels::TensorView forward(const ModelInput& input,
-                                            std::span<const kernels::LatentCacheView> cache,
+                                            std::span<const LatentImageView> cache,
                                             kernels::StreamView stream);
   [[nodiscard]] const Workspace& workspace() const noexcept { return workspace_; }
 
  private:
+  [[nodiscard]] const ModelInput& local_input(const ModelInput& input);
   void upload(const ModelInput& input, kernels::StreamView stream);
+  void layers(const ModelInput& input,
+              std::span<const LatentImageView> cache,
+              kernels::StreamView stream);
+  /// Sums workspace.delta over the ranks.
+  void add_up_delta(int64_t num_tokens, kernels::StreamView stream);
   [[nodiscard]] kernels::TensorView head(int64_t num_rows, kernels::StreamView stream);
 
   const ModelConfig& config_;
   const ModelWeights& weights_;
+  Communicator* world_;  // null with one rank
   kernels::Device& device_;
   kernels::Ops& ops_;
   Workspace workspace_;
@@ -45,6 +56,7 @@ class CausalLm final {
   RopeTable rope_;
   LatentAttention attention_;
   Mlp mlp_;
+  ModelInput local_input_;  // dcp
 };
 
 }  // namespace tessera

@@ -1,12 +1,18 @@
 // One layer's MLA sublayer over a step's tokens: writes the latents of all of them, then attends,
-// decode rows in absorbed form, prefill chunks in up-projected form. Both read the paged cache.
+// decode rows in absorbed form, prefill chunks in up-projected form. Both read the paged cache,
+// except where it holds only part of a token's latent or of a sequence's tokens: there a chunk is a
+// whole prompt and attends over the step's own latents.
 // Source: DeepSeek-V2 (arXiv 2405.04434) section 2.1.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
+#include "engine/cache/paged_latent_cache.h"
 #include "engine/config/model_config.h"
+#include "engine/model/decode_attention.h"
 #include "engine/model/model_input.h"
+#include "engine/model/rank_context.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/workspace.h"
 #include "engine/weights/model_weights.h"
@@ -16,37 +22,49 @@ namespace tessera {
 
 class LatentAttention final {
  public:
+  /// What a layer's attention works on beside the step.
+  struct Layer {
+    const AttentionWeights& weights;
+    std::span<const LatentImageView> images;  ///< of the cache
+  };
+
   /// All references outlive this object. The workspace's input arrays hold the step's.
   LatentAttention(const ModelConfig& config,
+                  const ShardPlan& plan,
+                  const RankContext& ranks,
                   const RopeTable& rope,
-                  Workspace& workspace,
-                  kernels::Ops& ops);
+                  Workspace& workspace);
 
-  /// Reads workspace.normed [T, D]; writes workspace.delta [T, D].
-  void forward(const AttentionWeights& weights,
-               const kernels::LatentCacheView& cache,
-               const ModelInput& input,
-               kernels::StreamView stream);
+  /// Reads workspace.normed [T, D]; writes workspace.delta [T, D], with several ranks this rank's
+  /// part of the sum.
+  void forward(const Layer& layer, const ModelInput& input, kernels::StreamView stream);
 
  private:
+  /// Columns of workspace.attention_input.
+  struct Projected {
+    kernels::TensorView query;   ///< [T, Rq], or [T, h (dn + dr)] without q_lora
+    kernels::TensorView latent;  ///< [T, R]
+    kernels::TensorView rope;    ///< [T, dr]
+  };
+  [[nodiscard]] Projected projected(int64_t num_tokens) const;
   /// Fills workspace.q (rope part rotated) and writes the tokens' latents to the cache.
-  void project(const AttentionWeights& weights,
-               const kernels::LatentCacheView& cache,
-               int64_t num_tokens,
-               kernels::StreamView stream);
-  void decode(const AttentionWeights& weights,
-              const kernels::LatentCacheView& cache,
-              int64_t num_decode,
-              kernels::StreamView stream);
-  void prefill(const AttentionWeights& weights,
-               const kernels::LatentCacheView& cache,
-               const PrefillChunk& chunk,
-               kernels::StreamView stream);
+  void project(const Layer& layer, int64_t num_tokens, kernels::StreamView stream);
+  void project_queries(const AttentionWeights& weights,
+                       const kernels::TensorView& input,
+                       kernels::StreamView stream);
+  void prefill(const Layer& layer, const PrefillChunk& chunk, kernels::StreamView stream);
+  /// Keys [begin, begin + count) of the chunk's sequence to workspace.context_latent and _rope.
+  void load_context(const Layer& layer,
+                    const PrefillChunk& chunk,
+                    const IndexRange& keys,
+                    kernels::StreamView stream);
 
   const ModelConfig& config_;
+  const ShardPlan& plan_;
   const RopeTable& rope_;
   Workspace& workspace_;
   kernels::Ops& ops_;
+  DecodeAttention decode_;
   const float softmax_scale_;
 };
 

@@ -82,20 +82,19 @@ void Mlp::forward_experts(const MoeWeights& weights, int64_t num_tokens, StreamV
                     .offsets = workspace_.expert_offsets,
                     .row_of_pair = row_of_pair},
                    stream);
-  ops_.grouped_linear({.x = permuted,
-                       .offsets = workspace_.expert_offsets,
-                       .weight = weights.gate_up.get(),
-                       .out = gate_up},
-                      stream);
+  const TensorView own_offsets =
+      workspace_.expert_offsets.slice(0, plan_.experts.begin, plan_.experts.size() + 1);
+  ops_.grouped_linear(
+      {.x = permuted, .offsets = own_offsets, .weight = weights.gate_up.get(), .out = gate_up},
+      stream);
   ops_.silu_mul({.x = gate_up, .out = activated}, stream);
-  ops_.grouped_linear({.x = activated,
-                       .offsets = workspace_.expert_offsets,
-                       .weight = weights.down.get(),
-                       .out = expert_out},
-                      stream);
+  ops_.grouped_linear(
+      {.x = activated, .offsets = own_offsets, .weight = weights.down.get(), .out = expert_out},
+      stream);
   ops_.moe_combine({.expert_out = expert_out,
                     .row_of_pair = row_of_pair,
                     .expert_weights = first_rows(workspace_.expert_weights, num_tokens),
+                    .offsets = own_offsets,
                     .accumulate = has_shared,
                     .out = first_rows(workspace_.delta, num_tokens)},
                    stream);

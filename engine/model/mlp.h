@@ -14,10 +14,14 @@ namespace tessera {
 class Mlp final {
  public:
   /// All references outlive this object.
-  Mlp(const ModelConfig& config, Workspace& workspace, kernels::Ops& ops) noexcept
-      : config_(config), workspace_(workspace), ops_(ops) {}
+  Mlp(const ModelConfig& config,
+      const ShardPlan& plan,
+      Workspace& workspace,
+      kernels::Ops& ops) noexcept
+      : config_(config), plan_(plan), workspace_(workspace), ops_(ops) {}
 
-  /// Reads workspace.normed [T, D]; writes workspace.delta [T, D].
+  /// Reads workspace.normed [T, D]; writes workspace.delta [T, D], with several ranks this rank's
+  /// part of the sum.
   void forward_dense(const MlpWeights& weights, int64_t num_tokens, kernels::StreamView stream);
   void forward_experts(const MoeWeights& weights, int64_t num_tokens, kernels::StreamView stream);
 
@@ -25,6 +29,7 @@ class Mlp final {
   void choose_experts(const MoeWeights& weights, int64_t num_tokens, kernels::StreamView stream);
 
   const ModelConfig& config_;
+  const ShardPlan& plan_;
   Workspace& workspace_;
   kernels::Ops& ops_;
 };

@@ -8,7 +8,20 @@ namespace tessera {
 
 using kernels::DType;
 
+namespace {
+
+int64_t widest(const std::vector<IndexRange>& ranges) {
+  int64_t width = 0;
+  for (const IndexRange& range : ranges) {
+    width = std::max(width, range.size());
+  }
+  return width;
+}
+
+}  // namespace
+
 Workspace::Workspace(const ModelConfig& config,
+                     const ShardPlan& plan,
                      const StepLimits& limits,
                      DType dtype,
                      kernels::Device& device)
@@ -16,9 +29,10 @@ Workspace::Workspace(const ModelConfig& config,
   const int64_t t = limits.max_tokens;
   const int64_t b = std::min(limits.max_sequences, t);
   const int64_t d = config.hidden_size;
-  const int64_t h = config.num_attention_heads;
+  const int64_t heads = plan.decode_heads.size();
+  const int64_t h = plan.own_heads.size();
   const int64_t r = config.kv_lora_rank;
-  const int64_t q_width = h * config.qk_head_dim();
+  const int64_t q_width = heads * config.qk_head_dim();
   const int64_t q_input = config.q_lora_rank > 0 ? config.q_lora_rank : q_width;
   const int64_t max_blocks =
       (limits.max_model_len + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
@@ -37,9 +51,17 @@ Workspace::Workspace(const ModelConfig& config,
   attention_input = add(DType::kFloat32, {t, q_input + config.latent_row_width()});
   q_normed = add(dtype, {t, std::max<int64_t>(config.q_lora_rank, 1)});
   q = add(dtype, {t, q_width});
-  q_latent = add(dtype, {b, h, r});
-  attended_latent = add(dtype, {b, h, r});
-  log_sum_exp = add(DType::kFloat32, {b, h});
+  const int64_t w = widest(plan.latent_columns);
+  q_latent = add(dtype, {b, heads, w});
+  attended_latent = add(dtype, {b, heads, w});
+  log_sum_exp = add(DType::kFloat32, {b, heads});
+  if (plan.attention_group_size() > 1) {
+    partial_values = add(DType::kFloat32, {b, heads, config.v_head_dim});
+    own_values = add(DType::kFloat32, {b, h * config.v_head_dim});
+  }
+  if (plan.attention == AttentionSharding::kDcp) {
+    all_log_sum_exp = add(DType::kFloat32, {plan.num_ranks, b, heads});
+  }
   context_latent = add(dtype, {kContextTile, r});
   context_rope = add(dtype, {kContextTile, config.qk_rope_head_dim});
   context_kv = add(dtype, {kContextTile, h * (config.qk_nope_head_dim + config.v_head_dim)});
@@ -49,7 +71,8 @@ Workspace::Workspace(const ModelConfig& config,
   attention_output = add(dtype, {t, h * config.v_head_dim});
 
   const int64_t shared_width = config.n_shared_experts * config.moe_intermediate_size;
-  const int64_t mlp_width = std::max(config.intermediate_size, shared_width);
+  const int64_t mlp_width = std::max(plan.inner_features(config.intermediate_size).size(),
+                                     plan.inner_features(shared_width).size());
   gate_up = add(DType::kFloat32, {t, 2 * mlp_width});
   activated = add(dtype, {t, mlp_width});
 
@@ -71,7 +94,12 @@ Workspace::Workspace(const ModelConfig& config,
   last_hidden = add(DType::kFloat32, {limits.max_logits_rows, d});
   last_delta = add(DType::kFloat32, {limits.max_logits_rows, d});
   last_normed = add(dtype, {limits.max_logits_rows, d});
-  logits = add(DType::kFloat32, {limits.max_logits_rows, config.vocab_size});
+  own_logits = add(DType::kFloat32, {limits.max_logits_rows, plan.vocabulary.size()});
+  if (plan.num_ranks == 1) {
+    logits = own_logits;
+  } else if (plan.rank == 0) {
+    logits = add(DType::kFloat32, {limits.max_logits_rows, config.vocab_size});
+  }
 }
 
 kernels::TensorView Workspace::add(DType dtype, std::initializer_list<int64_t> shape) {

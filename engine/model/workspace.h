@@ -1,11 +1,13 @@
 // Every scratch tensor of a step, allocated once for the largest step. Rank thread only.
-// Letters as in model_weights.h; T tokens, B decode rows, k experts a token.
+// Letters as in model_weights.h; T tokens, B decode rows, k experts a token. Of the rank's plan: Hd
+// decode heads, h own heads, w widest slice of a latent; I and V stand for the rank's part of them.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "engine/config/model_config.h"
+#include "engine/weights/shard_plan.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor_view.h"
 
@@ -31,6 +33,7 @@ class Workspace final {
   static constexpr int64_t kContextTile = 512;
 
   Workspace(const ModelConfig& config,
+            const ShardPlan& plan,
             const StepLimits& limits,
             kernels::DType dtype,
             kernels::Device& device);
@@ -49,17 +52,20 @@ class Workspace final {
 
   kernels::TensorView attention_input;   ///< [T, q | R | dr] float32
   kernels::TensorView q_normed;          ///< [T, Rq]
-  kernels::TensorView q;                 ///< [T, H (dn + dr)]
-  kernels::TensorView q_latent;          ///< [B, H, R]
-  kernels::TensorView attended_latent;   ///< [B, H, R]
-  kernels::TensorView log_sum_exp;       ///< [B, H] float32
+  kernels::TensorView q;                 ///< [T, Hd (dn + dr)]
+  kernels::TensorView q_latent;          ///< [B, Hd, w]
+  kernels::TensorView attended_latent;   ///< [B, Hd, w]
+  kernels::TensorView log_sum_exp;       ///< [B, Hd] float32
+  kernels::TensorView partial_values;    ///< [B, Hd, dv] float32: to be added up over ranks
+  kernels::TensorView own_values;        ///< [B, h dv] float32: the sum, unless that is its dtype
+  kernels::TensorView all_log_sum_exp;   ///< [N, B, Hd] float32 (dcp)
   kernels::TensorView context_latent;    ///< [kContextTile, R]
   kernels::TensorView context_rope;      ///< [kContextTile, dr]
-  kernels::TensorView context_kv;        ///< [kContextTile, H (dn + dv)]
-  kernels::TensorView accumulator;       ///< [T, H, dv] float32
-  kernels::TensorView max_logit;         ///< [T, H] float32
-  kernels::TensorView sum;               ///< [T, H] float32
-  kernels::TensorView attention_output;  ///< [T, H dv]
+  kernels::TensorView context_kv;        ///< [kContextTile, h (dn + dv)]
+  kernels::TensorView accumulator;       ///< [T, h, dv] float32
+  kernels::TensorView max_logit;         ///< [T, h] float32
+  kernels::TensorView sum;               ///< [T, h] float32
+  kernels::TensorView attention_output;  ///< [T, h dv]
 
   kernels::TensorView gate_up;    ///< [T, 2 I] float32, widest dense or shared MLP
   kernels::TensorView activated;  ///< [T, I]
@@ -78,7 +84,9 @@ class Workspace final {
   kernels::TensorView last_hidden;  ///< [rows, D] float32
   kernels::TensorView last_delta;   ///< [rows, D] float32
   kernels::TensorView last_normed;  ///< [rows, D]
-  kernels::TensorView logits;       ///< [rows, V] float32
+  kernels::TensorView own_logits;   ///< [rows, V] float32
+  /// [rows, vocab_size] float32: the same memory with one rank; only rank 0 has it with several.
+  kernels::TensorView logits;
 
   [[nodiscard]] int64_t num_bytes() const noexcept { return num_bytes_; }
 

@@ -13,22 +13,25 @@ ModelRunner::ModelRunner(const ModelConfig& config,
                          const ModelWeights& weights,
                          const StepLimits& limits,
                          PagedLatentCache& cache,
-                         kernels::Backend& backend)
-    : device_(backend.device()),
-      ops_(backend.ops()),
+                         const RankContext& ranks)
+    : device_(ranks.backend->device()),
+      ops_(ranks.backend->ops()),
       cache_(cache),
-      model_(config, weights, limits, backend),
-      buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, backend.device()) {
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    layers_.push_back(cache.layer_view(layer));
-  }
-}
+      model_(config, weights, limits, ranks),
+      cache_views_(cache.views()),
+      buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, device_) {}
 
 void ModelRunner::run_blocking(const ModelInput& input,
                                const SamplingInput& sampling,
                                StepOutput& output) {
-  const kernels::TensorView logits = model_.forward(input, layers_, {});
+  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
   sample(logits, sampling, output);
+}
+
+kernels::TensorView ModelRunner::forward_blocking(const ModelInput& input) {
+  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  device_.synchronize_blocking({});
+  return logits;
 }
 
 void ModelRunner::sample(const kernels::TensorView& logits,

@@ -1,4 +1,4 @@
-// StepRunner of one rank: model, cache and sampling on one backend. Engine thread only.
+// StepRunner of one rank: model, cache and sampling on one backend. One thread at a time.
 #pragma once
 
 #include <vector>
@@ -13,17 +13,20 @@ namespace tessera {
 
 class ModelRunner final : public StepRunner {
  public:
-  /// `config`, `weights`, `cache` and `backend` outlive the runner.
+  /// `config`, `weights`, `cache` and what `ranks` points to outlive the runner.
   ModelRunner(const ModelConfig& config,
               const ModelWeights& weights,
               const StepLimits& limits,
               PagedLatentCache& cache,
-              kernels::Backend& backend);
+              const RankContext& ranks);
 
   void run_blocking(const ModelInput& input,
                     const SamplingInput& sampling,
                     StepOutput& output) override;
   void copy_block(int32_t source, int32_t destination) override;
+  /// The forward pass alone: logits [logits_rows, V] of rank 0, on the device, valid until the next
+  /// step. Waits for it.
+  [[nodiscard]] kernels::TensorView forward_blocking(const ModelInput& input);
   [[nodiscard]] int64_t workspace_bytes() const noexcept { return model_.workspace().num_bytes(); }
 
  private:
@@ -33,7 +36,7 @@ class ModelRunner final : public StepRunner {
   kernels::Ops& ops_;
   PagedLatentCache& cache_;
   CausalLm model_;
-  std::vector<kernels::LatentCacheView> layers_;
+  const std::vector<LatentImageView> cache_views_;
   SamplingBuffers buffers_;
 };
 

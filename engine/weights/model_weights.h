@@ -1,11 +1,13 @@
 // Every tensor of a model as the engine multiplies it: packed products and small float32 vectors.
 // Letters: D hidden, V vocabulary, H heads, R kv_lora_rank, Rq q_lora_rank, dn/dr/dv head
-// dimensions (nope, rope, value), I intermediate, E routed experts. Immutable after load.
+// dimensions (nope, rope, value), I intermediate, E routed experts. With several ranks these are
+// one rank's part of each (`plan`; README.md has the shapes). Immutable after load.
 #pragma once
 
 #include <memory>
 #include <vector>
 
+#include "engine/weights/shard_plan.h"
 #include "kernels/ops/ops.h"
 
 namespace tessera {
@@ -22,11 +24,12 @@ struct AttentionWeights {
   /// Everything that reads the normalised hidden state in one product, rows stacked:
   /// [Rq | R | dr, D] (q_a_proj, kv_a_proj_with_mqa), or [H (dn + dr) | R | dr, D] without q_lora.
   LinearWeightPtr input;
-  WeightTensor input_bias;     ///< stacked likewise; empty unless attention_bias
-  WeightTensor q_norm;         ///< [Rq] float32, empty without q_lora
-  LinearWeightPtr q_up;        ///< q_b_proj [H (dn + dr), Rq], null without q_lora
-  WeightTensor kv_norm;        ///< [R] float32
-  LinearWeightPtr kv_up;       ///< kv_b_proj [H (dn + dv), R]: per head k_nope, then v (prefill)
+  WeightTensor input_bias;  ///< stacked likewise; empty unless attention_bias
+  WeightTensor q_norm;      ///< [Rq] float32, empty without q_lora
+  LinearWeightPtr q_up;     ///< q_b_proj [H (dn + dr), Rq], null without q_lora
+  WeightTensor kv_norm;     ///< [R] float32
+  /// kv_b_proj [H (dn + dv), R]: per head k_nope, then v (prefill). Null without that form.
+  LinearWeightPtr kv_up;
   LinearWeightPtr key_absorb;  ///< H groups [R, dn]: W_UK transposed, q_nope to q_latent (decode)
   LinearWeightPtr value_up;    ///< H groups [dv, R]: W_UV, latent to value (decode)
   LinearWeightPtr output;      ///< o_proj [D, H dv]
@@ -55,6 +58,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
+  ShardPlan plan;                                   ///< which part of the model this is
   kernels::DType dtype = kernels::DType::kFloat32;  ///< of products and activations
   WeightTensor embedding;                           ///< [V, D], dtype
   std::vector<LayerWeights> layers;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/base/text.h"
+#include "engine/weights/attention_packer.h"
 #include "engine/weights/checkpoint_source.h"
 #include "engine/weights/dummy_source.h"
 #include "engine/weights/tensor_table.h"
@@ -17,65 +18,24 @@ namespace {
 using kernels::ConstTensorView;
 using kernels::DType;
 
-ConstTensorView transposed(ConstTensorView matrix) {
-  std::swap(matrix.shape[0], matrix.shape[1]);
-  std::swap(matrix.stride[0], matrix.stride[1]);
-  return matrix;
-}
-
-// kv_b_proj in its three forms, from one read.
-void pack_kv_up(const ModelConfig& config,
-                const std::string& name,
-                WeightPacker& packer,
-                AttentionWeights& attention) {
-  const int64_t heads = config.num_attention_heads;
-  const int64_t key_dim = config.qk_nope_head_dim;
-  const int64_t value_dim = config.v_head_dim;
-  attention.key_absorb = packer.make_linear(heads, config.kv_lora_rank, key_dim);
-  attention.value_up = packer.make_linear(heads, value_dim, config.kv_lora_rank);
-  const ConstTensorView matrix = packer.read(name);
-  attention.kv_up = packer.linear(matrix, attention.value_up->shape().dtype);
-  for (int64_t head = 0; head < heads; ++head) {
-    const int64_t row = head * (key_dim + value_dim);
-    packer.load(*attention.key_absorb, head, transposed(matrix.slice(0, row, key_dim)));
-    packer.load(*attention.value_up, head, matrix.slice(0, row + key_dim, value_dim));
-  }
-}
-
-AttentionWeights pack_attention(const ModelConfig& config,
-                                const std::string& prefix,
-                                WeightPacker& packer) {
-  const bool has_q_lora = config.q_lora_rank > 0;
-  const std::string query = prefix + (has_q_lora ? "q_a_proj" : "q_proj");
-  const std::string latent = prefix + "kv_a_proj_with_mqa";
-  AttentionWeights attention;
-  attention.input = packer.linear({query + ".weight", latent + ".weight"});
-  if (has_q_lora) {
-    attention.q_norm = packer.vector({prefix + "q_a_layernorm.weight"});
-    attention.q_up = packer.linear({prefix + "q_b_proj.weight"});
-  }
-  attention.kv_norm = packer.vector({prefix + "kv_a_layernorm.weight"});
-  pack_kv_up(config, prefix + "kv_b_proj.weight", packer, attention);
-  attention.output = packer.linear({prefix + "o_proj.weight"});
-  if (config.attention_bias) {
-    attention.input_bias = has_q_lora
-                               ? packer.vector({query + ".bias", latent + ".bias"})
-                               : packer.vector({latent + ".bias"},  // q_proj has none, even then
-                                               config.num_attention_heads * config.qk_head_dim());
-    attention.output_bias = packer.vector({prefix + "o_proj.bias"});
-  }
-  return attention;
-}
-
-MlpWeights pack_mlp(const std::string& prefix, WeightPacker& packer) {
+// Inner features [begin, end) of an MLP of `width`: rows of gate and up, columns of down.
+MlpWeights pack_mlp(const ShardPlan& plan,
+                    const std::string& prefix,
+                    int64_t width,
+                    WeightPacker& packer) {
+  const IndexRange inner = plan.inner_features(width);
   MlpWeights mlp;
-  mlp.gate_up = packer.linear({prefix + "gate_proj.weight", prefix + "up_proj.weight"});
-  mlp.down = packer.linear({prefix + "down_proj.weight"});
+  mlp.gate_up = packer.linear(
+      packer.stack({{prefix + "gate_proj.weight", inner}, {prefix + "up_proj.weight", inner}}),
+      packer.dtype());
+  const ConstTensorView down = packer.read(prefix + "down_proj.weight");
+  mlp.down = packer.linear(down.slice(1, inner.begin, inner.size()), packer.dtype());
   return mlp;
 }
 
-MoeWeights pack_moe(const ModelConfig& config, const std::string& prefix, WeightPacker& packer) {
-  const int64_t num_experts = config.n_routed_experts;
+MoeWeights pack_moe(const ShardContext& shard, const std::string& prefix, WeightPacker& packer) {
+  const ModelConfig& config = shard.config;
+  const IndexRange& experts = shard.plan.experts;
   const int64_t hidden = config.hidden_size;
   const int64_t intermediate = config.moe_intermediate_size;
   MoeWeights moe;
@@ -83,57 +43,79 @@ MoeWeights pack_moe(const ModelConfig& config, const std::string& prefix, Weight
   if (config.topk_method == TopkMethod::kNoauxTc) {
     moe.gate_bias = packer.vector({prefix + "gate.e_score_correction_bias"});
   }
-  moe.gate_up = packer.make_linear(num_experts, 2 * intermediate, hidden);
-  moe.down = packer.make_linear(num_experts, hidden, intermediate);
-  for (int64_t expert = 0; expert < num_experts; ++expert) {
+  moe.gate_up = packer.make_linear(experts.size(), 2 * intermediate, hidden);
+  moe.down = packer.make_linear(experts.size(), hidden, intermediate);
+  for (int64_t expert = experts.begin; expert < experts.end; ++expert) {
     const std::string name = str_cat(prefix, "experts.", expert, ".");
-    packer.load(*moe.gate_up, expert, {name + "gate_proj.weight", name + "up_proj.weight"});
-    packer.load(*moe.down, expert, {name + "down_proj.weight"});
+    const int64_t group = expert - experts.begin;
+    packer.load(*moe.gate_up, group, {name + "gate_proj.weight", name + "up_proj.weight"});
+    packer.load(*moe.down, group, {name + "down_proj.weight"});
   }
   if (config.n_shared_experts > 0) {
-    moe.shared = pack_mlp(prefix + "shared_experts.", packer);
+    moe.shared = pack_mlp(
+        shard.plan, prefix + "shared_experts.", config.n_shared_experts * intermediate, packer);
   }
   return moe;
 }
 
-LayerWeights pack_layer(const ModelConfig& config, int64_t index, WeightPacker& packer) {
+LayerWeights pack_layer(const ShardContext& shard, int64_t index, WeightPacker& packer) {
   const std::string prefix = layer_prefix(index);
   LayerWeights layer;
   layer.input_norm = packer.vector({prefix + "input_layernorm.weight"});
-  layer.attention = pack_attention(config, prefix + "self_attn.", packer);
+  layer.attention = pack_attention(shard, index, packer);
   layer.post_attention_norm = packer.vector({prefix + "post_attention_layernorm.weight"});
-  if (config.is_moe_layer(index)) {
-    layer.moe = pack_moe(config, prefix + "mlp.", packer);
+  if (shard.config.is_moe_layer(index)) {
+    layer.moe = pack_moe(shard, prefix + "mlp.", packer);
   } else {
-    layer.mlp = pack_mlp(prefix + "mlp.", packer);
+    layer.mlp = pack_mlp(shard.plan, prefix + "mlp.", shard.config.intermediate_size, packer);
   }
   return layer;
 }
 
-ModelWeights pack_model(const ModelConfig& config,
-                        TensorSource& source,
-                        kernels::Backend& backend,
-                        const LoadOptions& options) {
-  WeightPacker packer(source, backend, options);
+ModelWeights pack_model(const ShardContext& shard, WeightPacker& packer) {
+  const ModelConfig& config = shard.config;
   ModelWeights weights;
-  weights.dtype = options.dtype;
+  weights.plan = shard.plan;
+  weights.dtype = packer.dtype();
+  const auto head_rows = [&](const ConstTensorView& table) {
+    return table.slice(0, shard.plan.vocabulary.begin, shard.plan.vocabulary.size());
+  };
   const ConstTensorView embedding = packer.read("model.embed_tokens.weight");
   weights.embedding = packer.table(embedding);
   if (config.tie_word_embeddings) {
-    weights.head = packer.linear(embedding, options.dtype);
+    weights.head = packer.linear(head_rows(embedding), packer.dtype());
   }
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    weights.layers.push_back(pack_layer(config, layer, packer));
+    weights.layers.push_back(pack_layer(shard, layer, packer));
   }
   weights.final_norm = packer.vector({"model.norm.weight"});
   if (!config.tie_word_embeddings) {
-    weights.head = packer.linear({"lm_head.weight"});
+    weights.head = packer.linear(head_rows(packer.read("lm_head.weight")), packer.dtype());
   }
   for (const TensorSpec& spec : expected_tensors(config)) {
     weights.num_parameters += spec.num_elements();
   }
   weights.num_bytes = packer.num_bytes();
   return weights;
+}
+
+Result<ModelWeights> pack_part(const ModelConfig& config,
+                               TensorSource& source,
+                               kernels::Backend& backend,
+                               const LoadOptions& options) {
+  ShardPlan plan;
+  if (options.plan) {
+    plan = *options.plan;
+  } else {
+    TESSERA_TRY(plan, ShardPlan::create(config, {}, 0));
+  }
+  const TplaTransform none;
+  const ShardContext shard{.config = config,
+                           .plan = plan,
+                           .transform = options.transform != nullptr ? *options.transform : none,
+                           .forms = options.forms};
+  WeightPacker packer(source, backend, options);
+  return pack_model(shard, packer);
 }
 
 // The edge where a backend's exceptions become a Status.
@@ -146,7 +128,7 @@ Result<ModelWeights> pack_model_or_fail(const ModelConfig& config,
         "weights of ", kernels::dtype_name(options.dtype), ", expected float32 or bfloat16"));
   }
   try {
-    return pack_model(config, source, backend, options);
+    return pack_part(config, source, backend, options);
   } catch (const DeviceError& error) {
     return resource_exhausted(str_cat("loading weights: ", error.what()));
   } catch (const std::bad_alloc&) {

@@ -48,7 +48,7 @@ LinearWeightPtr WeightPacker::linear(const ConstTensorView& matrix, DType dtype)
   return weight;
 }
 
-WeightTensor WeightPacker::vector(const std::vector<std::string>& names, int64_t num_zeros) {
+std::vector<float> WeightPacker::floats(const std::vector<std::string>& names, int64_t num_zeros) {
   std::vector<float> values(static_cast<size_t>(num_zeros));
   for (const std::string& name : names) {
     const ConstTensorView part = read(name);
@@ -56,6 +56,10 @@ WeightTensor WeightPacker::vector(const std::vector<std::string>& names, int64_t
     values.resize(begin + static_cast<size_t>(part.num_elements()));
     convert_to_float(part, values.data() + begin);
   }
+  return values;
+}
+
+WeightTensor WeightPacker::upload(const std::vector<float>& values) {
   const auto count = static_cast<int64_t>(values.size());
   const auto bytes = count * static_cast<int64_t>(sizeof(float));
   kernels::Device& device = backend_.device();
@@ -63,9 +67,13 @@ WeightTensor WeightPacker::vector(const std::vector<std::string>& names, int64_t
   tensor.buffer = device.allocate(bytes);
   tensor.view = {tensor.buffer.data(), DType::kFloat32, {count}};
   device.copy_from_host(tensor.buffer.data(), values.data(), bytes, {});
-  device.synchronize_blocking({});  // `values` dies here
+  device.synchronize_blocking({});  // `values` may die
   num_bytes_ += bytes;
   return tensor;
+}
+
+WeightTensor WeightPacker::vector(const std::vector<std::string>& names, int64_t num_zeros) {
+  return upload(floats(names, num_zeros));
 }
 
 WeightTensor WeightPacker::table(const ConstTensorView& matrix) {
@@ -110,16 +118,27 @@ ConstTensorView WeightPacker::read_stacked(const std::vector<std::string>& names
   if (names.size() == 1) {
     return read(names.front());
   }
+  std::vector<RowPart> parts;
+  for (const std::string& name : names) {
+    parts.push_back({name});
+  }
+  return stack(parts);
+}
+
+kernels::TensorView WeightPacker::stack(const std::vector<RowPart>& parts) {
   staging_.clear();
   int64_t rows = 0;
   int64_t columns = 0;
-  for (const std::string& name : names) {
-    const ConstTensorView part = read(name);
-    TESSERA_CHECK(rows == 0 || columns == part.dim(1), "stacked tensors of different widths");
-    columns = part.dim(1);
-    rows += part.dim(0);
+  for (const RowPart& part : parts) {
+    ConstTensorView matrix = read(part.name);
+    TESSERA_CHECK(rows == 0 || columns == matrix.dim(1), "stacked tensors of different widths");
+    if (part.rows) {
+      matrix = matrix.slice(0, part.rows->begin, part.rows->size());
+    }
+    columns = matrix.dim(1);
+    rows += matrix.dim(0);
     staging_.resize(static_cast<size_t>(rows * columns));
-    convert_to_float(part, staging_.data() + (rows - part.dim(0)) * columns);
+    convert_to_float(matrix, staging_.data() + (rows - matrix.dim(0)) * columns);
   }
   return {staging_.data(), DType::kFloat32, {rows, columns}};
 }

@@ -36,6 +36,7 @@ class CpuOps final : public Ops {
   void do_latent_gather(const LatentGatherParams& params, StreamView stream) override;
   void do_mla_prefill(const MlaPrefillParams& params, StreamView stream) override;
   void do_mla_decode(const MlaDecodeParams& params, StreamView stream) override;
+  void do_merge_scale(const MergeScaleParams& params, StreamView stream) override;
   void do_moe_gate(const MoeGateParams& params, StreamView stream) override;
   void do_moe_permute(const MoePermuteParams& params, StreamView stream) override;
   void do_moe_combine(const MoeCombineParams& params, StreamView stream) override;

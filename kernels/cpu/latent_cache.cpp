@@ -15,7 +15,10 @@ void CpuOps::do_latent_write(const LatentWriteParams& params, StreamView) {
   for_row_ranges(params.slots.dim(0), row_width, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t slot = params.slots.as<int64_t>()[t];
-      TESSERA_DCHECK(slot >= 0 && slot < cache.num_blocks * kBlockTokens, "slot outside the cache");
+      if (slot < 0) {
+        continue;
+      }
+      TESSERA_DCHECK(slot < cache.num_blocks * kBlockTokens, "slot outside the cache");
       const float* latent = params.latent.as<float>() + t * params.latent.stride[0];
       const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
       if (cache.dtype == DType::kFloat32) {

@@ -167,4 +167,30 @@ void CpuOps::do_mla_decode(const MlaDecodeParams& params, StreamView) {
   }
 }
 
+void CpuOps::do_merge_scale(const MergeScaleParams& params, StreamView) {
+  const int64_t num_parts = params.log_sum_exp.dim(0);
+  const int64_t num_heads = params.values.dim(1);
+  const int64_t width = params.values.dim(2);
+  const int64_t num_states = params.values.dim(0) * num_heads;
+  for_row_ranges(num_states, width + 8 * num_parts, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* lse = params.log_sum_exp.as<float>() + i;  // of part g: lse[g * num_states]
+      float max_lse = kMinusInfinity;
+      for (int64_t g = 0; g < num_parts; ++g) {
+        max_lse = std::max(max_lse, lse[g * num_states]);
+      }
+      float sum = 0.0F;
+      float own = 0.0F;
+      for (int64_t g = 0; g < num_parts && max_lse != kMinusInfinity; ++g) {
+        const float share = std::exp(lse[g * num_states] - max_lse);
+        sum += share;
+        own = g == params.part ? share : own;
+      }
+      float* values = params.values.as<float>() + i / num_heads * params.values.stride[0] +
+                      i % num_heads * params.values.stride[1];
+      math_.scale(values, width, sum > 0.0F ? own / sum : 0.0F);
+    }
+  });
+}
+
 }  // namespace tessera::kernels::cpu

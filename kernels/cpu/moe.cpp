@@ -136,6 +136,10 @@ void CpuOps::do_moe_permute(const MoePermuteParams& params, StreamView) {
 void CpuOps::do_moe_combine(const MoeCombineParams& params, StreamView) {
   const int64_t top_k = params.row_of_pair.dim(1);
   const int64_t width = params.out.dim(1);
+  const bool has_window = params.offsets.data != nullptr;
+  const int64_t row_begin = has_window ? params.offsets.as<int32_t>()[0] : 0;
+  const int64_t row_end = has_window ? params.offsets.as<int32_t>()[params.offsets.dim(0) - 1]
+                                     : params.expert_out.dim(0);
   for_row_ranges(params.out.dim(0), top_k * width, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       float* out = params.out.as<float>() + t * params.out.stride[0];
@@ -144,6 +148,9 @@ void CpuOps::do_moe_combine(const MoeCombineParams& params, StreamView) {
       }
       for (int64_t j = 0; j < top_k; ++j) {
         const int64_t row = params.row_of_pair.as<int32_t>()[t * top_k + j];
+        if (row < row_begin || row >= row_end) {
+          continue;
+        }
         math_.add_scaled(out,
                          params.expert_out.as<float>() + row * params.expert_out.stride[0],
                          width,

@@ -24,7 +24,8 @@ struct LatentCacheView {
   DType dtype = DType::kFloat32;
 };
 
-/// Stores latent and rope rows of T tokens at their slots (block * kBlockTokens + offset).
+/// Stores latent and rope rows of T tokens at their slots (block * kBlockTokens + offset). A token
+/// whose slot is negative lives on another rank and is skipped.
 struct LatentWriteParams {
   ConstTensorView latent;  ///< [T, R] float32, normalised, row stride free
   ConstTensorView rope;    ///< [T, dr] float32, rotated, row stride free
@@ -73,6 +74,15 @@ struct MlaDecodeParams {
   float scale = 1.0F;
   TensorView out;          ///< [B, H, R], activation dtype
   TensorView log_sum_exp;  ///< [B, H] float32, natural logarithm
+};
+
+/// Weighs what one of G parts of a context yields, so that the sum over the parts is the attention
+/// over all of it: values[b, h] *= exp(lse[part, b, h]) / sum_g exp(lse[g, b, h]). A part whose
+/// log-sum-exp is -inf has no tokens and gets weight 0.
+struct MergeScaleParams {
+  ConstTensorView log_sum_exp;  ///< [G, B, H] float32, contiguous
+  int64_t part = 0;
+  TensorView values;  ///< [B, H, dv] float32, in place, outer strides free
 };
 
 }  // namespace tessera::kernels

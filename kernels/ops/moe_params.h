@@ -40,11 +40,13 @@ struct MoePermuteParams {
   TensorView row_of_pair;      ///< [T, k] int32: where pair (t, j) went
 };
 
-/// out[t] (+)= sum_j weights[t, j] * expert_out[row_of_pair[t, j]].
+/// out[t] (+)= sum_j weights[t, j] * expert_out[row_of_pair[t, j]], over the pairs whose row lies in
+/// [offsets[0], offsets[G]): those of the G experts that were computed here.
 struct MoeCombineParams {
   ConstTensorView expert_out;      ///< [T * k, D] float32
   ConstTensorView row_of_pair;     ///< [T, k] int32
   ConstTensorView expert_weights;  ///< [T, k] float32
+  ConstTensorView offsets = {};    ///< [G + 1] int32, a window of moe_permute's; empty: all pairs
   bool accumulate = false;         ///< add to `out` (which holds the shared experts' result)
   TensorView out;                  ///< [T, D] float32
 };

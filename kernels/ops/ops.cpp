@@ -195,6 +195,18 @@ void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   }
 }
 
+void Ops::merge_scale(const MergeScaleParams& params, StreamView stream) {
+  Dim parts{"G"}, rows{"B"}, heads{"H"}, width{"dv"};
+  const ShapeCheck check("merge_scale");
+  check.tensor("log_sum_exp", params.log_sum_exp, {&parts, &rows, &heads}, {kF32});
+  check.tensor("values", params.values, {&rows, &heads, &width}, {kF32});
+  check.contiguous("log_sum_exp", params.log_sum_exp);
+  check.is_true(params.part >= 0 && params.part < parts.size, "no such part");
+  if (rows.size > 0) {
+    do_merge_scale(params, stream);
+  }
+}
+
 void Ops::moe_gate(const MoeGateParams& params, StreamView stream) {
   Dim tokens{"T"}, experts{"E"}, top_k{"k"};
   const ShapeCheck check("moe_gate");
@@ -239,6 +251,11 @@ void Ops::moe_combine(const MoeCombineParams& params, StreamView stream) {
   check.contiguous("row_of_pair", params.row_of_pair);
   check.contiguous("expert_weights", params.expert_weights);
   check.is_true(pairs.size == tokens.size * top_k.size, "expert_out has not T * k rows");
+  if (params.offsets.data != nullptr) {
+    Dim bounds{"G + 1"};
+    check.tensor("offsets", params.offsets, {&bounds}, {kI32});
+    check.is_true(bounds.size >= 2, "offsets are of one expert or more");
+  }
   do_moe_combine(params, stream);
 }
 

@@ -40,6 +40,7 @@ class Ops {
   void latent_gather(const LatentGatherParams& params, StreamView stream);
   void mla_prefill(const MlaPrefillParams& params, StreamView stream);
   void mla_decode(const MlaDecodeParams& params, StreamView stream);
+  void merge_scale(const MergeScaleParams& params, StreamView stream);
   void moe_gate(const MoeGateParams& params, StreamView stream);
   void moe_permute(const MoePermuteParams& params, StreamView stream);
   void moe_combine(const MoeCombineParams& params, StreamView stream);
@@ -63,6 +64,7 @@ class Ops {
   virtual void do_latent_gather(const LatentGatherParams& params, StreamView stream) = 0;
   virtual void do_mla_prefill(const MlaPrefillParams& params, StreamView stream) = 0;
   virtual void do_mla_decode(const MlaDecodeParams& params, StreamView stream) = 0;
+  virtual void do_merge_scale(const MergeScaleParams& params, StreamView stream) = 0;
   virtual void do_moe_gate(const MoeGateParams& params, StreamView stream) = 0;
   virtual void do_moe_permute(const MoePermuteParams& params, StreamView stream) = 0;
   virtual void do_moe_combine(const MoeCombineParams& params, StreamView stream) = 0;

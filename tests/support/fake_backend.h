@@ -112,6 +112,7 @@ class FakeOps final : public kernels::Ops {
   void do_latent_gather(const kernels::LatentGatherParams&, StreamView) override { refuse(); }
   void do_mla_prefill(const kernels::MlaPrefillParams&, StreamView) override { refuse(); }
   void do_mla_decode(const kernels::MlaDecodeParams&, StreamView) override { refuse(); }
+  void do_merge_scale(const kernels::MergeScaleParams&, StreamView) override { refuse(); }
   void do_moe_gate(const kernels::MoeGateParams&, StreamView) override { refuse(); }
   void do_moe_permute(const kernels::MoePermuteParams&, StreamView) override { refuse(); }
   void do_moe_combine(const kernels::MoeCombineParams&, StreamView) override { refuse(); }

@@ -37,13 +37,10 @@ Result<std::unique_ptr<ModelHarness>> ModelHarness::load(const std::string& fold
       PagedLatentCache cache,
       PagedLatentCache::create(harness->backend_->device(), LatentShard::full(layout), num_blocks));
   harness->cache_ = std::make_unique<PagedLatentCache>(std::move(cache));
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    harness->layers_.push_back(harness->cache_->layer_view(layer));
-  }
+  harness->layers_ = harness->cache_->views();
   // All bits set is NaN in float32 and bfloat16: a read of an unwritten row shows.
-  std::memset(harness->layers_[0].base,
-              0xff,
-              static_cast<size_t>(num_blocks * harness->layers_[0].block_stride_bytes));
+  std::memset(
+      harness->layers_[0].cache.base, 0xff, static_cast<size_t>(harness->cache_->num_bytes()));
   harness->table_.resize(static_cast<size_t>(num_blocks));
   std::iota(harness->table_.begin(), harness->table_.end(), 0);
   std::shuffle(harness->table_.begin(), harness->table_.end(), std::mt19937(7));

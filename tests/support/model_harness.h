@@ -48,7 +48,7 @@ class ModelHarness final {
   ModelWeights weights_;
   std::unique_ptr<PagedLatentCache> cache_;
   std::unique_ptr<CausalLm> model_;
-  std::vector<kernels::LatentCacheView> layers_;
+  std::vector<LatentImageView> layers_;
   std::vector<int32_t> table_;
 };
 

@@ -52,10 +52,10 @@ class CausalLmTest : public ::testing::Test {
                                       .dtype = kernels::DType::kFloat32}),
                    kNumBlocks)
                    .value()),
-        layers_{cache_.layer_view(0), cache_.layer_view(1)},
+        layers_(cache_.views()),
         model_(config_, weights_, kLimits, *backend_) {
     // All bits set is NaN: whoever reads the unused block 0, or an unwritten row, shows.
-    std::memset(layers_[0].base, 0xff, static_cast<size_t>(cache_.num_bytes()));
+    std::memset(layers_[0].cache.base, 0xff, static_cast<size_t>(cache_.num_bytes()));
   }
 
   std::vector<float> run(const StepInput& step) {
@@ -68,7 +68,7 @@ class CausalLmTest : public ::testing::Test {
   const std::unique_ptr<kernels::Backend> backend_;
   const ModelWeights weights_;
   PagedLatentCache cache_;
-  const std::vector<kernels::LatentCacheView> layers_;
+  const std::vector<LatentImageView> layers_;
   CausalLm model_;
   const SequenceTokens long_{test::make_ids(70, 96, 1), {3, 1}};
   const SequenceTokens short_{test::make_ids(40, 96, 2), {5}};

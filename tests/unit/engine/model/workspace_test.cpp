@@ -14,6 +14,7 @@ constexpr StepLimits kLimits = {
 
 ModelConfig dense_config() {
   ModelConfig config;
+  config.num_hidden_layers = 1;
   config.vocab_size = 10;
   config.hidden_size = 8;
   config.num_attention_heads = 2;
@@ -34,9 +35,14 @@ ModelConfig moe_config() {
   return config;
 }
 
+ShardPlan whole(const ModelConfig& config) {
+  return ShardPlan::create(config, {}, 0).value();
+}
+
 TEST(WorkspaceTest, HoldsTheLargestStep) {
   test::FakeDevice device;
-  const Workspace workspace(dense_config(), kLimits, DType::kBFloat16, device);
+  const Workspace workspace(
+      dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device);
   EXPECT_EQ(workspace.token_ids.to_string(), "int32[5]");
   EXPECT_EQ(workspace.slots.to_string(), "int64[5]");
   EXPECT_EQ(workspace.decode_lengths.to_string(), "int32[3]");
@@ -59,7 +65,8 @@ TEST(WorkspaceTest, CountsItsBytes) {
       360 + 10 + 120 + 48 + 48 + 24 + 4096 + 2048 + 14336 + 120 + 40 + 40 + 60;
   const int64_t mlp = 240 + 60;
   const int64_t head = 64 + 64 + 32 + 80;
-  EXPECT_EQ(Workspace(dense_config(), kLimits, DType::kBFloat16, device).num_bytes(),
+  EXPECT_EQ(Workspace(dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device)
+                .num_bytes(),
             inputs + stream + attention + mlp + head);
 }
 
@@ -67,7 +74,7 @@ TEST(WorkspaceTest, CompressesTheQueryWhenTheModelDoes) {
   ModelConfig config = dense_config();
   config.q_lora_rank = 5;
   test::FakeDevice device;
-  const Workspace workspace(config, kLimits, DType::kBFloat16, device);
+  const Workspace workspace(config, whole(config), kLimits, DType::kBFloat16, device);
   EXPECT_EQ(workspace.attention_input.to_string(), "float32[5, 11]");  // 5 + 4 + 2
   EXPECT_EQ(workspace.q_normed.to_string(), "bfloat16[5, 5]");
   EXPECT_EQ(workspace.q.to_string(), "bfloat16[5, 12]");
@@ -75,14 +82,15 @@ TEST(WorkspaceTest, CompressesTheQueryWhenTheModelDoes) {
 
 TEST(WorkspaceTest, HasNoExpertTensorsForADenseModel) {
   test::FakeDevice device;
-  const Workspace workspace(dense_config(), kLimits, DType::kBFloat16, device);
+  const Workspace workspace(
+      dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device);
   EXPECT_EQ(workspace.gate_logits.data, nullptr);
   EXPECT_EQ(workspace.expert_out.data, nullptr);
 }
 
 TEST(WorkspaceTest, HoldsEachTokensExperts) {
   test::FakeDevice device;
-  const Workspace workspace(moe_config(), kLimits, DType::kBFloat16, device);
+  const Workspace workspace(moe_config(), whole(moe_config()), kLimits, DType::kBFloat16, device);
   EXPECT_EQ(workspace.gate_logits.to_string(), "float32[5, 4]");
   EXPECT_EQ(workspace.expert_ids.to_string(), "int32[5, 2]");
   EXPECT_EQ(workspace.permuted.to_string(), "bfloat16[10, 8]");
@@ -92,7 +100,8 @@ TEST(WorkspaceTest, HoldsEachTokensExperts) {
   const int64_t experts = 160 + 80 + 40 + 40 + 160 + 20 + 40 + 240 + 60 + 320;
   const int64_t wider_mlp = (360 + 90) - (240 + 60);
   EXPECT_EQ(workspace.num_bytes() -
-                Workspace(dense_config(), kLimits, DType::kBFloat16, device).num_bytes(),
+                Workspace(dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device)
+                    .num_bytes(),
             experts + wider_mlp);
 }
 
@@ -100,7 +109,7 @@ TEST(WorkspaceTest, HasNoMoreDecodeRowsThanTokens) {
   StepLimits limits = kLimits;
   limits.max_sequences = 8;
   test::FakeDevice device;
-  const Workspace workspace(dense_config(), limits, DType::kFloat32, device);
+  const Workspace workspace(dense_config(), whole(dense_config()), limits, DType::kFloat32, device);
   EXPECT_EQ(workspace.decode_lengths.to_string(), "int32[5]");
   EXPECT_EQ(workspace.q_latent.to_string(), "float32[5, 2, 4]");
   EXPECT_EQ(workspace.block_tables.to_string(), "int32[8, 2]");
@@ -108,7 +117,8 @@ TEST(WorkspaceTest, HasNoMoreDecodeRowsThanTokens) {
 
 TEST(WorkspaceTest, GivesTheFirstRowsOfATensor) {
   test::FakeDevice device;
-  const Workspace workspace(dense_config(), kLimits, DType::kFloat32, device);
+  const Workspace workspace(
+      dense_config(), whole(dense_config()), kLimits, DType::kFloat32, device);
   const kernels::TensorView rows = first_rows(workspace.hidden, 2);
   EXPECT_EQ(rows.to_string(), "float32[2, 8]");
   EXPECT_EQ(rows.data, workspace.hidden.data);
@@ -117,7 +127,8 @@ TEST(WorkspaceTest, GivesTheFirstRowsOfATensor) {
 TEST(WorkspaceTest, ThrowsWhenTheDeviceIsFull) {
   test::FakeDevice device;
   device.set_bytes_left(10'000);
-  EXPECT_THROW(Workspace(dense_config(), kLimits, DType::kFloat32, device), DeviceError);
+  EXPECT_THROW(Workspace(dense_config(), whole(dense_config()), kLimits, DType::kFloat32, device),
+               DeviceError);
 }
 
 }  // namespace

@@ -1,0 +1,47 @@
+// Absorbed attention of a step's decode rows over what this rank caches, and the sum over the ranks
+// that cache the rest. README.md has the shapes of each mode.
+// Sources: DeepSeek-V2 (arXiv 2405.04434) appendix C; TPLA (arXiv 2508.15881).
+#pragma once
+
+#include <cstdint>
+
+#include "engine/config/model_config.h"
+#include "engine/model/rank_context.h"
+#include "engine/model/workspace.h"
+#include "engine/weights/model_weights.h"
+#include "kernels/ops/ops.h"
+
+namespace tessera {
+
+class DecodeAttention final {
+ public:
+  /// All references outlive this object. The workspace's input arrays hold the step's.
+  DecodeAttention(const ModelConfig& config,
+                  const ShardPlan& plan,
+                  const RankContext& ranks,
+                  Workspace& workspace);
+
+  /// Reads rows [0, num_decode) of workspace.q (rotated); writes the own heads' rows of
+  /// workspace.attention_output.
+  void forward(const AttentionWeights& weights,
+               const kernels::LatentCacheView& cache,
+               int64_t num_decode,
+               kernels::StreamView stream);
+
+ private:
+  void attend(const AttentionWeights& weights,
+              const kernels::LatentCacheView& cache,
+              int64_t num_decode,
+              kernels::StreamView stream);
+  /// From the ranks' partial values to the own heads' sums.
+  void merge(const kernels::TensorView& partial, kernels::StreamView stream);
+
+  const ModelConfig& config_;
+  const ShardPlan& plan_;
+  Communicator* attention_group_;
+  Workspace& workspace_;
+  kernels::Ops& ops_;
+  const float softmax_scale_;
+};
+
+}  // namespace tessera

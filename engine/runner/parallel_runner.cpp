@@ -1,0 +1,118 @@
+#include "engine/runner/parallel_runner.h"
+
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/text.h"
+#include "engine/model/cache_images.h"
+
+namespace tessera {
+namespace {
+
+Status check_setup(const ParallelSetup& setup, size_t num_backends) {
+  TESSERA_RETURN_IF_ERROR(validate_sharding(setup.config, setup.sharding));
+  TESSERA_CHECK(static_cast<int64_t>(num_backends) == setup.sharding.num_ranks,
+                "one backend a rank");
+  if (setup.prefill_slices <= 1) {
+    return Status::ok();
+  }
+  if (setup.sharding.attention != AttentionSharding::kReplicated) {
+    return invalid_argument(str_cat("a cache of ",
+                                    setup.prefill_slices,
+                                    " slices with attention sharding ",
+                                    attention_sharding_name(setup.sharding.attention),
+                                    ", expected replicated"));
+  }
+  const ShardOptions readers{.attention = AttentionSharding::kTpla,
+                             .num_ranks = setup.prefill_slices,
+                             .num_slices = setup.prefill_slices};
+  ModelConfig config = setup.config;  // only the latents are cut here, not the heads
+  config.num_attention_heads = setup.prefill_slices;
+  return validate_sharding(config, readers);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ParallelRunner>> ParallelRunner::create(
+    const ParallelSetup& setup, std::vector<std::unique_ptr<kernels::Backend>> backends) {
+  TESSERA_RETURN_IF_ERROR(check_setup(setup, backends.size()));
+  TESSERA_TRY(const ShardPlan first, ShardPlan::create(setup.config, setup.sharding, 0));
+  std::unique_ptr<ParallelRunner> runner(
+      new ParallelRunner(std::move(backends), static_cast<int>(first.attention_group_size())));
+  runner->group_.run_blocking(
+      [&](int rank) { runner->part(rank).status = runner->build(setup, rank); });
+  for (const RankParts& rank : runner->ranks_) {
+    TESSERA_RETURN_IF_ERROR(rank.status);
+  }
+  return runner;
+}
+
+ParallelRunner::ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends,
+                               int subgroup_size)
+    : ranks_(backends.size()),
+      group_(make_thread_communicators(static_cast<int>(backends.size()), subgroup_size)) {
+  for (size_t rank = 0; rank < backends.size(); ++rank) {
+    ranks_[rank].backend = std::move(backends[rank]);
+  }
+}
+
+Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
+  RankParts& parts = part(rank);
+  LoadOptions load = setup.load;
+  TESSERA_TRY(load.plan, ShardPlan::create(setup.config, setup.sharding, rank));
+  if (rank != 0) {
+    load.progress = nullptr;
+  }
+  TESSERA_TRY(parts.weights, setup.load_weights(*parts.backend, load));
+  const ShardPlan& plan = parts.weights.plan;
+  const bool is_striped = plan.attention == AttentionSharding::kDcp;
+  const int64_t num_blocks =
+      is_striped ? (setup.num_blocks + plan.num_ranks - 1) / plan.num_ranks : setup.num_blocks;
+  auto images = setup.prefill_slices > 0
+                    ? prefill_images(setup.config, setup.prefill_slices, load.dtype)
+                    : rank_images(setup.config, plan, load.dtype);
+  TESSERA_TRY(parts.cache,
+              PagedLatentCache::create(parts.backend->device(), std::move(images), num_blocks));
+  const RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
+  parts.runner = std::make_unique<ModelRunner>(
+      setup.config, parts.weights, setup.limits, *parts.cache, context);
+  return Status::ok();
+}
+
+void ParallelRunner::run_blocking(const ModelInput& input,
+                                  const SamplingInput& sampling,
+                                  StepOutput& output) {
+  group_.run_blocking([&](int rank) {
+    if (rank == 0) {
+      part(rank).runner->run_blocking(input, sampling, output);
+    } else {
+      static_cast<void>(part(rank).runner->forward_blocking(input));
+    }
+  });
+}
+
+kernels::TensorView ParallelRunner::forward_blocking(const ModelInput& input) {
+  kernels::TensorView logits;
+  group_.run_blocking([&](int rank) {
+    const kernels::TensorView own = part(rank).runner->forward_blocking(input);
+    if (rank == 0) {
+      logits = own;
+    }
+  });
+  return logits;
+}
+
+void ParallelRunner::copy_block(int32_t source, int32_t destination) {
+  const ShardPlan& plan = weights(0).plan;
+  if (plan.attention == AttentionSharding::kDcp) {
+    const auto size = static_cast<int32_t>(plan.num_ranks);
+    TESSERA_CHECK(source % size == destination % size, "copy_block: blocks of two ranks");
+    part(source % size).runner->copy_block(source / size, destination / size);
+    return;
+  }
+  for (RankParts& rank : ranks_) {
+    rank.runner->copy_block(source, destination);
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,79 @@
+// StepRunner over the ranks of one group: each has its backend, weights, cache and ModelRunner; all
+// run the same step at the same time and rank 0 samples. One rank: no threads, nothing in between.
+// One caller at a time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/cache/paged_latent_cache.h"
+#include "engine/parallel/rank_group.h"
+#include "engine/runner/model_runner.h"
+#include "engine/runner/step_runner.h"
+#include "engine/weights/weight_loader.h"
+#include "kernels/ops/backend.h"
+
+namespace tessera {
+
+/// What a group is made from. References outlive the runner.
+struct ParallelSetup {
+  const ModelConfig& config;
+  ShardOptions sharding;
+  StepLimits limits;
+  /// Logical blocks; a rank of a dcp group allocates its part of them, every other rank all.
+  int64_t num_blocks = 0;
+  /// Images of a prefill worker's blocks (COLS of so many slices); 0: what a decode rank keeps.
+  /// Above 1 only with kReplicated, and then every chunk reads all images, no decode row can.
+  int64_t prefill_slices = 0;
+  /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
+  LoadOptions load;
+  /// load_model_weights or make_dummy_weights, called by all ranks at once.
+  std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)> load_weights;
+};
+
+class ParallelRunner final : public StepRunner {
+ public:
+  /// One backend a rank, each called by its rank's thread alone; the ranks load at the same time.
+  /// Errors: those of validate_sharding, load_weights and PagedLatentCache::create.
+  [[nodiscard]] static Result<std::unique_ptr<ParallelRunner>> create(
+      const ParallelSetup& setup, std::vector<std::unique_ptr<kernels::Backend>> backends);
+
+  /// Throws DeviceError; the group cannot be used after that.
+  void run_blocking(const ModelInput& input,
+                    const SamplingInput& sampling,
+                    StepOutput& output) override;
+  /// On every rank; in a dcp group on the one that keeps both (equal ids modulo the ranks).
+  void copy_block(int32_t source, int32_t destination) override;
+  /// The forward pass alone: logits [logits_rows, V] float32, on rank 0's device.
+  [[nodiscard]] kernels::TensorView forward_blocking(const ModelInput& input);
+
+  [[nodiscard]] int num_ranks() const noexcept { return static_cast<int>(ranks_.size()); }
+  [[nodiscard]] PagedLatentCache& cache(int rank) { return *part(rank).cache; }
+  [[nodiscard]] const ModelWeights& weights(int rank) const {
+    return ranks_[static_cast<size_t>(rank)].weights;
+  }
+  [[nodiscard]] kernels::Backend& backend(int rank) { return *part(rank).backend; }
+
+ private:
+  /// What one rank owns, in the order of its making.
+  struct RankParts {
+    std::unique_ptr<kernels::Backend> backend;
+    ModelWeights weights;
+    std::optional<PagedLatentCache> cache;
+    std::unique_ptr<ModelRunner> runner;
+    Status status;  ///< of its making
+  };
+
+  ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends, int subgroup_size);
+  [[nodiscard]] Status build(const ParallelSetup& setup, int rank);
+  [[nodiscard]] RankParts& part(int rank) { return ranks_[static_cast<size_t>(rank)]; }
+
+  std::vector<RankParts> ranks_;
+  RankGroup group_;  // its threads use the ranks
+};
+
+}  // namespace tessera

@@ -1,0 +1,67 @@
+// Which part of a model one rank holds: arithmetic only. Ranges are half-open.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/config/model_config.h"
+
+namespace tessera {
+
+/// How the ranks of a group share the attention over the latent cache.
+enum class AttentionSharding : uint8_t {
+  kReplicated,  ///< heads split, latents on every rank: exact
+  kTpla,        ///< latents split into slices, heads split between groups of slices: approximate
+  kDcp,         ///< tokens striped over ranks block by block, all heads on every rank: exact
+};
+
+/// "replicated", "tpla", "dcp".
+[[nodiscard]] std::string_view attention_sharding_name(AttentionSharding sharding) noexcept;
+
+struct IndexRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  [[nodiscard]] int64_t size() const noexcept { return end - begin; }
+  friend bool operator==(const IndexRange&, const IndexRange&) = default;
+};
+
+/// What a whole group is told.
+struct ShardOptions {
+  AttentionSharding attention = AttentionSharding::kReplicated;
+  int64_t num_ranks = 1;
+  int64_t num_slices = 1;  ///< g, kTpla only
+};
+
+/// Checks that the model can be divided so. Errors: INVALID_ARGUMENT with every fault, one a line,
+/// each naming both values.
+[[nodiscard]] Status validate_sharding(const ModelConfig& config, const ShardOptions& options);
+
+/// One rank's part. The ranks of a head group are consecutive and hold one slice each.
+struct ShardPlan {
+  AttentionSharding attention = AttentionSharding::kReplicated;
+  int64_t num_ranks = 1;
+  int64_t rank = 0;
+  int64_t num_slices = 1;
+  int64_t slice = 0;        ///< rank mod num_slices
+  int64_t head_group = 0;   ///< rank div num_slices
+  IndexRange decode_heads;  ///< heads whose decode rows are computed over what this rank caches
+  IndexRange own_heads;     ///< of prefill and o_proj; inside decode_heads
+  std::vector<IndexRange> latent_columns;  ///< cached here, per layer
+  IndexRange experts;
+  IndexRange vocabulary;  ///< rows of lm_head
+
+  /// `config` is valid. Errors: those of validate_sharding, and INVALID_ARGUMENT for a rank out of
+  /// range.
+  [[nodiscard]] static Result<ShardPlan> create(const ModelConfig& config,
+                                                const ShardOptions& options,
+                                                int64_t rank);
+
+  /// This rank's part of an MLP's `width` inner features (uneven when they do not divide).
+  [[nodiscard]] IndexRange inner_features(int64_t width) const noexcept;
+  /// Ranks whose decode rows are parts of the same heads: their partial values are added up.
+  [[nodiscard]] int64_t attention_group_size() const noexcept;
+};
+
+}  // namespace tessera
