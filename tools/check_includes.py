@@ -60,7 +60,7 @@ RULES = {
                         "engine/runner", "engine/parallel", "engine/transport",
                         "engine/handoff"], []),
     # The only file above kernels/ that names a backend.
-    "engine/serving/worker_parts.cpp": (["engine", "kernels"], []),
+    "engine/serving/model_parts.cpp": (["engine", "kernels"], []),
     "server/http": (BASE, ["boost", "openssl"]),
     "server/openai": (REQUEST + ["engine/config", "engine/tokenizer", "engine/chat",
                                  "server/http/exchange.h", "server/metrics"],

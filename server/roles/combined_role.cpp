@@ -4,13 +4,12 @@
 #include <cstdio>
 #include <utility>
 
-#include <unistd.h>
-
 #include "engine/base/log.h"
-#include "engine/serving/worker_parts.h"
-#include "server/cli/progress_bar.h"
+#include "engine/serving/engine.h"
+#include "engine/serving/model_parts.h"
 #include "server/metrics/engine_families.h"
 #include "server/roles/front_door.h"
+#include "server/roles/role_parts.h"
 #include "server/roles/roles.h"
 #include "server/signals.h"
 #include "server/text_parts.h"
@@ -19,28 +18,6 @@ namespace tessera {
 namespace {
 
 using Seconds = std::chrono::seconds;
-
-// A step on a slow machine takes a while; an engine that is silent for longer is stuck.
-constexpr Seconds kLivenessLimit{120};
-// For the last bytes of answers that the engine has already ended.
-constexpr Seconds kLastWrites{2};
-
-Result<std::unique_ptr<WorkerParts>> load_engine(const cli::Options& options,
-                                                 const ModelConfig& config) {
-  cli::ProgressBar bar(stderr, isatty(STDERR_FILENO) == 1, "loading weights");
-  return WorkerParts::create(options, config, [&](int64_t done, int64_t total) {
-    bar.update(static_cast<double>(done), static_cast<double>(total));
-  });
-}
-
-Status check_liveness(const Engine& engine) {
-  const auto age = engine.heartbeat_age();
-  return age < kLivenessLimit
-             ? Status::ok()
-             : unavailable(str_cat("the engine has been silent for ",
-                                   std::chrono::duration_cast<Seconds>(age).count(),
-                                   " s"));
-}
 
 /// New requests are refused from here on; open ones get until the deadline, and then the time to
 /// send what the engine ended them with.
@@ -63,18 +40,21 @@ Status serve_combined(const cli::ResolvedOptions& resolved) {
   TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
-  TESSERA_TRY(const auto parts, load_engine(options, config));
-  Engine& engine = parts->engine();
-  std::fputs(describe(parts->plan(), config).c_str(), stderr);
-  FrontDoor::Parts door_parts{.config = config,
-                              .text = text,
-                              .service = engine,
-                              .max_model_len = parts->plan().max_model_len,
-                              .liveness = [&engine] { return check_liveness(engine); },
-                              .add_service_families =
-                                  [&engine](metrics::FamilyList& list) {
-                                    metrics::add_engine_families(list, engine.metrics());
-                                  }};
+  TESSERA_TRY(const auto parts, load_model(options, config, WorkerRole::kCombined));
+  TESSERA_TRY(const auto owned,
+              Engine::create(make_engine_options(options, *parts), parts->runner()));
+  Engine& engine = *owned;
+  std::fputs(describe(parts->plan().memory, config).c_str(), stderr);
+  FrontDoor::Parts door_parts{
+      .config = config,
+      .text = text,
+      .service = engine,
+      .max_model_len = parts->plan().memory.max_model_len,
+      .liveness = [&engine] { return check_heartbeat(engine.heartbeat_age()); },
+      .add_service_families =
+          [&engine](metrics::FamilyList& list) {
+            metrics::add_engine_families(list, engine.metrics());
+          }};
   TESSERA_TRY(const auto door, FrontDoor::open(options, std::move(door_parts)));
   while (wait_for_signal_blocking() == Signal::kReload) {
     door->reload_keys();
@@ -89,9 +69,9 @@ Status check_config(const cli::ResolvedOptions& resolved) {
   std::fputs(cli::render_options(resolved).c_str(), stdout);
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
-  TESSERA_TRY(const MemoryPlan plan, plan_for_this_machine(options, config));
-  std::fputs(describe(plan, config).c_str(), stdout);
-  if (!plan.is_within_memory()) {
+  TESSERA_TRY(const WorkerPlan plan, plan_worker(options, config, WorkerRole::kCombined));
+  std::fputs(describe(plan.memory, config).c_str(), stdout);
+  if (!plan.memory.is_within_memory()) {
     return resource_exhausted("weights and cache need more memory than is available");
   }
   return Status::ok();

@@ -1,7 +1,6 @@
 #include "server/roles/front_door.h"
 
 #include <chrono>
-#include <filesystem>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -9,6 +8,7 @@
 #include "server/cli/version.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_frontend.h"
+#include "server/roles/role_parts.h"
 
 namespace tessera {
 namespace {
@@ -20,12 +20,6 @@ Result<std::vector<std::string>> read_api_keys(const cli::Options& options) {
     keys.insert(keys.end(), from_file.begin(), from_file.end());
   }
   return keys;
-}
-
-std::string folder_name(const std::string& model) {
-  std::error_code error;
-  const auto path = std::filesystem::weakly_canonical(model, error);
-  return error || path.filename().empty() ? model : path.filename().string();
 }
 
 Result<openai::OpenAiOptions> openai_options(const cli::Options& options,

@@ -117,5 +117,33 @@ TEST(CommandLineTest, VersionAndCheckConfigAreCommands) {
   EXPECT_EQ(parse({"check-config", "m"}).value().command, Command::kCheckConfig);
 }
 
+TEST(CommandLineTest, RolesKnowTheirOptionsAndPorts) {
+  const auto router = parse({"router", "m", "--prefill-workers", "a:1", "--decode-workers", "b:2"});
+  ASSERT_TRUE(router.is_ok()) << router.status().message();
+  EXPECT_EQ(router.value().command, Command::kRouter);
+  EXPECT_EQ(router.value().resolved.options.decode_workers, std::vector<std::string>{"b:2"});
+  EXPECT_EQ(parse_options({"prefill", "m"}).rpc_port, 9001);
+  EXPECT_EQ(parse_options({"decode", "m"}).port, 8002);
+  EXPECT_FALSE(parse({"router", "m", "--landing-slots", "4"}).is_ok());
+  EXPECT_FALSE(parse({"prefill", "m", "--api-key", "k"}).is_ok());
+}
+
+TEST(CommandLineTest, RouterWithoutWorkersIsAnError) {
+  const std::string message = parse({"router", "m"}).status().message();
+  EXPECT_NE(message.find("--prefill-workers"), std::string::npos) << message;
+  EXPECT_NE(message.find("--decode-workers"), std::string::npos) << message;
+}
+
+TEST(CommandLineTest, LocalPrefillMustFitOneStep) {
+  EXPECT_FALSE(parse({"decode", "m", "--local-prefill-max-tokens", "2000"}).is_ok());
+  EXPECT_TRUE(parse({"decode",
+                     "m",
+                     "--local-prefill-max-tokens",
+                     "2000",
+                     "--max-num-batched-tokens",
+                     "2000"})
+                  .is_ok());
+}
+
 }  // namespace
 }  // namespace tessera::cli

@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/base/text.h"
+#include "server/cli/option_table.h"
+
 namespace tessera::cli {
 namespace {
 
@@ -112,6 +115,28 @@ TEST_F(OptionSourcesTest, ExampleFileRepeatsTheDefaults) {
   expected.options.served_model_names = {"demo_model"};
   expected.sources = resolved_.sources;
   EXPECT_EQ(render_options(resolved_), render_options(expected));
+}
+
+TEST_F(OptionSourcesTest, ExampleFilesOfTheRolesFitTheirRoles) {
+  for (const auto& [role, name] : {std::pair(Role::kRouter, "router"),
+                                   std::pair(Role::kPrefill, "prefill"),
+                                   std::pair(Role::kDecode, "decode")}) {
+    ResolvedOptions resolved(role);
+    const Status status =
+        apply_config_file(str_cat(TESSERA_SOURCE_DIR "/configs/", name, ".json"), resolved);
+    ASSERT_TRUE(status.is_ok()) << status.message();
+    EXPECT_TRUE(validate(role, resolved.options).is_ok()) << name;
+    EXPECT_EQ(resolved.options.port, default_options(role).port) << name;
+    EXPECT_EQ(resolved.options.rpc_port, default_options(role).rpc_port) << name;
+  }
+}
+
+TEST_F(OptionSourcesTest, KeyOfAnotherRoleIsRefused) {
+  ResolvedOptions resolved(Role::kRouter);
+  std::ofstream(path_) << R"({"model": "m", "landing-slots": 4})";
+  const Status status = apply_config_file(path_, resolved);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(status.message().find("landing-slots"), std::string::npos) << status.message();
 }
 
 }  // namespace

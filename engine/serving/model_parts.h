@@ -1,0 +1,76 @@
+// A model on this host's devices, ready to run steps: backends, weights and cache of every rank,
+// and what tells workers apart that may not serve one request together. The only file above
+// kernels/ that names a backend.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/base/result.h"
+#include "engine/config/memory_plan.h"
+#include "engine/config/model_config.h"
+#include "engine/config/worker_config.h"
+#include "engine/runner/parallel_runner.h"
+#include "engine/serving/engine_options.h"
+#include "engine/weights/shard_plan.h"
+
+namespace tessera {
+
+enum class WorkerRole : uint8_t {
+  kCombined,  ///< prefills and decodes
+  kPrefill,   ///< keeps the cache in the layout that decode wants
+  kDecode,
+};
+
+/// What follows from a worker's options before anything is loaded.
+struct WorkerPlan {
+  MemoryPlan memory;
+  ShardOptions sharding;    ///< of this worker's ranks
+  int64_t num_images = 1;   ///< of a block in a prefill worker's cache
+  std::string model;        ///< fingerprint of the model's numbers and weights
+  std::string layout;       ///< fingerprint of the cache's bytes: prefill and decode must agree
+  std::string description;  ///< "tpla, 2 slices on 2 ranks, basis hadamard:0", for people
+  kernels::DType dtype = kernels::DType::kFloat32;
+};
+
+/// Follows the options on this machine; loads nothing. Logs what `auto` became. Errors:
+/// INVALID_ARGUMENT with every fault of the sharding, those of plan_memory(), of the calibration's
+/// file and of checkpoint_fingerprint().
+[[nodiscard]] Result<WorkerPlan> plan_worker(const WorkerConfig& worker,
+                                             const ModelConfig& config,
+                                             WorkerRole role);
+
+class ModelParts final {
+ public:
+  /// Bytes of the weights read so far, and of all.
+  using Progress = std::function<void(int64_t done, int64_t total)>;
+
+  /// Loads the weights. Takes as long as they take to read. Errors: those of plan_worker(),
+  /// Checkpoint::open() and ParallelRunner::create().
+  [[nodiscard]] static Result<std::unique_ptr<ModelParts>> create(const WorkerConfig& worker,
+                                                                  const ModelConfig& config,
+                                                                  WorkerRole role,
+                                                                  const Progress& progress);
+  ModelParts(const ModelParts&) = delete;
+  ModelParts& operator=(const ModelParts&) = delete;
+
+  [[nodiscard]] const ModelConfig& config() const noexcept { return config_; }
+  [[nodiscard]] const WorkerPlan& plan() const noexcept { return plan_; }
+  [[nodiscard]] ParallelRunner& runner() noexcept { return *runner_; }
+
+ private:
+  ModelParts(const ModelConfig& config, WorkerPlan plan)
+      : config_(config), plan_(std::move(plan)) {}
+
+  ModelConfig config_;
+  WorkerPlan plan_;
+  std::unique_ptr<ParallelRunner> runner_;
+};
+
+/// What an engine over these parts is created with. The prefix cache's salt is the layout.
+[[nodiscard]] EngineOptions make_engine_options(const WorkerConfig& worker,
+                                                const ModelParts& parts);
+
+}  // namespace tessera

@@ -1,0 +1,29 @@
+// Small things that several roles need.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "engine/base/deadline.h"
+#include "engine/base/result.h"
+#include "engine/serving/model_parts.h"
+#include "server/cli/options.h"
+
+namespace tessera {
+
+/// The last part of a model folder's path: its default name.
+[[nodiscard]] std::string folder_name(const std::string& model);
+
+/// Loads a worker's model with a progress bar on stderr.
+[[nodiscard]] Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
+                                                             const ModelConfig& config,
+                                                             WorkerRole role);
+
+/// UNAVAILABLE when an engine has been silent for so long that it must be stuck.
+[[nodiscard]] Status check_heartbeat(Deadline::Clock::duration age);
+
+/// For the last bytes of answers that an engine has already ended.
+inline constexpr std::chrono::seconds kLastWrites{2};
+
+}  // namespace tessera
