@@ -1,0 +1,104 @@
+// The workers that this router knows: connects to every listed address, again and again while it
+// fails, and tells which of them may be chosen.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/deadline.h"
+#include "server/router/router_inbox.h"
+#include "server/router/router_metrics.h"
+#include "server/router/router_options.h"
+#include "server/router/routing_policy.h"
+#include "server/router/worker_connector.h"
+
+namespace tessera::router {
+
+enum class WorkerState : uint8_t {
+  kConnecting,
+  kReady,
+  kDraining,  ///< or no longer listed: finishes what it has
+  kRefused,   ///< serves another model
+  kLost,      ///< waits for the next try to connect
+};
+
+/// Router thread only.
+class WorkerPool final {
+ public:
+  using TimePoint = Deadline::Clock::time_point;
+
+  /// All outlive the pool; connections write to `inbox`.
+  struct Parts {
+    const RouterOptions& options;
+    WorkerConnector& connector;
+    std::shared_ptr<RouterInbox> inbox;
+    RouterMetrics& metrics;
+  };
+  explicit WorkerPool(Parts parts) : parts_(std::move(parts)) {}
+
+  /// New addresses are connected; those that are gone get no further request, and are dropped when
+  /// they have no call left.
+  void set_addresses(const AddressList& list, TimePoint now);
+  /// Returns true when the worker was lost: calls on it should be given up.
+  [[nodiscard]] bool handle(const WorkerEvent& event, TimePoint now);
+  /// Connects again to lost workers whose time has come.
+  void reconnect(TimePoint now);
+  /// When reconnect() has something to do; the clock's end for never.
+  [[nodiscard]] TimePoint next_reconnect_at() const;
+
+  /// The ready workers of a role.
+  [[nodiscard]] std::vector<WorkerView> ready(WorkerRole role) const;
+  /// A prefill worker and a decode group of one layout are ready.
+  [[nodiscard]] bool has_pair() const;
+  /// Grows whenever a waiting request may find a worker that it did not find before.
+  [[nodiscard]] uint64_t version() const noexcept { return version_; }
+  [[nodiscard]] std::optional<WorkerState> state_of(WorkerRole role,
+                                                    const std::string& address) const;
+
+  /// Null when `worker` is no longer connected.
+  [[nodiscard]] std::shared_ptr<WorkerConnection> connection(WorkerId worker) const;
+  /// "" when `worker` is no longer connected.
+  [[nodiscard]] std::string address(WorkerId worker) const;
+  /// A call was opened on `worker`; pairs with note_closed().
+  void note_opened(WorkerId worker, int64_t num_tokens);
+  void note_closed(WorkerId worker);
+
+ private:
+  using Key = std::pair<WorkerRole, std::string>;
+  struct Worker {
+    WorkerState state = WorkerState::kConnecting;
+    WorkerId id = 0;  // of this connection
+    std::shared_ptr<WorkerConnection> connection;
+    std::optional<WorkerInfo> info;
+    std::optional<WorkerLoad> load;
+    int64_t num_placed_requests = 0;  // since load
+    int64_t num_placed_tokens = 0;
+    int64_t num_open_calls = 0;
+    int32_t num_failures = 0;  // to connect, in a row
+    TimePoint reconnect_at = TimePoint::max();
+    bool is_listed = true;
+  };
+
+  void connect(const Key& key, Worker& worker);
+  void take_info(const Key& key, Worker& worker, const WorkerInfo& info);
+  void take_load(Worker& worker, const WorkerLoad& load);
+  void lose(const Key& key, Worker& worker, const Status& reason, TimePoint now);
+  void update_state(Worker& worker);
+  void drop_unlisted();
+  void publish();
+  [[nodiscard]] Status check_model(const WorkerInfo& info) const;
+  [[nodiscard]] const Worker* find(WorkerId id) const;
+
+  const Parts parts_;
+  std::map<Key, Worker> workers_;
+  std::map<WorkerId, Key> keys_;  // of those with a connection
+  WorkerId last_id_ = 0;
+  uint64_t version_ = 0;
+};
+
+}  // namespace tessera::router
