@@ -52,6 +52,11 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
   return SafetensorsFile(path, std::move(file), data_offset, std::move(entries).value());
 }
 
+std::map<std::string, std::string> SafetensorsFile::metadata() const {
+  return parse_safetensors_metadata(
+      {file_.data() + kLengthBytes, static_cast<size_t>(data_offset_ - kLengthBytes)});
+}
+
 kernels::ConstTensorView SafetensorsFile::view(const SafetensorsEntry& entry) const {
   kernels::ConstTensorView view;
   view.dtype = entry.dtype;

@@ -1,6 +1,7 @@
 // One safetensors file, memory-mapped; tensors are views of the mapping.
 #pragma once
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -21,6 +22,8 @@ class SafetensorsFile final {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   /// In the order of their bytes.
   [[nodiscard]] const std::vector<SafetensorsEntry>& entries() const noexcept { return entries_; }
+  /// The texts of the header's `__metadata__`.
+  [[nodiscard]] std::map<std::string, std::string> metadata() const;
   /// View of the file's memory, valid as long as this object or what it is moved to. Its data may
   /// be unaligned, as the file has it; null for a tensor without elements.
   [[nodiscard]] kernels::ConstTensorView view(const SafetensorsEntry& entry) const;

@@ -17,6 +17,7 @@ using kernels::DType;
 
 // {"name": {"shape": [1]}}: the root is depth 0, a shape's numbers are depth 3.
 constexpr int kMaxDepth = 3;
+constexpr const char* kMetadata = "__metadata__";
 
 std::optional<DType> dtype_by_name(std::string_view name) {
   static constexpr std::array<std::pair<std::string_view, DType>, 7> kNames = {{
@@ -157,12 +158,12 @@ class HeaderParser {
     }
   }
   void add_key(const std::string& key) {
-    if (name_ != "__metadata__" && !keys_.insert(key).second) {
+    if (name_ != kMetadata && !keys_.insert(key).second) {
       status_ = invalid_argument(str_cat(name_, ": ", key, " is given twice"));
     }
   }
   void end_tensor(const Json& value) {
-    if (name_ == "__metadata__") {
+    if (name_ == kMetadata) {
       return;
     }
     auto entry = read_entry(name_, value);
@@ -216,6 +217,29 @@ Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view 
   });
   TESSERA_RETURN_IF_ERROR(check_tiling(entries, data_bytes));
   return entries;
+}
+
+std::map<std::string, std::string> parse_safetensors_metadata(std::string_view header_json) {
+  std::string name;  // of the root's member being read
+  const Json header = Json::parse(
+      header_json,
+      [&](int depth, Json::parse_event_t event, Json& value) {
+        if (depth == 1 && event == Json::parse_event_t::key) {
+          name = value.get_ref<const std::string&>();
+        }
+        return depth == 0 || name == kMetadata;
+      },
+      false);
+  std::map<std::string, std::string> texts;
+  if (!header.is_object() || !header.contains(kMetadata) || !header[kMetadata].is_object()) {
+    return texts;
+  }
+  for (const auto& [key, value] : header[kMetadata].items()) {
+    if (value.is_string()) {
+      texts[key] = value.get<std::string>();
+    }
+  }
+  return texts;
 }
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,5 +31,10 @@ struct SafetensorsEntry {
 /// [0, data_bytes) without overlap or gap. Errors: INVALID_ARGUMENT, names the tensor.
 [[nodiscard]] Result<std::vector<SafetensorsEntry>> parse_safetensors_header(
     std::string_view header_json, int64_t data_bytes);
+
+/// The texts under `__metadata__` of a header that parse_safetensors_header accepts; others there
+/// are left out.
+[[nodiscard]] std::map<std::string, std::string> parse_safetensors_metadata(
+    std::string_view header_json);
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
 // A model split over ranks computes what one rank computes: exactly (to rounding) with replicated
-// latents and with striped tokens.
+// latents and with striped tokens; with sliced latents what a double-precision reference of the
+// same approximation computes.
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +13,7 @@
 #include "tests/support/model_harness.h"
 #include "tests/support/parity_reference.h"
 #include "tests/support/sharded_harness.h"
+#include "tests/support/tpla_reference.h"
 
 namespace tessera::test {
 namespace {
@@ -139,6 +141,181 @@ INSTANTIATE_TEST_SUITE_P(Models,
                                   std::string(attention_sharding_name(c.attention)) + "_" +
                                   std::to_string(c.num_ranks) + "ranks";
                          });
+
+struct TplaCase {
+  std::string model;  ///< "" is the demo model
+  int64_t num_ranks = 2;
+  int64_t num_slices = 2;
+  bool has_hadamard = false;
+};
+
+TplaTransform make_transform(const ModelConfig& config, bool has_hadamard) {
+  return has_hadamard ? TplaTransform::hadamard(config, 5).value() : TplaTransform();
+}
+
+std::vector<::tessera::testing::Array> bases_of(const TplaTransform& transform,
+                                                const ModelConfig& config) {
+  std::vector<::tessera::testing::Array> bases;
+  for (int64_t layer = 0; layer < config.num_hidden_layers && !transform.is_identity(); ++layer) {
+    const auto basis = transform.basis(layer);
+    bases.emplace_back(std::vector<int64_t>{config.kv_lora_rank, config.kv_lora_rank},
+                       std::vector<double>(basis.begin(), basis.end()));
+  }
+  return bases;
+}
+
+class TplaShardingTest : public ::testing::TestWithParam<TplaCase> {
+ protected:
+  TplaShardingTest()
+      : folder_(GetParam().model.empty() ? demo_model() : parity_model(GetParam().model)),
+        config_(ModelConfig::load(folder_).value()),
+        checkpoint_(Checkpoint::open(folder_).value()),
+        transform_(make_transform(config_, GetParam().has_hadamard)) {}
+
+  /// Logits of the last prompt token and of every token behind it.
+  [[nodiscard]] Trace expected(const std::vector<int32_t>& ids, int64_t num_prompt) const {
+    const auto logits = ::tessera::testing::tpla_reference_logits(
+        config_,
+        checkpoint_,
+        ids,
+        {.num_slices = GetParam().num_slices,
+         .logit_factor = static_cast<double>(GetParam().num_slices),
+         .bases = bases_of(transform_, config_),
+         .num_prompt_tokens = num_prompt});
+    Trace trace;
+    for (auto t = num_prompt - 1; t < static_cast<int64_t>(ids.size()); ++t) {
+      trace.emplace_back(logits.row(t), logits.row(t) + config_.vocab_size);
+    }
+    return trace;
+  }
+
+  /// The decode rows of the tokens behind the prompt, whatever the model would choose.
+  [[nodiscard]] Trace decode_forced(ShardedHarness& group,
+                                    const std::vector<int32_t>& ids,
+                                    const std::vector<float>& first) const {
+    const auto num_decoded = static_cast<int64_t>(ids.size()) - num_prompt_;
+    Trace trace = {{first.end() - config_.vocab_size, first.end()}};
+    for (int64_t i = 1; i <= num_decoded; ++i) {
+      trace.push_back(group.decode({ids.begin(), ids.begin() + num_prompt_ + i}));
+    }
+    return trace;
+  }
+
+  const std::string folder_;
+  const ModelConfig config_;
+  const Checkpoint checkpoint_;
+  const TplaTransform transform_;
+  int64_t num_prompt_ = 0;
+};
+
+TEST_P(TplaShardingTest, EqualsTheReferenceOfTheApproximation) {
+  const int64_t slices = GetParam().num_slices;
+  const auto prefill_worker = load({.folder = folder_,
+                                    .max_tokens = kMaxTokens,
+                                    .transform = &transform_,
+                                    .prefill_slices = slices});
+  const auto group = load({.folder = folder_,
+                           .sharding = {.attention = AttentionSharding::kTpla,
+                                        .num_ranks = GetParam().num_ranks,
+                                        .num_slices = slices},
+                           .max_tokens = kMaxTokens,
+                           .transform = &transform_});
+  ASSERT_TRUE(prefill_worker && group);
+  // A decode rank holds (R / g + dr) / (R + dr) of the latents' bytes.
+  const int64_t row = (config_.kv_lora_rank / slices + config_.qk_rope_head_dim) *
+                      static_cast<int64_t>(sizeof(float));
+  EXPECT_EQ(group->runner().cache(0).block_bytes(), 64 * config_.num_hidden_layers * row);
+  const auto lengths = GetParam().model.empty() ? std::vector<int64_t>{65}
+                                                : std::vector<int64_t>{1, 63, 64, 65, 130};
+  for (const int64_t length : lengths) {
+    num_prompt_ = length;
+    const std::vector<int32_t> ids = make_prompt(length + 4, config_.vocab_size);
+    const std::vector<int32_t> prompt(ids.begin(), ids.begin() + length);
+    const Trace reference = expected(ids, length);
+    const std::string what = std::to_string(length) + " tokens";
+    prefill_worker->poison();
+    const std::vector<float> first = prefill_worker->prefill(prompt);
+    group->poison();
+    group->take_cache(*prefill_worker, length);
+    expect_same(decode_forced(*group, ids, first), reference, "taken over, " + what);
+    group->poison();
+    expect_same(decode_forced(*group, ids, group->prefill(prompt)), reference, "local, " + what);
+  }
+}
+
+TEST_P(TplaShardingTest, DiffersFromExactAttention) {
+  num_prompt_ = 65;
+  const std::vector<int32_t> ids = make_prompt(67, config_.vocab_size);
+  const auto group = load({.folder = folder_,
+                           .sharding = {.attention = AttentionSharding::kTpla,
+                                        .num_ranks = GetParam().num_ranks,
+                                        .num_slices = GetParam().num_slices},
+                           .max_tokens = kMaxTokens,
+                           .transform = &transform_});
+  const auto one = load({.folder = folder_, .max_tokens = kMaxTokens});
+  ASSERT_TRUE(group && one);
+  const std::vector<int32_t> prompt(ids.begin(), ids.begin() + num_prompt_);
+  const Trace sliced = decode_forced(*group, ids, group->prefill(prompt));
+  const Trace exact = decode_forced(*one, ids, one->prefill(prompt));
+  EXPECT_LE(max_difference(sliced[0], exact[0]), kTolerance) << "prefill is exact";
+  EXPECT_GT(max_difference(sliced[1], exact[1]), kTolerance) << "the test would show nothing";
+}
+
+std::vector<TplaCase> tpla_cases() {
+  std::vector<TplaCase> cases;
+  for (const char* model : {"v2_attention_bias", "v3_no_q_lora", "v3_dense_tied"}) {
+    for (const bool has_hadamard : {false, true}) {
+      cases.push_back({model, 2, 2, has_hadamard});
+      cases.push_back({model, 4, 2, has_hadamard});
+    }
+  }
+  cases.push_back({"v2_group_limited", 4, 4, false});
+  cases.push_back({"v2_group_limited", 4, 4, true});
+  cases.push_back({"", 2, 2, true});
+  cases.push_back({"", 4, 4, false});
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, TplaShardingTest, ::testing::ValuesIn(tpla_cases()), [](const auto& test) {
+      const TplaCase& c = test.param;
+      return (c.model.empty() ? "demo" : c.model) + "_" + std::to_string(c.num_ranks) + "ranks_" +
+             std::to_string(c.num_slices) + "slices_" + (c.has_hadamard ? "hadamard" : "none");
+    });
+
+TEST(TplaFoldTest, ARotationChangesNothingWhereLatentsAreWhole) {
+  for (const char* model : {"", "v2_attention_bias", "v3_no_q_lora", "v3_fp8_blocks"}) {
+    const std::string folder = *model == '\0' ? demo_model() : parity_model(model);
+    const ModelConfig config = ModelConfig::load(folder).value();
+    const TplaTransform transform = TplaTransform::hadamard(config, 11).value();
+    const auto plain = load({.folder = folder, .max_tokens = kMaxTokens});
+    const auto rotated =
+        load({.folder = folder, .max_tokens = kMaxTokens, .transform = &transform});
+    ASSERT_TRUE(plain && rotated);
+    std::vector<int32_t> ids = make_prompt(100, config.vocab_size);
+    EXPECT_LE(max_difference(rotated->prefill(ids), plain->prefill(ids)), kTolerance) << model;
+    ids.push_back(1);
+    EXPECT_LE(max_difference(rotated->decode(ids), plain->decode(ids)), kTolerance) << model;
+  }
+}
+
+TEST(PrefillImagesTest, ChunksReadTheImagesOfAllSlices) {
+  const std::string folder = demo_model();
+  const auto whole = load({.folder = folder, .max_tokens = kMaxTokens});
+  for (const int64_t num_ranks : {1, 2}) {
+    const auto sliced = load({.folder = folder,
+                              .sharding = {.num_ranks = num_ranks},
+                              .max_tokens = kMaxTokens,
+                              .prefill_slices = 4});
+    ASSERT_TRUE(whole && sliced);
+    const std::vector<int32_t> ids = make_prompt(200, whole->config().vocab_size);
+    const std::vector<float> expected = whole->prefill(ids);
+    std::vector<float> logits = sliced->prefill({ids.begin(), ids.begin() + 90});
+    const std::vector<float> rest = sliced->prefill(ids, 90);
+    logits.insert(logits.end(), rest.begin(), rest.end());
+    EXPECT_LE(max_difference(logits, expected), kTolerance) << num_ranks << " ranks";
+  }
+}
 
 }  // namespace
 }  // namespace tessera::test
