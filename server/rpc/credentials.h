@@ -1,0 +1,22 @@
+// TlsOptions as gRPC's credentials.
+#pragma once
+
+#include <memory>
+
+#include "engine/base/result.h"
+#include "server/rpc/tls_options.h"
+
+namespace grpc {
+class ChannelCredentials;
+class ServerCredentials;
+}  // namespace grpc
+
+namespace tessera::rpc {
+
+/// Errors: INVALID_ARGUMENT (key without certificate or the reverse), NOT_FOUND (no such file).
+[[nodiscard]] Result<std::shared_ptr<grpc::ServerCredentials>> make_server_credentials(
+    const TlsOptions& options);
+[[nodiscard]] Result<std::shared_ptr<grpc::ChannelCredentials>> make_channel_credentials(
+    const TlsOptions& options);
+
+}  // namespace tessera::rpc
