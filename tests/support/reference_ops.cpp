@@ -220,6 +220,21 @@ Attention mla_decode(const MlaDecode& params) {
   return result;
 }
 
+Array merge_scale(Array values, const Array& log_sum_exp, int64_t part) {
+  for (int64_t b = 0; b < values.dim(0); ++b) {
+    for (int64_t h = 0; h < values.dim(1); ++h) {
+      double sum = 0.0;
+      for (int64_t g = 0; g < log_sum_exp.dim(0); ++g) {
+        sum += std::exp(log_sum_exp.at(g, b, h));
+      }
+      for (int64_t j = 0; j < values.dim(2); ++j) {
+        values.at(b, h, j) *= std::exp(log_sum_exp.at(part, b, h)) / sum;
+      }
+    }
+  }
+  return values;
+}
+
 MoeChoice moe_gate(const Array& logits, const Array& bias, const MoeGate& params) {
   const int64_t experts = logits.dim(1);
   MoeChoice result{Array({logits.dim(0), params.top_k}), Array({logits.dim(0), params.top_k})};

@@ -57,6 +57,9 @@ struct MlaDecode {
 };
 [[nodiscard]] Attention mla_decode(const MlaDecode& params);
 
+/// values [B, H, dv] times the share of `part` in the sum of exp(log_sum_exp [G, B, H]).
+[[nodiscard]] Array merge_scale(Array values, const Array& log_sum_exp, int64_t part);
+
 /// The same choices as MoeGateParams, as numbers.
 struct MoeGate {
   kernels::MoeScoring scoring = kernels::MoeScoring::kSoftmax;

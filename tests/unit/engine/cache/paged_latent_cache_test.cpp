@@ -81,6 +81,33 @@ TEST(PagedLatentCacheTest, CopiesAllLayersOfOneBlock) {
   EXPECT_EQ(memory[2 * block_bytes - 1], 'b');
 }
 
+TEST(PagedLatentCacheTest, ImagesOfABlockLieOneAfterAnother) {
+  SmallDevice device(1 << 20);
+  const LatentLayout layout{
+      .latent_widths = {8, 4}, .rope_width = 2, .dtype = kernels::DType::kFloat32};
+  const std::vector<LatentShard> images = {LatentShard(layout, {{0, 6}, {0, 1}}),
+                                           LatentShard(layout, {{6, 8}, {1, 4}})};
+  PagedLatentCache cache = PagedLatentCache::create(device, images, 3).value();
+  EXPECT_EQ(cache.num_images(), 2);
+  EXPECT_EQ(cache.image_bytes(0), 64 * (8 + 3) * 4);
+  EXPECT_EQ(cache.image_bytes(1), 64 * (4 + 5) * 4);
+  EXPECT_EQ(cache.block_bytes(), 64 * 20 * 4);
+  auto* base = static_cast<char*>(cache.image_address(0, 0));
+  EXPECT_EQ(cache.image_address(2, 1), base + 2 * 64 * 20 * 4 + 64 * 11 * 4);
+  const auto view = cache.layer_view(1, 1);
+  EXPECT_EQ(view.base, base + 64 * 11 * 4 + 64 * 4 * 4);
+  EXPECT_EQ(view.block_stride_bytes, 64 * 20 * 4);
+  EXPECT_EQ(view.latent_width, 3);
+  const auto views = cache.views();
+  ASSERT_EQ(views.size(), 4U);
+  EXPECT_EQ(views[3].cache.base, view.base);  // layer 1, image 1
+  EXPECT_EQ(views[1].columns.begin, 6);
+  EXPECT_EQ(views[1].columns.end, 8);
+  base[64 * 20 * 4 - 1] = 'z';  // the last byte of block 0 is copied too
+  cache.copy_block(0, 1, {});
+  EXPECT_EQ(base[2 * 64 * 20 * 4 - 1], 'z');
+}
+
 TEST(PagedLatentCacheTest, ReportsMemoryThatIsNotThere) {
   SmallDevice device(1000);
   const auto cache = PagedLatentCache::create(device, two_layers(), 3);

@@ -68,6 +68,21 @@ TEST_P(LatentCacheTest, OtherRowsStayAsTheyWere) {
   }
 }
 
+TEST_P(LatentCacheTest, TokensOfOtherRanksAreSkipped) {
+  const PoisonedCache cache(DType::kFloat32, 2, 8, 4);
+  const HostTensor slots(std::vector<int64_t>{-1, 70, -1});
+  const HostTensor latent(DType::kFloat32, random_.array({3, 8}));
+  const HostTensor rope(DType::kFloat32, random_.array({3, 4}));
+  ops().latent_write(
+      {.latent = latent.view(), .rope = rope.view(), .slots = slots.view(), .cache = cache.view()},
+      {});
+  const Array all = cache.rows().to_array();
+  for (int64_t row = 0; row < all.dim(0); ++row) {
+    ASSERT_EQ(std::isnan(all.at(row, 0)), row != 70 + PoisonedCache::kGapRows) << row;
+  }
+  EXPECT_EQ(all.at(70 + PoisonedCache::kGapRows, 7), latent.to_array().at(1, 7));
+}
+
 TEST_P(LatentCacheTest, NothingToWriteOrGather) {
   const PoisonedCache cache(DType::kFloat32, 1, 8, 4);
   const HostTensor none(std::vector<int64_t>{});

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -163,6 +164,30 @@ TEST_P(MlaDecodeTest, EmptySequenceGivesZerosAndMinusInfinity) {
 TEST_P(MlaDecodeTest, OnlyEmptySequences) {
   const Result result = check({0, 0}, {2, 16, 4, DType::kBFloat16});
   EXPECT_EQ(result.out.to_array().values, std::vector<double>(64, 0.0));
+}
+
+TEST_P(MlaDecodeTest, MergeScaleWeighsPartsByTheirTokens) {
+  constexpr int64_t kParts = 3, kRows = 4, kHeads = 5, kWidth = 19;
+  // Differences of up to 40 round to 40 / 2^24 of the weight.
+  Array lse = random_.array({kParts, kRows, kHeads}, 20.0);
+  lse.at(1, 2, 3) = -std::numeric_limits<double>::infinity();  // a part without tokens
+  const HostTensor stored(DType::kFloat32, lse);
+  const Array rounded = stored.to_array();
+  for (int64_t part = 0; part < kParts; ++part) {
+    HostTensor values(DType::kFloat32, random_.array({kRows, kHeads, kWidth}), 3);
+    const Array before = values.to_array();
+    ops().merge_scale({.log_sum_exp = stored.view(), .part = part, .values = values.view()}, {});
+    expect_close(
+        values.to_array(), reference::merge_scale(before, rounded, part), {.relative = 5e-6});
+    EXPECT_TRUE(values.is_padding_untouched());
+  }
+}
+
+TEST_P(MlaDecodeTest, MergeScaleGivesZeroWhereNobodyHasTokens) {
+  const HostTensor lse(DType::kFloat32, Array({2, 1, 1}, -std::numeric_limits<double>::infinity()));
+  HostTensor values(DType::kFloat32, Array({1, 1, 4}, 1.0));
+  ops().merge_scale({.log_sum_exp = lse.view(), .part = 0, .values = values.view()}, {});
+  EXPECT_EQ(values.to_array().values, std::vector<double>(4, 0.0));
 }
 
 TESSERA_TEST_THREADS(MlaDecodeTest);

@@ -230,6 +230,39 @@ TEST_P(MoeTest, CombineWeighsAndAccumulates) {
   }
 }
 
+TEST_P(MoeTest, CombineSkipsThePairsOfOtherRanks) {
+  // Rows 0 to 9 in order of experts; this rank computed rows [3, 7), the others are poisoned.
+  constexpr int64_t kTokens = 5, kTopK = 2, kWidth = 33;
+  HostTensor expert_out(DType::kFloat32, std::vector<int64_t>{kTokens * kTopK, kWidth});
+  const Array computed = random_.array({kTokens * kTopK, kWidth});
+  Array known({kTokens * kTopK, kWidth});
+  for (int64_t row = 3; row < 7; ++row) {
+    for (int64_t j = 0; j < kWidth; ++j) {
+      expert_out.view().as<float>()[row * kWidth + j] = static_cast<float>(computed.at(row, j));
+      known.at(row, j) = static_cast<double>(static_cast<float>(computed.at(row, j)));
+    }
+  }
+  const auto order = random_.permutation(kTokens * kTopK);
+  const HostTensor rows(DType::kInt32,
+                        Array({kTokens, kTopK}, std::vector<double>(order.begin(), order.end())));
+  const HostTensor weights(DType::kFloat32, random_.array({kTokens, kTopK}));
+  const HostTensor offsets(std::vector<int32_t>{0, 3, 3, 7, 10});
+  HostTensor out(DType::kFloat32, std::vector<int64_t>{kTokens, kWidth});
+  ops().moe_combine({.expert_out = expert_out.view(),
+                     .row_of_pair = rows.view(),
+                     .expert_weights = weights.view(),
+                     .offsets = offsets.view().slice(0, 1, 3),
+                     .accumulate = false,
+                     .out = out.view()},
+                    {});
+  const Array none({kTokens, kWidth});
+  expect_close(out.to_array(),
+               reference::moe_combine(none, known, rows.to_array(), weights.to_array()),
+               {.slack = (kTopK + 1) * kFloat32Rounding,
+                .magnitude = reference::moe_combine(
+                    none, known.abs(), rows.to_array(), weights.to_array().abs())});
+}
+
 TESSERA_TEST_THREADS(MoeTest);
 
 }  // namespace

@@ -225,5 +225,25 @@ TEST_F(OpsCheckDeathTest, Sample) {
                "sample: rows do not match the outputs");
 }
 
+TEST_F(OpsCheckDeathTest, MergeScale) {
+  EXPECT_DEATH(ops().merge_scale(
+                   {.log_sum_exp = floats({2, 3, 4}), .part = 0, .values = floats({3, 5, 8})}, {}),
+               "merge_scale: values float32\\[3, 5, 8\\]: axis H is 5, expected 4");
+  EXPECT_DEATH(ops().merge_scale(
+                   {.log_sum_exp = floats({2, 3, 4}), .part = 2, .values = floats({3, 4, 8})}, {}),
+               "merge_scale: no such part");
+}
+
+TEST_F(OpsCheckDeathTest, MoeCombineWindow) {
+  EXPECT_DEATH(ops().moe_combine({.expert_out = floats({6, 4}),
+                                  .row_of_pair = ints({3, 2}),
+                                  .expert_weights = floats({3, 2}),
+                                  .offsets = ints({1}),
+                                  .accumulate = false,
+                                  .out = floats({3, 4})},
+                                 {}),
+               "moe_combine: offsets are of one expert or more");
+}
+
 }  // namespace
 }  // namespace tessera::kernels

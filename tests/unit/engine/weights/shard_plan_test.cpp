@@ -1,0 +1,155 @@
+#include "engine/weights/shard_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace tessera {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// DeepSeek-V2-Lite's sizes, one dense and one MoE layer.
+ModelConfig lite_config() {
+  ModelConfig config;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 16;
+  config.kv_lora_rank = 512;
+  config.intermediate_size = 1001;
+  config.vocab_size = 1003;
+  config.n_routed_experts = 10;
+  config.n_shared_experts = 2;
+  config.moe_intermediate_size = 100;
+  config.first_k_dense_replace = 1;
+  return config;
+}
+
+ShardPlan plan_of(const ShardOptions& options, int64_t rank) {
+  return ShardPlan::create(lite_config(), options, rank).value();
+}
+
+std::string fault_of(const ModelConfig& config, const ShardOptions& options) {
+  const Status status = validate_sharding(config, options);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  return status.message();
+}
+
+TEST(ShardPlanTest, OneRankHoldsEverything) {
+  const ShardPlan plan = plan_of({}, 0);
+  EXPECT_EQ(plan.decode_heads, (IndexRange{0, 16}));
+  EXPECT_EQ(plan.own_heads, (IndexRange{0, 16}));
+  EXPECT_EQ(plan.latent_columns, (std::vector<IndexRange>{{0, 512}, {0, 512}}));
+  EXPECT_EQ(plan.experts, (IndexRange{0, 10}));
+  EXPECT_EQ(plan.vocabulary, (IndexRange{0, 1003}));
+  EXPECT_EQ(plan.inner_features(1001), (IndexRange{0, 1001}));
+  EXPECT_EQ(plan.attention_group_size(), 1);
+}
+
+TEST(ShardPlanTest, ReplicatedSplitsHeadsAndKeepsLatents) {
+  const ShardPlan plan = plan_of({.attention = AttentionSharding::kReplicated, .num_ranks = 4}, 2);
+  EXPECT_EQ(plan.decode_heads, (IndexRange{8, 12}));
+  EXPECT_EQ(plan.own_heads, (IndexRange{8, 12}));
+  EXPECT_EQ(plan.latent_columns[1], (IndexRange{0, 512}));
+  EXPECT_EQ(plan.attention_group_size(), 1);
+}
+
+TEST(ShardPlanTest, TplaGivesEachRankASliceOfItsHeadGroup) {
+  const ShardOptions options{
+      .attention = AttentionSharding::kTpla, .num_ranks = 8, .num_slices = 2};
+  const ShardPlan plan = plan_of(options, 5);
+  EXPECT_EQ(plan.slice, 1);
+  EXPECT_EQ(plan.head_group, 2);
+  EXPECT_EQ(plan.decode_heads, (IndexRange{8, 12}));  // 16 heads in 4 groups
+  EXPECT_EQ(plan.own_heads, (IndexRange{10, 12}));
+  EXPECT_EQ(plan.latent_columns[0], (IndexRange{256, 512}));
+  EXPECT_EQ(plan.attention_group_size(), 2);
+}
+
+TEST(ShardPlanTest, DcpComputesAllHeads) {
+  const ShardPlan plan = plan_of({.attention = AttentionSharding::kDcp, .num_ranks = 4}, 3);
+  EXPECT_EQ(plan.decode_heads, (IndexRange{0, 16}));
+  EXPECT_EQ(plan.own_heads, (IndexRange{12, 16}));
+  EXPECT_EQ(plan.latent_columns[0], (IndexRange{0, 512}));
+  EXPECT_EQ(plan.attention_group_size(), 4);
+}
+
+TEST(ShardPlanTest, PartsTileWithoutGapWhenTheyDoNotDivide) {
+  for (const int64_t num_ranks : {2, 4}) {
+    int64_t experts = 0;
+    int64_t vocabulary = 0;
+    int64_t inner = 0;
+    for (int64_t rank = 0; rank < num_ranks; ++rank) {
+      const ShardPlan plan = plan_of({.num_ranks = num_ranks}, rank);
+      EXPECT_EQ(plan.experts.begin, experts);
+      EXPECT_EQ(plan.vocabulary.begin, vocabulary);
+      EXPECT_EQ(plan.inner_features(1001).begin, inner);
+      EXPECT_GT(plan.experts.size(), 0);
+      experts = plan.experts.end;
+      vocabulary = plan.vocabulary.end;
+      inner = plan.inner_features(1001).end;
+    }
+    EXPECT_EQ(experts, 10);
+    EXPECT_EQ(vocabulary, 1003);
+    EXPECT_EQ(inner, 1001);
+  }
+}
+
+TEST(ShardPlanTest, OwnHeadsAreAMembersPartOfTheSubgroupsHeads) {
+  // What reduce_scatter_heads delivers to member m of the subgroup.
+  for (const auto attention :
+       {AttentionSharding::kReplicated, AttentionSharding::kTpla, AttentionSharding::kDcp}) {
+    const int64_t slices = attention == AttentionSharding::kTpla ? 4 : 1;
+    for (int64_t rank = 0; rank < 8; ++rank) {
+      const ShardPlan plan =
+          plan_of({.attention = attention, .num_ranks = 8, .num_slices = slices}, rank);
+      const int64_t member = rank % plan.attention_group_size();
+      EXPECT_EQ(plan.own_heads.begin, plan.decode_heads.begin + member * plan.own_heads.size());
+      EXPECT_EQ(plan.decode_heads.size(), plan.attention_group_size() * plan.own_heads.size());
+    }
+  }
+}
+
+TEST(ShardPlanTest, ReportsEveryFaultWithBothValues) {
+  const std::string text = fault_of(
+      lite_config(), {.attention = AttentionSharding::kTpla, .num_ranks = 11, .num_slices = 3});
+  EXPECT_THAT(text, HasSubstr("num_attention_heads 16 is not divisible by num_ranks 11"));
+  EXPECT_THAT(text, HasSubstr("num_ranks 11 is not divisible by num_slices 3"));
+  EXPECT_THAT(text, HasSubstr("kv_lora_rank 512 is not divisible by num_slices 3"));
+  EXPECT_THAT(text, HasSubstr("n_routed_experts 10 is less than num_ranks 11"));
+}
+
+TEST(ShardPlanTest, ReportsSlicesThatAreTooNarrow) {
+  ModelConfig config = lite_config();
+  config.kv_lora_rank = 24;
+  EXPECT_THAT(
+      fault_of(config, {.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2}),
+      HasSubstr("kv_lora_rank 24 / num_slices 2 = 12 columns is not a multiple of 8"));
+}
+
+TEST(ShardPlanTest, ReportsSlicesWithoutTpla) {
+  EXPECT_THAT(fault_of(lite_config(),
+                       {.attention = AttentionSharding::kDcp, .num_ranks = 2, .num_slices = 2}),
+              HasSubstr("num_slices is 2, expected 1 with attention sharding dcp"));
+}
+
+TEST(ShardPlanTest, ReportsCountsAndRanksOutOfRange) {
+  EXPECT_THAT(fault_of(lite_config(), {.num_ranks = 0}), HasSubstr("num_ranks is 0"));
+  EXPECT_THAT(fault_of(lite_config(),
+                       {.attention = AttentionSharding::kTpla, .num_ranks = 1, .num_slices = 0}),
+              HasSubstr("num_slices is 0"));
+  EXPECT_THAT(ShardPlan::create(lite_config(), {.num_ranks = 2}, 2).status().message(),
+              HasSubstr("rank 2 of num_ranks 2"));
+}
+
+TEST(ShardPlanTest, ReportsWidthsBelowTheRanks) {
+  ModelConfig config = lite_config();
+  config.vocab_size = 3;
+  config.intermediate_size = 2;
+  config.moe_intermediate_size = 1;
+  const std::string text = fault_of(config, {.num_ranks = 4});
+  EXPECT_THAT(text, HasSubstr("vocab_size 3 is less than num_ranks 4"));
+  EXPECT_THAT(text, HasSubstr("intermediate_size 2 is less than num_ranks 4"));
+  EXPECT_THAT(text, HasSubstr("the width of the shared experts 2 is less than num_ranks 4"));
+}
+
+}  // namespace
+}  // namespace tessera
