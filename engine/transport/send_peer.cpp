@@ -1,0 +1,208 @@
+#include "engine/transport/send_peer.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+
+namespace tessera {
+namespace {
+
+/// One flush covers about so much: enough to hide its round trip, little enough for the peer to
+/// copy in while the next is under way.
+constexpr int64_t kPutBatchBytes = int64_t{1} << 20U;
+
+}  // namespace
+
+SendPeer::SendPeer(PeerId id,
+                   std::span<const LandingRegion> regions,
+                   const SenderOptions& options,
+                   Port& port,
+                   KvSender::Listener& listener)
+    : id_(id), options_(options), port_(port), listener_(listener), lanes_(regions.size()) {
+  for (const LandingRegion& region : regions) {
+    queues_.emplace_back(region.num_slots, region.slot_bytes, options.max_puts);
+    slot_bytes_.push_back(region.slot_bytes);
+    num_slots_.push_back(region.num_slots);
+  }
+}
+
+void SendPeer::start_self_test(std::span<const std::byte> pattern, Time now) {
+  self_test_ = {0, 0, now};
+  for (size_t rank = 0; rank < queues_.size(); ++rank) {
+    const int64_t wanted = (options_.self_test_bytes + slot_bytes_[rank] - 1) / slot_bytes_[rank];
+    const int64_t num_parcels = std::clamp<int64_t>(wanted, 1, num_slots_[rank]);
+    for (int32_t slot = 0; slot < num_parcels; ++slot) {
+      // Another content for each slot, so that one written in another's place is noticed.
+      const std::byte* source = pattern.data() + (8 * static_cast<ptrdiff_t>(slot));
+      queues_[rank].push(
+          {kSelfTestKey, static_cast<int32_t>(rank), slot, source, slot_bytes_[rank]});
+      self_test_.num_bytes += slot_bytes_[rank];
+      ++self_test_.num_open;
+    }
+  }
+}
+
+void SendPeer::send(const std::vector<Parcel>& parcels) {
+  for (const Parcel& parcel : parcels) {
+    const auto rank = static_cast<size_t>(parcel.rank);
+    TESSERA_CHECK(rank < queues_.size(), str_cat("no rank ", parcel.rank, " in this peer"));
+    queues_[rank].push(parcel);
+  }
+}
+
+void SendPeer::abort(const HandoffKey& key) {
+  for (SlotQueue& queue : queues_) {
+    queue.abort(key);
+  }
+  draining_.push_back(key);
+  report_drained();
+}
+
+void SendPeer::report_drained() {
+  std::erase_if(draining_, [this](const HandoffKey& key) {
+    const bool is_read =
+        std::any_of(queues_.begin(), queues_.end(), [&key](const SlotQueue& queue) {
+          return queue.is_reading(key);
+        });
+    if (!is_read) {
+      listener_.on_drained(id_, key);
+    }
+    return !is_read;
+  });
+}
+
+void SendPeer::finish_puts(size_t rank, std::span<const SlotQueue::Put> puts) {
+  for (const SlotQueue::Put& put : puts) {
+    queues_[rank].finish_put(put.slot);
+  }
+  report_drained();
+}
+
+void SendPeer::handle_acks(size_t rank, std::span<const Ack> acks, Time now) {
+  std::vector<Landed> landed;
+  for (const Ack& ack : acks) {
+    handle(rank, ack, landed);
+  }
+  for (const Landed& entry : landed) {
+    listener_.on_acked(id_, entry.key, entry.num_parcels);
+  }
+  if (!is_connected_ && self_test_.num_open == 0 && status_.is_ok()) {
+    finish_self_test(now);
+  }
+}
+
+void SendPeer::handle(size_t rank, const Ack& ack, std::vector<Landed>& landed) {
+  const SlotQueue::Answer answer = queues_[rank].handle(ack);
+  const bool is_final = answer.outcome == SlotQueue::Outcome::kLanded ||
+                        answer.outcome == SlotQueue::Outcome::kGivenUp;
+  if (!is_final) {
+    return;
+  }
+  const bool has_landed = answer.outcome == SlotQueue::Outcome::kLanded;
+  if (answer.key == kSelfTestKey) {
+    --self_test_.num_open;
+    if (!has_landed) {
+      status_ = data_loss(str_cat("self-test: slots of rank ", rank, " did not hold what was put"));
+    }
+    return;
+  }
+  if (!has_landed) {
+    listener_.on_parcel_failed(id_,
+                               answer.key,
+                               data_loss(str_cat("block ",
+                                                 ack.block_index,
+                                                 " was refused by rank ",
+                                                 rank,
+                                                 " ",
+                                                 options_.max_puts,
+                                                 " times")));
+    return;
+  }
+  lanes_[rank].acked_bytes += answer.num_bytes;
+  if (landed.empty() || landed.back().key != answer.key) {
+    landed.push_back({answer.key, 0});
+  }
+  ++landed.back().num_parcels;
+}
+
+void SendPeer::finish_self_test(Time now) {
+  const double seconds =
+      std::max(std::chrono::duration<double>(now - self_test_.started).count(), 1e-9);
+  const double mb_per_s = static_cast<double>(self_test_.num_bytes) / seconds / 1e6;
+  if (mb_per_s < static_cast<double>(options_.min_self_test_mb_per_s)) {
+    status_ = unavailable(str_cat("self-test reached ",
+                                  static_cast<int64_t>(mb_per_s),
+                                  " MB/s, the floor is ",
+                                  options_.min_self_test_mb_per_s));
+    return;
+  }
+  is_connected_ = true;
+  for (size_t rank = 0; rank < lanes_.size(); ++rank) {
+    log_info("transport_connected",
+             "peer",
+             id_,
+             "rank",
+             rank,
+             "lane",
+             lanes_[rank].lane,
+             "self_test_bytes",
+             self_test_.num_bytes,
+             "mb_per_s",
+             static_cast<int64_t>(mb_per_s));
+  }
+  listener_.on_connected(id_);
+}
+
+bool SendPeer::poll(Time now) {
+  bool has_acted = false;
+  for (size_t rank = 0; rank < queues_.size(); ++rank) {
+    const bool has_put = start_puts(rank);
+    has_acted = announce_due(rank, now) || has_put || has_acted;
+  }
+  return has_acted;
+}
+
+bool SendPeer::start_puts(size_t rank) {
+  std::vector<SlotQueue::Put> puts;
+  queues_[rank].start_puts(kPutBatchBytes, puts);
+  if (puts.empty()) {
+    return false;
+  }
+  for (const SlotQueue::Put& put : puts) {
+    lanes_[rank].posted_bytes += is_connected_ ? put.num_bytes : 0;
+  }
+  port_.put(rank, puts);
+  return true;
+}
+
+bool SendPeer::announce_due(size_t rank, Time now) {
+  std::vector<Ready> due;
+  queues_[rank].take_due(now, options_.resend_period, due);
+  std::erase_if(due, [this](const Ready& ready) {
+    if (ready.key == kSelfTestKey) {
+      return false;
+    }
+    ++num_announced_;
+    return num_announced_ == options_.faults.drop_ready;
+  });
+  for (size_t begin = 0; begin < due.size(); begin += kMaxBatch) {
+    const size_t count = std::min(kMaxBatch, due.size() - begin);
+    port_.announce(rank, std::span(due).subspan(begin, count));
+  }
+  return !due.empty();
+}
+
+bool SendPeer::is_busy() const noexcept {
+  return std::any_of(
+      queues_.begin(), queues_.end(), [](const SlotQueue& queue) { return queue.is_busy(); });
+}
+
+bool SendPeer::is_reading() const noexcept {
+  return std::any_of(queues_.begin(), queues_.end(), [](const SlotQueue& queue) {
+    return queue.is_reading_any();
+  });
+}
+
+}  // namespace tessera

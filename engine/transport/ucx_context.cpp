@@ -1,0 +1,143 @@
+#include "engine/transport/ucx_context.h"
+
+#include <array>
+#include <cstdlib>
+#include <sstream>
+#include <utility>
+
+#include <ucp/api/ucp.h>
+#include <unistd.h>
+
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+
+namespace tessera {
+namespace {
+
+struct Setting {
+  const char* name;  // as ucp_config_modify() knows it
+  const char* value;
+  const char* variables;  // of the environment that say the same, separated by spaces
+};
+
+// Error handling: without it shared memory is not offered to endpoints that report failures.
+// Segments: software puts go out one segment at a time; 8 KiB, the default, costs half the rate.
+// Keepalive: how soon the death of a silent peer on a lane without sockets is seen.
+constexpr std::array<Setting, 4> kSettings = {{
+    {"MM_ERROR_HANDLING", "y", "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING"},
+    {"TX_SEG_SIZE", "256k", "UCX_TCP_TX_SEG_SIZE"},
+    {"RX_SEG_SIZE", "256k", "UCX_TCP_RX_SEG_SIZE"},
+    {"KEEPALIVE_INTERVAL", "1s", "UCX_KEEPALIVE_INTERVAL"},
+}};
+
+bool is_set_by_user(const Setting& setting) {
+  std::istringstream variables(setting.variables);
+  for (std::string variable; variables >> variable;) {
+    // UCX itself reads the environment; this only keeps from overriding it.
+    if (std::getenv(variable.c_str()) != nullptr) {  // NOLINT(concurrency-mt-unsafe)
+      return true;
+    }
+  }
+  return false;
+}
+
+void apply_settings(ucp_config_t* config) {
+  for (const Setting& setting : kSettings) {
+    if (is_set_by_user(setting)) {
+      continue;
+    }
+    const ucs_status_t status = ucp_config_modify(config, setting.name, setting.value);
+    if (status != UCS_OK) {
+      log_debug("ucx_setting_unknown", "name", setting.name, "error", ucs_status_string(status));
+    }
+  }
+}
+
+/// Whether the kernel can read the byte: device memory that UCX takes for the host's cannot be.
+bool is_readable(const char* byte) {
+  std::array<int, 2> ends{};
+  if (pipe(ends.data()) != 0) {
+    return false;
+  }
+  const bool could_read = write(ends[1], byte, 1) == 1;
+  close(ends[0]);
+  close(ends[1]);
+  return could_read;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<UcxContext>> UcxContext::create() {
+  ucp_config_t* config = nullptr;
+  ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX configuration: ", ucs_status_string(status)));
+  }
+  apply_settings(config);
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED;
+  params.features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
+  params.mt_workers_shared = 1;
+  ucp_context_h context = nullptr;
+  status = ucp_init(&params, config, &context);
+  ucp_config_release(config);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX did not start: ", ucs_status_string(status)));
+  }
+  return std::unique_ptr<UcxContext>(new UcxContext(context));
+}
+
+UcxContext::~UcxContext() {
+  ucp_cleanup(context_);
+}
+
+Result<UcxMemory> UcxMemory::create(UcxContext& context, void* base, int64_t num_bytes) {
+  ucp_mem_map_params_t params{};
+  params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
+  params.address = base;
+  params.length = static_cast<size_t>(num_bytes);
+  ucp_mem_h handle = nullptr;
+  ucs_status_t status = ucp_mem_map(context.get(), &params, &handle);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX cannot register memory: ", ucs_status_string(status)));
+  }
+  UcxMemory memory(context, handle);
+  ucp_mem_attr_t attributes{};
+  attributes.field_mask = UCP_MEM_ATTR_FIELD_MEM_TYPE;
+  status = ucp_mem_query(handle, &attributes);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX cannot tell the kind of memory: ", ucs_status_string(status)));
+  }
+  memory.is_host_ = attributes.mem_type == UCS_MEMORY_TYPE_HOST;
+  const char* first = static_cast<const char*>(base);
+  if (memory.is_host_ && !(is_readable(first) && is_readable(first + num_bytes - 1))) {
+    return invalid_argument(
+        "the memory is not the host's, and this build of UCX knows no other (no CUDA support)");
+  }
+  return memory;
+}
+
+UcxMemory::UcxMemory(UcxMemory&& other) noexcept
+    : context_(other.context_),
+      memory_(std::exchange(other.memory_, nullptr)),
+      is_host_(other.is_host_) {}
+
+UcxMemory::~UcxMemory() {
+  if (memory_ != nullptr) {
+    ucp_mem_unmap(context_->get(), memory_);
+  }
+}
+
+Result<std::string> UcxMemory::remote_key() const {
+  void* buffer = nullptr;
+  size_t size = 0;
+  const ucs_status_t status = ucp_rkey_pack(context_->get(), memory_, &buffer, &size);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX cannot pack a remote key: ", ucs_status_string(status)));
+  }
+  std::string key(static_cast<const char*>(buffer), size);
+  ucp_rkey_buffer_release(buffer);
+  return key;
+}
+
+}  // namespace tessera

@@ -1,0 +1,69 @@
+// One decode group over UCX: a link to each rank, from connecting to the last operation's end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/transport/send_peer.h"
+#include "engine/transport/ucx_link.h"
+
+namespace tessera {
+
+/// The sender's thread only.
+class UcxPeer final : private SendPeer::Port {
+ public:
+  using Time = SendPeer::Time;
+
+  /// All outlive the peer.
+  UcxPeer(PeerId id,
+          std::vector<LandingRegion> regions,
+          const SenderOptions& options,
+          KvSender::Listener& listener);
+
+  /// Makes the links and starts the self-test; has_failed() when that was impossible.
+  void connect(UcxContext& context, bool has_device_memory, Time now);
+  /// Ends what is in flight, tells the ranks, closes. is_over() some time later.
+  void leave(Time now);
+  [[nodiscard]] bool turn(Time now);
+  /// All links are gone: nothing reads memory for this peer.
+  [[nodiscard]] bool is_over() const noexcept { return links_.empty(); }
+  /// Why it is over, unless it left.
+  [[nodiscard]] const Status& status() const noexcept { return status_; }
+  [[nodiscard]] bool is_active() const noexcept;
+  [[nodiscard]] bool arm();
+  [[nodiscard]] Time next_timer(Time now) const;
+  [[nodiscard]] std::vector<int> event_fds() const;
+  [[nodiscard]] SendPeer& core() noexcept { return core_; }
+
+ private:
+  enum class State : uint8_t { kOpen, kLeaving, kClosing };
+  struct RankLink {
+    std::unique_ptr<UcxLink> ucx;
+    bool has_said_goodbye = false;  ///< we did
+    bool is_released = false;       ///< and the rank has answered
+  };
+
+  void put(size_t rank, std::span<const SlotQueue::Put> puts) override;
+  void announce(size_t rank, std::span<const Ready> batch) override;
+  Status connect_rank(UcxContext& context, size_t rank, bool has_device_memory);
+  bool turn_rank(size_t rank, Time now);
+  void turn_leaving(Time now);
+  void check_open(Time now);
+  void begin_close(Status status, Time now);
+  void end_close(Time now);
+
+  const PeerId id_;
+  const std::vector<LandingRegion> regions_;
+  const SenderOptions& options_;
+  SendPeer core_;
+  std::vector<RankLink> links_;
+  std::vector<std::byte> pattern_;  // read by the self-test's puts
+  State state_ = State::kOpen;
+  Time deadline_;  // of connecting, leaving or closing
+  Status status_;
+};
+
+}  // namespace tessera
