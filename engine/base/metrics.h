@@ -28,12 +28,12 @@ class Gauge final {
   std::atomic<int64_t> value_{0};
 };
 
-/// Seconds from 1 ms to 10 minutes, roughly doubling.
+/// Seconds from 100 us to 10 minutes, roughly doubling.
 class LatencyHistogram final {
  public:
-  static constexpr std::array<double, 20> kUpperBounds = {
-      0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1,   0.2,
-      0.3,   0.5,   1.0,   2.0,  5.0,  10.0, 30.0, 60.0,  120.0, 600.0};
+  static constexpr std::array<double, 23> kUpperBounds = {
+      0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05,  0.075, 0.1,
+      0.2,    0.3,    0.5,    1.0,   2.0,   5.0,   10.0, 30.0, 60.0, 120.0, 600.0};
 
   void observe(double seconds) noexcept;
   /// Observations in bucket i (not cumulative); i == kUpperBounds.size() is the overflow.

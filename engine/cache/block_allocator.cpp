@@ -35,12 +35,18 @@ void Block::reset() noexcept {
   }
 }
 
-BlockAllocator::BlockAllocator(int32_t num_blocks) {
+BlockAllocator::BlockAllocator(int32_t num_blocks, int32_t num_stripes) {
   TESSERA_CHECK(num_blocks >= 0, "a cache has no negative number of blocks");
-  entries_.resize(static_cast<size_t>(num_blocks) + 1);
-  entry(num_blocks) = {.previous = num_blocks, .next = num_blocks};
+  TESSERA_CHECK(num_stripes >= 1, "a cache has a stripe");
+  num_free_in_.resize(static_cast<size_t>(num_stripes));
+  entries_.resize(static_cast<size_t>(num_blocks) + num_free_in_.size());
+  for (int32_t stripe = 0; stripe < num_stripes; ++stripe) {
+    const int32_t head = list_head(stripe);
+    entry(head) = {.previous = head, .next = head};
+  }
   for (int32_t id = 0; id < num_blocks; ++id) {
-    link_before(id, list_head());
+    link_before(id, list_head(stripe_of(id)));
+    ++num_free_in_[static_cast<size_t>(stripe_of(id))];
   }
   num_free_ = num_blocks;
 }
@@ -49,17 +55,30 @@ BlockAllocator::~BlockAllocator() {
   TESSERA_DCHECK(num_used() == 0, "a Block outlives its allocator");
 }
 
-Block BlockAllocator::try_allocate() noexcept {
-  if (num_free_ == 0) {
+Block BlockAllocator::try_allocate(int64_t block_index) noexcept {
+  const int32_t stripe = stripe_of(block_index);
+  if (num_free_in_[static_cast<size_t>(stripe)] == 0) {
     return {};
   }
-  const int32_t id = entry(list_head()).next;
+  const int32_t id = entry(list_head(stripe)).next;
   unlink(id);
   Entry& taken = entry(id);
   taken.num_holders = 1;
   taken.is_kept = false;
   ++taken.generation;
   return {this, id};
+}
+
+bool BlockAllocator::can_allocate(int64_t begin, int64_t num_blocks) const noexcept {
+  const int32_t num_stripes = this->num_stripes();
+  for (int32_t i = 0; i < num_stripes; ++i) {
+    // Of num_blocks consecutive indices, those that lie in the stripe of index begin + i.
+    const int64_t num_needed = (num_blocks - i + num_stripes - 1) / num_stripes;
+    if (num_needed > num_free_in_[static_cast<size_t>(stripe_of(begin + i))]) {
+      return false;
+    }
+  }
+  return true;
 }
 
 Block BlockAllocator::try_revive(int32_t id, uint64_t generation) noexcept {
@@ -87,7 +106,9 @@ void BlockAllocator::remove_holder(int32_t id) noexcept {
   if (--released.num_holders > 0) {
     return;
   }
-  link_before(id, released.is_kept ? list_head() : entry(list_head()).next);
+  const int32_t head = list_head(stripe_of(id));
+  link_before(id, released.is_kept ? head : entry(head).next);
+  ++num_free_in_[static_cast<size_t>(stripe_of(id))];
   ++num_free_;
 }
 
@@ -103,6 +124,7 @@ void BlockAllocator::unlink(int32_t id) noexcept {
   const Entry& removed = entry(id);
   entry(removed.previous).next = removed.next;
   entry(removed.next).previous = removed.previous;
+  --num_free_in_[static_cast<size_t>(stripe_of(id))];
   --num_free_;
 }
 

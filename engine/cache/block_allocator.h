@@ -1,6 +1,7 @@
 // Which cache blocks are free. A Block is a counted handle that gives its id back when the last
 // copy dies. A freed block keeps its content until it is handed out again, so that the prefix cache
-// can revive it: the free list is the eviction queue. Engine thread only.
+// can revive it: a free list is an eviction queue. Blocks may be striped: the block at index b of a
+// sequence then has an id with id mod num_stripes == b mod num_stripes. Engine thread only.
 #pragma once
 
 #include <cstddef>
@@ -35,14 +36,17 @@ class Block final {
 
 class BlockAllocator final {
  public:
-  explicit BlockAllocator(int32_t num_blocks);
+  explicit BlockAllocator(int32_t num_blocks, int32_t num_stripes = 1);
   ~BlockAllocator();
   BlockAllocator(const BlockAllocator&) = delete;
   BlockAllocator& operator=(const BlockAllocator&) = delete;
 
-  /// A block that nobody holds, or an invalid handle when there is none. Blocks of no further use
-  /// come first, then kept ones, the longest unused first. O(1).
-  [[nodiscard]] Block try_allocate() noexcept;
+  /// A block that nobody holds, for index `block_index` of a sequence, or an invalid handle when
+  /// there is none in that stripe. Blocks of no further use come first, then kept ones, the longest
+  /// unused first. O(1).
+  [[nodiscard]] Block try_allocate(int64_t block_index = 0) noexcept;
+  /// Whether blocks for the indices [begin, begin + num_blocks) can be allocated together.
+  [[nodiscard]] bool can_allocate(int64_t begin, int64_t num_blocks) const noexcept;
   /// The block `id` with the content it had in `generation`; invalid when it was handed out anew
   /// since. Works on free and on held blocks. O(1).
   [[nodiscard]] Block try_revive(int32_t id, uint64_t generation) noexcept;
@@ -52,9 +56,12 @@ class BlockAllocator final {
   [[nodiscard]] uint64_t generation(int32_t id) const noexcept;
 
   [[nodiscard]] int32_t num_blocks() const noexcept {
-    return static_cast<int32_t>(entries_.size()) - 1;
+    return static_cast<int32_t>(entries_.size()) - num_stripes();
   }
-  /// Blocks that try_allocate() can still hand out, kept content included.
+  [[nodiscard]] int32_t num_stripes() const noexcept {
+    return static_cast<int32_t>(num_free_in_.size());
+  }
+  /// Blocks that try_allocate() can still hand out over all stripes, kept content included.
   [[nodiscard]] int32_t num_free() const noexcept { return num_free_; }
   [[nodiscard]] int32_t num_used() const noexcept { return num_blocks() - num_free_; }
 
@@ -73,9 +80,13 @@ class BlockAllocator final {
   void link_before(int32_t id, int32_t successor) noexcept;
   void unlink(int32_t id) noexcept;
   Entry& entry(int32_t id) noexcept { return entries_[static_cast<size_t>(id)]; }
-  [[nodiscard]] int32_t list_head() const noexcept { return num_blocks(); }
+  [[nodiscard]] int32_t list_head(int32_t stripe) const noexcept { return num_blocks() + stripe; }
+  [[nodiscard]] int32_t stripe_of(int64_t id_or_index) const noexcept {
+    return static_cast<int32_t>(id_or_index % num_stripes());
+  }
 
-  std::vector<Entry> entries_;  // one per block, then the head of the free list
+  std::vector<Entry> entries_;        // one per block, then the head of each stripe's free list
+  std::vector<int32_t> num_free_in_;  // by stripe
   int32_t num_free_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include <openssl/evp.h>
 
@@ -67,6 +68,20 @@ Block PrefixCache::find(const BlockHash& hash, std::span<const int32_t> ids) {
     return {};
   }
   return allocator_.try_revive(entry->second, published.generation);
+}
+
+void PrefixCache::take_prefix(std::span<const int32_t> ids, BlockTable& table) {
+  constexpr auto kTokens = static_cast<size_t>(kBlockTokens);
+  BlockHash parent;
+  for (; ids.size() >= kTokens; ids = ids.subspan(kTokens)) {
+    const auto block_ids = ids.first(kTokens);
+    parent = hash(parent, block_ids);
+    Block block = find(parent, block_ids);
+    if (!block.is_valid()) {
+      return;
+    }
+    table.append(std::move(block));
+  }
 }
 
 void PrefixCache::insert(const BlockHash& hash, std::span<const int32_t> ids, const Block& block) {

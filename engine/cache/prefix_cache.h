@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/cache/block_allocator.h"
+#include "engine/cache/block_table.h"
 #include "engine/cache/latent_layout.h"
 
 struct evp_md_ctx_st;
@@ -38,6 +39,8 @@ class PrefixCache final {
   [[nodiscard]] BlockHash hash(const BlockHash& parent, std::span<const int32_t> ids);
   /// The block that holds `ids` after the prefix of `hash`, or an invalid handle. Compares the ids.
   [[nodiscard]] Block find(const BlockHash& hash, std::span<const int32_t> ids);
+  /// Appends the blocks of the longest cached prefix of `ids`, whole blocks, to the empty `table`.
+  void take_prefix(std::span<const int32_t> ids, BlockTable& table);
   /// Publishes a block whose tokens are all computed. No effect when a live block has this hash.
   void insert(const BlockHash& hash, std::span<const int32_t> ids, const Block& block);
 

@@ -17,8 +17,9 @@ void insert_by_age(std::vector<Sequence*>& queue, Sequence& sequence) {
 
 Scheduler::Scheduler(const SchedulerOptions& options,
                      BlockAllocator& allocator,
-                     PrefixCache* prefix_cache)
-    : options_(options), allocator_(allocator), prefix_cache_(prefix_cache) {
+                     PrefixCache* prefix_cache,
+                     StartGate* gate)
+    : options_(options), allocator_(allocator), prefix_cache_(prefix_cache), gate_(gate) {
   TESSERA_CHECK(options.max_num_seqs > 0, "a step needs a sequence");
   TESSERA_CHECK(options.max_num_batched_tokens >= options.max_num_seqs,
                 "every running sequence decodes one token a step");
@@ -33,13 +34,22 @@ void Scheduler::add(SequenceGroup& group) {
   insert_by_age(waiting_, *group.choices.front());
 }
 
+void Scheduler::adopt_running(Sequence& sequence, BlockTable table) {
+  sequence.table() = std::move(table);
+  sequence.set_num_computed(sequence.num_tokens() - 1);
+  sequence.group().has_started = true;
+  sequence.move_to(SequenceState::kRunning);
+  insert_by_age(running_, sequence);
+  publish(sequence, 0);
+}
+
 const StepPlan& Scheduler::schedule() {
   plan_.clear();
   plan_decodes();
   prefill_budget_ = options_.max_num_batched_tokens - static_cast<int64_t>(plan_.decodes.size());
   plan_prefills();
   admit_waiting();
-  TESSERA_CHECK(!plan_.is_empty() || (running_.empty() && waiting_.empty()),
+  TESSERA_CHECK(!plan_.is_empty() || gate_ != nullptr || (running_.empty() && waiting_.empty()),
                 "the oldest sequence always progresses");
   return plan_;
 }
@@ -62,13 +72,19 @@ void Scheduler::plan_prefills() {
 
 void Scheduler::admit_waiting() {
   int64_t num_seats = num_seats_taken();
-  while (!waiting_.empty() && prefill_budget_ > 0) {
-    Sequence& oldest = *waiting_.front();
+  auto next = waiting_.begin();
+  while (next != waiting_.end() && prefill_budget_ > 0) {
+    Sequence& oldest = **next;
+    if (gate_ != nullptr && !gate_->may_start(oldest.group())) {
+      ++next;
+      continue;
+    }
     num_seats += oldest.group().num_seats();
-    if (num_seats > options_.max_num_seqs || !try_start(oldest)) {
+    const bool is_too_long = oldest.group().is_one_chunk && oldest.num_tokens() > prefill_budget_;
+    if (num_seats > options_.max_num_seqs || is_too_long || !try_start(oldest)) {
       return;  // nobody overtakes
     }
-    waiting_.erase(waiting_.begin());
+    next = waiting_.erase(next);
     insert_by_age(running_, oldest);
     plan_prefill(oldest);
   }
@@ -77,7 +93,7 @@ void Scheduler::admit_waiting() {
 bool Scheduler::reserve_next_token(size_t running_index) {
   BlockTable& table = running_[running_index]->table();
   while (table.capacity_tokens() < running_[running_index]->num_tokens()) {
-    Block block = allocator_.try_allocate();
+    Block block = allocator_.try_allocate(table.num_blocks());
     if (block.is_valid()) {
       table.append(std::move(block));
       continue;
@@ -94,13 +110,13 @@ bool Scheduler::try_start(Sequence& sequence) {
   take_cached_prefix(sequence);
   BlockTable& table = sequence.table();
   const int64_t num_missing = blocks_for_tokens(sequence.num_tokens()) - table.num_blocks();
-  if (allocator_.num_free() < num_missing) {
+  if (!allocator_.can_allocate(table.num_blocks(), num_missing)) {
     table.clear();
     return false;
   }
   sequence.set_num_computed(table.capacity_tokens());
   for (int64_t i = 0; i < num_missing; ++i) {
-    table.append(allocator_.try_allocate());
+    table.append(allocator_.try_allocate(table.num_blocks()));
   }
   SequenceGroup& group = sequence.group();
   if (!group.has_started) {
@@ -112,7 +128,7 @@ bool Scheduler::try_start(Sequence& sequence) {
 }
 
 void Scheduler::take_cached_prefix(Sequence& sequence) {
-  if (prefix_cache_ == nullptr) {
+  if (prefix_cache_ == nullptr || sequence.group().is_one_chunk) {
     return;
   }
   // The last token is computed in any case: its logits are wanted.
@@ -139,10 +155,28 @@ void Scheduler::plan_prefill(Sequence& sequence) {
 void Scheduler::preempt_youngest() {
   Sequence& youngest = *running_.back();
   running_.pop_back();
-  youngest.release_blocks();
-  youngest.move_to(SequenceState::kPreempted);
-  insert_by_age(waiting_, youngest);
+  set_aside(youngest);
+}
+
+void Scheduler::set_aside(Sequence& sequence) {
+  sequence.release_blocks();
+  sequence.move_to(SequenceState::kPreempted);
   ++num_preemptions_;
+  if (options_.recomputes_preempted) {
+    insert_by_age(waiting_, sequence);
+  } else {
+    given_up_.push_back(&sequence);
+  }
+}
+
+void Scheduler::take_given_up(std::vector<SequenceGroup*>& groups) {
+  groups.clear();
+  for (const Sequence* sequence : given_up_) {
+    if (std::find(groups.begin(), groups.end(), &sequence->group()) == groups.end()) {
+      groups.push_back(&sequence->group());
+    }
+  }
+  given_up_.clear();
 }
 
 void Scheduler::complete(const StepPlan& plan) {
@@ -161,10 +195,16 @@ void Scheduler::complete(const StepPlan& plan) {
 void Scheduler::advance(Sequence& sequence, int64_t num_tokens) {
   const int64_t first_full = sequence.num_computed() / kBlockTokens;
   sequence.set_num_computed(sequence.num_computed() + num_tokens);
+  publish(sequence, first_full);
+}
+
+void Scheduler::publish(Sequence& sequence, int64_t first_full) {
   if (prefix_cache_ == nullptr) {
     return;
   }
-  for (int64_t i = first_full; i < sequence.num_computed() / kBlockTokens; ++i) {
+  const int64_t num_tokens =
+      std::min(sequence.num_computed(), sequence.group().max_published_tokens);
+  for (int64_t i = first_full; i < num_tokens / kBlockTokens; ++i) {
     prefix_cache_->insert(sequence.block_hash(*prefix_cache_, i),
                           sequence.block_tokens(i),
                           sequence.table().block(i));
@@ -184,10 +224,7 @@ void Scheduler::fork(SequenceGroup& group, std::vector<BlockCopy>& copies) {
       insert_by_age(running_, choice);
       continue;
     }
-    choice.release_blocks();
-    choice.move_to(SequenceState::kPreempted);
-    insert_by_age(waiting_, choice);
-    ++num_preemptions_;
+    set_aside(choice);
   }
 }
 
@@ -198,7 +235,7 @@ bool Scheduler::share_blocks(const Sequence& from, Sequence& to, std::vector<Blo
     to.table().append(from.table().block(i));
   }
   if (num_computed % kBlockTokens != 0) {
-    Block partial = allocator_.try_allocate();
+    Block partial = allocator_.try_allocate(num_full);
     if (!partial.is_valid()) {
       return false;
     }
@@ -212,6 +249,7 @@ bool Scheduler::share_blocks(const Sequence& from, Sequence& to, std::vector<Blo
 void Scheduler::finish(Sequence& sequence) {
   std::erase(running_, &sequence);
   std::erase(waiting_, &sequence);
+  std::erase(given_up_, &sequence);
   sequence.release_blocks();
   sequence.move_to(SequenceState::kFinished);
 }
@@ -222,6 +260,19 @@ int64_t Scheduler::num_seats_taken() const noexcept {
     num_seats += sequence->group().num_seats();
   }
   return num_seats;
+}
+
+int64_t Scheduler::num_uncomputed_tokens() const noexcept {
+  int64_t num_tokens = 0;
+  for (const Sequence* sequence : waiting_) {
+    num_tokens += sequence->num_tokens();
+  }
+  for (const Sequence* sequence : running_) {
+    num_tokens += sequence->state() == SequenceState::kPrefilling
+                      ? sequence->num_tokens() - sequence->num_computed()
+                      : 0;
+  }
+  return num_tokens;
 }
 
 int64_t Scheduler::num_running_groups() const noexcept {

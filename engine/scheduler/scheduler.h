@@ -7,11 +7,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/cache/block_allocator.h"
 #include "engine/cache/prefix_cache.h"
 #include "engine/scheduler/sequence_group.h"
+#include "engine/scheduler/start_gate.h"
 #include "engine/scheduler/step_plan.h"
 
 namespace tessera {
@@ -19,17 +21,27 @@ namespace tessera {
 struct SchedulerOptions {
   int64_t max_num_seqs = 256;
   int64_t max_num_batched_tokens = 2048;  ///< at least max_num_seqs
+  /// A preempted sequence is computed again; else its group is given up, see take_given_up().
+  bool recomputes_preempted = true;
 };
 
 class Scheduler final {
  public:
-  /// `prefix_cache` may be null. Both outlive the scheduler.
-  Scheduler(const SchedulerOptions& options, BlockAllocator& allocator, PrefixCache* prefix_cache);
+  /// `prefix_cache` and `gate` may be null. All outlive the scheduler.
+  Scheduler(const SchedulerOptions& options,
+            BlockAllocator& allocator,
+            PrefixCache* prefix_cache,
+            StartGate* gate = nullptr);
 
   /// Queues a new group. Its num_choices is at most max_num_seqs, and each of its choices fits into
   /// the cache alone.
   void add(SequenceGroup& group);
-  /// Plans the next step; empty only when no sequence waits or runs. Valid until the next call.
+  /// Takes a new sequence that was computed elsewhere but for its last token: it runs with `table`,
+  /// its full blocks are published.
+  void adopt_running(Sequence& sequence, BlockTable table);
+  /// Plans the next step. Without a gate it is empty only when no sequence waits or runs; with one
+  /// also when those that may run lack blocks that are promised elsewhere. Valid until the next
+  /// call.
   [[nodiscard]] const StepPlan& schedule();
   /// The planned step has run: its tokens are in the cache.
   void complete(const StepPlan& plan);
@@ -40,6 +52,16 @@ class Scheduler final {
   /// Ends a sequence in any state but finished and frees its blocks.
   void finish(Sequence& sequence);
 
+  /// Moves the groups that lost blocks and are not computed again to `groups` (cleared first), each
+  /// once. The caller ends them.
+  void take_given_up(std::vector<SequenceGroup*>& groups);
+
+  /// Choices of the groups that run.
+  [[nodiscard]] int64_t num_seats_taken() const noexcept;
+  /// Tokens of waiting and prefilling sequences that are not computed yet.
+  [[nodiscard]] int64_t num_uncomputed_tokens() const noexcept;
+  /// Prefilling or running, oldest first. Valid until the next change.
+  [[nodiscard]] std::span<Sequence* const> running() const noexcept { return running_; }
   [[nodiscard]] int64_t num_running_groups() const noexcept;
   [[nodiscard]] int64_t num_preemptions() const noexcept { return num_preemptions_; }
 
@@ -52,15 +74,18 @@ class Scheduler final {
   void take_cached_prefix(Sequence& sequence);
   void plan_prefill(Sequence& sequence);
   void preempt_youngest();
+  void set_aside(Sequence& sequence);
+  void publish(Sequence& sequence, int64_t first_full);
   void advance(Sequence& sequence, int64_t num_tokens);
   bool share_blocks(const Sequence& from, Sequence& to, std::vector<BlockCopy>& copies);
-  [[nodiscard]] int64_t num_seats_taken() const noexcept;
 
   const SchedulerOptions options_;
   BlockAllocator& allocator_;
   PrefixCache* prefix_cache_;
+  StartGate* gate_;
   std::vector<Sequence*> running_;  // prefilling or running; oldest first
   std::vector<Sequence*> waiting_;  // waiting or preempted; oldest first
+  std::vector<Sequence*> given_up_;
   StepPlan plan_;
   int64_t prefill_budget_ = 0;
   int64_t num_preemptions_ = 0;

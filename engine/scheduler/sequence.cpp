@@ -42,10 +42,13 @@ bool is_allowed_move(SequenceState from, SequenceState to) noexcept {
   return kAllowedMoves[static_cast<size_t>(from)][static_cast<size_t>(to)];
 }
 
-Sequence::Sequence(SequenceGroup& group, int32_t choice, std::vector<int32_t> prompt_ids)
+Sequence::Sequence(SequenceGroup& group,
+                   int32_t choice,
+                   std::vector<int32_t> prompt_ids,
+                   int64_t num_replayed)
     : group_(&group),
       choice_(choice),
-      num_prompt_tokens_(static_cast<int64_t>(prompt_ids.size())),
+      num_prompt_tokens_(static_cast<int64_t>(prompt_ids.size()) - num_replayed),
       tokens_(std::move(prompt_ids)) {
   TESSERA_CHECK(num_prompt_tokens_ > 0, "a sequence has at least one token");
 }
@@ -70,6 +73,14 @@ void Sequence::reserve_tokens(int64_t num_tokens) {
   tokens_.reserve(static_cast<size_t>(num_tokens));
   table_.reserve(blocks_for_tokens(num_tokens));
   hashes_.reserve(static_cast<size_t>(num_tokens / kBlockTokens));
+}
+
+void Sequence::keep_history() {
+  const auto num_prompt = static_cast<size_t>(num_prompt_tokens_);
+  history_.emplace(tokens().first(num_prompt));
+  for (const int32_t id : tokens().subspan(num_prompt)) {
+    history_->add_generated(id);
+  }
 }
 
 void Sequence::append_token(int32_t token_id) {

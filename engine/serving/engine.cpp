@@ -1,6 +1,5 @@
 #include "engine/serving/engine.h"
 
-#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <utility>
@@ -15,47 +14,20 @@ namespace {
 
 // After an abort the engine thread ends the rest at its next turn; a device may hang for ever.
 constexpr std::chrono::seconds kAbortGrace{5};
-// Tokens a choice may generate before its arrays grow.
-constexpr int64_t kReservedTokens = 1024;
-
-bool has_penalties(const SamplingParams& sampling) {
-  return sampling.repetition_penalty != 1.0F || sampling.presence_penalty != 0.0F ||
-         sampling.frequency_penalty != 0.0F;
-}
-
-std::unique_ptr<SequenceGroup> make_group(GenerationRequest request,
-                                          std::shared_ptr<TokenSink> sink) {
-  auto group = std::make_unique<SequenceGroup>();
-  group->id = request.id;
-  group->sampling = std::move(request.sampling);
-  group->deadline = request.deadline;
-  group->sink = std::move(sink);
-  group->seed = group->sampling.seed.value_or(request.id.low);  // random bits already
-  group->submitted_at = Deadline::Clock::now();
-  const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
-  for (int32_t i = 0; i < request.num_choices; ++i) {
-    auto& choice =
-        group->choices.emplace_back(std::make_unique<Sequence>(*group, i, request.prompt_ids));
-    choice->reserve_tokens(num_prompt_tokens +
-                           std::min(group->sampling.max_tokens, kReservedTokens));
-    if (has_penalties(group->sampling)) {
-      choice->keep_history();
-    }
-  }
-  return group;
-}
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, StepRunner& runner) {
+Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options,
+                                               StepRunner& runner,
+                                               HandoffSide* side) {
   TESSERA_RETURN_IF_ERROR(options.validate());
-  return std::unique_ptr<Engine>(new Engine(std::move(options), runner));
+  return std::unique_ptr<Engine>(new Engine(std::move(options), runner, side));
 }
 
-Engine::Engine(EngineOptions options, StepRunner& runner)
+Engine::Engine(EngineOptions options, StepRunner& runner, HandoffSide* side)
     : options_(std::move(options)),
       inbox_(options_.max_queued_requests),
-      loop_(options_, runner, inbox_, metrics_),
+      loop_(options_, runner, inbox_, metrics_, side),
       thread_([this](const std::stop_token& stop) { run_thread(stop); }) {}
 
 Engine::~Engine() {
@@ -65,11 +37,19 @@ Engine::~Engine() {
 }
 
 Status Engine::submit(GenerationRequest request, std::shared_ptr<TokenSink> sink) {
+  return submit(std::move(request), std::move(sink), [](SequenceGroup&) {});
+}
+
+Status Engine::submit(GenerationRequest request,
+                      std::shared_ptr<TokenSink> sink,
+                      const std::function<void(SequenceGroup&)>& prepare) {
   TESSERA_RETURN_IF_ERROR(inbox_.state());  // spares the work below
   TESSERA_RETURN_IF_ERROR(options_.check_request(request));
+  auto group = make_sequence_group(std::move(request), std::move(sink));
+  prepare(*group);
   // Counted before the engine thread can see it, so that the gauge never misses a queued request.
   metrics_.num_requests_waiting.add(1);
-  Status status = inbox_.submit(make_group(std::move(request), std::move(sink)));
+  Status status = inbox_.submit(std::move(group));
   if (!status.is_ok()) {
     metrics_.num_requests_waiting.add(-1);
   }
@@ -80,7 +60,11 @@ Status Engine::submit(GenerationRequest request, std::shared_ptr<TokenSink> sink
 }
 
 void Engine::cancel(const RequestId& id) {
-  inbox_.cancel(id);
+  (void)cancel(HandoffKey{id, 0});
+}
+
+bool Engine::cancel(const HandoffKey& key) {
+  return inbox_.cancel(key);
 }
 
 Status Engine::readiness() const {

@@ -2,11 +2,13 @@
 // StepRunner, and the doors to it for other threads.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <thread>
 
 #include "engine/base/deadline.h"
 #include "engine/base/result.h"
+#include "engine/handoff/handoff_side.h"
 #include "engine/request/generation_service.h"
 #include "engine/runner/step_runner.h"
 #include "engine/serving/engine_inbox.h"
@@ -18,15 +20,24 @@ namespace tessera {
 
 class Engine final : public GenerationService {
  public:
-  /// Starts the engine thread. `runner` outlives the engine and is used by its thread only.
+  /// Starts the engine thread. `runner` and `side` outlive the engine and are used by its thread
+  /// only; without a side the engine prefills and decodes itself.
   /// Errors: INVALID_ARGUMENT naming the option.
   [[nodiscard]] static Result<std::unique_ptr<Engine>> create(EngineOptions options,
-                                                              StepRunner& runner);
+                                                              StepRunner& runner,
+                                                              HandoffSide* side = nullptr);
   /// Ends what is still live with UNAVAILABLE. Blocks for at most one step.
   ~Engine() override;
 
   [[nodiscard]] Status submit(GenerationRequest request, std::shared_ptr<TokenSink> sink) override;
+  /// The same; `prepare` completes the group before the engine sees it.
+  [[nodiscard]] Status submit(GenerationRequest request,
+                              std::shared_ptr<TokenSink> sink,
+                              const std::function<void(SequenceGroup&)>& prepare);
   void cancel(const RequestId& id) override;
+  /// One attempt of a request; submit() makes attempt 0 if nothing else is prepared. False when it
+  /// is not live.
+  bool cancel(const HandoffKey& key);
   [[nodiscard]] Status readiness() const override;
 
   /// Refuses new requests from now on; live ones go on. Any thread.
@@ -42,7 +53,7 @@ class Engine final : public GenerationService {
   [[nodiscard]] Deadline::Clock::duration heartbeat_age() const;
 
  private:
-  Engine(EngineOptions options, StepRunner& runner);
+  Engine(EngineOptions options, StepRunner& runner, HandoffSide* side);
   void run_thread(const std::stop_token& stop);
 
   const EngineOptions options_;

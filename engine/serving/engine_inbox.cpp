@@ -15,8 +15,8 @@ Status EngineInbox::submit(std::unique_ptr<SequenceGroup> group) {
     if (num_queued_ >= max_queued_) {
       return resource_exhausted(str_cat("the queue is full: ", num_queued_, " requests wait"));
     }
-    if (!live_.try_emplace(group->id, false).second) {
-      return invalid_argument(str_cat("request ", group->id.to_string(), " is live already"));
+    if (!live_.try_emplace(group->key(), false).second) {
+      return invalid_argument(str_cat("request ", group->key().to_string(), " is live already"));
     }
     ++num_queued_;
     work_.submissions.push_back(std::move(group));
@@ -25,17 +25,21 @@ Status EngineInbox::submit(std::unique_ptr<SequenceGroup> group) {
   return Status::ok();
 }
 
-void EngineInbox::cancel(const RequestId& id) {
+bool EngineInbox::cancel(const HandoffKey& key) {
   {
     const std::lock_guard lock(mutex_);
-    const auto live = live_.find(id);
-    if (live == live_.end() || live->second) {
-      return;
+    const auto live = live_.find(key);
+    if (live == live_.end()) {
+      return false;
+    }
+    if (live->second) {
+      return true;
     }
     live->second = true;
-    work_.cancels.push_back(id);
+    work_.cancels.push_back(key);
   }
   has_work_.notify_one();
+  return true;
 }
 
 void EngineInbox::close(Status reason) {
@@ -68,7 +72,7 @@ Status EngineInbox::state() const {
 
 bool EngineInbox::wait_until_empty_blocking(Deadline deadline) const {
   std::unique_lock lock(mutex_);
-  const auto is_empty = [this] { return live_.empty(); };
+  const auto is_empty = [this] { return live_.empty() && !has_other_work_; };
   if (!deadline.is_infinite()) {
     return is_empty_.wait_until(lock, deadline.at(), is_empty);
   }
@@ -102,15 +106,28 @@ void EngineInbox::note_started() {
   --num_queued_;
 }
 
-void EngineInbox::note_ended(const RequestId& id, bool has_started) {
+void EngineInbox::note_adopted(const HandoffKey& key) {
+  const std::lock_guard lock(mutex_);
+  live_.try_emplace(key, false);
+}
+
+void EngineInbox::note_other_work(bool has_other_work) {
+  const std::lock_guard lock(mutex_);
+  has_other_work_ = has_other_work;
+  if (live_.empty() && !has_other_work_) {
+    is_empty_.notify_all();
+  }
+}
+
+void EngineInbox::note_ended(const HandoffKey& key, bool has_started) {
   const std::lock_guard lock(mutex_);
   num_queued_ -= has_started ? 0 : 1;
-  const auto ended = live_.find(id);
-  if (ended->second) {  // a cancel not collected yet must not hit a later request of the same id
-    std::erase(work_.cancels, id);
+  const auto ended = live_.find(key);
+  if (ended->second) {  // a cancel not collected yet must not hit a later request of the same key
+    std::erase(work_.cancels, key);
   }
   live_.erase(ended);
-  if (live_.empty()) {
+  if (live_.empty() && !has_other_work_) {
     is_empty_.notify_all();
   }
 }

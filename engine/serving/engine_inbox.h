@@ -22,7 +22,7 @@ class EngineInbox final {
   /// What the engine thread has to do. Submissions are handled before cancels.
   struct Work {
     std::vector<std::unique_ptr<SequenceGroup>> submissions;
-    std::vector<RequestId> cancels;
+    std::vector<HandoffKey> cancels;
     std::optional<Status> abort;  ///< end every live request with this error
   };
 
@@ -30,11 +30,11 @@ class EngineInbox final {
   EngineInbox(const EngineInbox&) = delete;
   EngineInbox& operator=(const EngineInbox&) = delete;
 
-  /// Any thread; never blocks. Errors: RESOURCE_EXHAUSTED (queue full), INVALID_ARGUMENT (the id is
-  /// live already), and the reason given to close().
+  /// Any thread; never blocks. Errors: RESOURCE_EXHAUSTED (queue full), INVALID_ARGUMENT (the key
+  /// is live already), and the reason given to close().
   [[nodiscard]] Status submit(std::unique_ptr<SequenceGroup> group);
-  /// Any thread; never blocks. No effect on ids that are not live.
-  void cancel(const RequestId& id);
+  /// Any thread; never blocks. False, and no effect, when the key is not live.
+  bool cancel(const HandoffKey& key);
   /// Refuses further submissions with `reason`; the first reason stays. Any thread.
   void close(Status reason);
   /// Asks the engine thread to end every live request with `status`. Any thread.
@@ -43,7 +43,8 @@ class EngineInbox final {
   void wake();
   /// Ok while submissions are taken, else the reason given to close(). Any thread.
   [[nodiscard]] Status state() const;
-  /// Waits until no request is live; false at the deadline. Any thread but the engine's.
+  /// Waits until no request is live and no other work is noted; false at the deadline. Any thread
+  /// but the engine's.
   [[nodiscard]] bool wait_until_empty_blocking(Deadline deadline) const;
 
   /// Moves everything into `work` (cleared first). Engine thread only.
@@ -52,8 +53,12 @@ class EngineInbox final {
   void collect_blocking(Work& work, Deadline deadline);
   /// A request left the queue: it got blocks. Engine thread only.
   void note_started();
+  /// A request that was not submitted here is live, and has started. Engine thread only.
+  void note_adopted(const HandoffKey& key);
   /// A request is over. Engine thread only.
-  void note_ended(const RequestId& id, bool has_started);
+  void note_ended(const HandoffKey& key, bool has_started);
+  /// Whether there is work that belongs to no live request. Engine thread only.
+  void note_other_work(bool has_other_work);
 
  private:
   void take_locked(Work& work);
@@ -64,9 +69,10 @@ class EngineInbox final {
   mutable std::condition_variable is_empty_;
   Status state_;
   Work work_;
-  std::unordered_map<RequestId, bool, RequestIdHash> live_;  // to: was cancelled
+  std::unordered_map<HandoffKey, bool, HandoffKeyHash> live_;  // to: was cancelled
   int64_t num_queued_ = 0;
   bool is_woken_ = false;
+  bool has_other_work_ = false;
 };
 
 }  // namespace tessera

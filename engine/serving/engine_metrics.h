@@ -8,6 +8,7 @@ namespace tessera {
 struct EngineMetrics {
   Gauge num_requests_running;
   Gauge num_requests_waiting;
+  Gauge num_queued_prompt_tokens;  ///< of started and queued requests, not computed yet
   Gauge num_blocks_total;
   Gauge num_blocks_used;  ///< held by live sequences; cached but evictable blocks are not used
   Counter prompt_tokens;

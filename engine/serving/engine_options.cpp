@@ -40,6 +40,28 @@ Status check_prompt(const std::vector<int32_t>& prompt_ids, const EngineOptions&
   return Status::ok();
 }
 
+Status check_replay(const GenerationRequest& request) {
+  const auto num_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  TESSERA_RETURN_IF_ERROR(
+      check_option("num_replayed_tokens", request.num_replayed_tokens, 0, num_tokens - 1));
+  if (request.num_replayed_tokens == 0) {
+    return Status::ok();
+  }
+  if (request.num_choices != 1) {
+    return invalid_argument(str_cat("a replay has one choice, not ", request.num_choices));
+  }
+  if (request.sampling.temperature > 0.0F && !request.sampling.seed) {
+    return invalid_argument("a replay that draws at random needs a seed");
+  }
+  return request.num_replayed_tokens < request.sampling.max_tokens
+             ? Status::ok()
+             : invalid_argument(str_cat("max_tokens ",
+                                        request.sampling.max_tokens,
+                                        " are replayed already (",
+                                        request.num_replayed_tokens,
+                                        ")"));
+}
+
 }  // namespace
 
 Status EngineOptions::validate() const {
@@ -50,6 +72,7 @@ Status EngineOptions::validate() const {
   TESSERA_RETURN_IF_ERROR(
       check_option("max_num_batched_tokens", max_num_batched_tokens, max_num_seqs, kMax));
   TESSERA_RETURN_IF_ERROR(check_option("max_queued_requests", max_queued_requests, 1, kMax));
+  TESSERA_RETURN_IF_ERROR(check_option("num_stripes", num_stripes, 1, num_blocks));
   for (const int32_t id : eos_ids) {
     if (id < 0 || id >= vocab_size) {
       return check_option("eos_token_id", id, 0, vocab_size - 1);
@@ -62,10 +85,13 @@ Status EngineOptions::check_request(const GenerationRequest& request) const {
   TESSERA_RETURN_IF_ERROR(check_prompt(request.prompt_ids, *this));
   TESSERA_RETURN_IF_ERROR(request.sampling.validate(vocab_size));
   TESSERA_RETURN_IF_ERROR(check_option("n", request.num_choices, 1, max_num_seqs));
+  TESSERA_RETURN_IF_ERROR(check_option("first_choice", request.first_choice, 0, kMax - kMax / 2));
+  TESSERA_RETURN_IF_ERROR(check_replay(request));
   TESSERA_RETURN_IF_ERROR(check_option(
       "top_logprobs", request.sampling.num_top_logprobs, -1, kernels::kMaxTopLogprobs));
   const StopCriteria stop(eos_ids, max_model_len);
-  const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  const auto num_prompt_tokens =
+      static_cast<int64_t>(request.prompt_ids.size()) - request.num_replayed_tokens;
   // The last generated token is never computed.
   const int64_t num_blocks_needed =
       blocks_for_tokens(stop.max_total_tokens(request.sampling, num_prompt_tokens) - 1);

@@ -18,7 +18,9 @@ struct EngineOptions {
   int64_t max_num_batched_tokens = 2048;  ///< tokens in one step
   int64_t max_queued_requests = 1024;     ///< requests that have not started
   bool enable_prefix_caching = true;
-  std::string cache_fingerprint;  ///< what decides the bytes in the cache: model, layout
+  int32_t num_stripes = 1;           ///< ranks that blocks are dealt to by index (dcp)
+  bool recomputes_preempted = true;  ///< else the request ends with UNAVAILABLE ("preempted")
+  std::string cache_fingerprint;     ///< what decides the bytes in the cache: model, layout
   std::vector<int32_t> eos_ids;
 
   /// Errors: INVALID_ARGUMENT naming the option and its value.

@@ -9,6 +9,7 @@ void fill_token_event(const Sequence& choice,
                       TokenEvent& event) {
   const SequenceGroup& group = choice.group();
   event.choice = choice.choice();
+  event.index = choice.num_generated() - 1;
   event.token_id = output.token_ids[row];
   event.finish_reason = decision.reason;
   event.stop_token_id = decision.stop_token_id;

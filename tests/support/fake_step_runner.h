@@ -21,7 +21,17 @@ namespace tessera::testing {
 class FakeStepRunner final : public StepRunner {
  public:
   FakeStepRunner(int64_t num_blocks, int32_t vocab_size)
-      : vocab_size_(vocab_size), cells_(static_cast<size_t>(num_blocks * kBlockTokens)) {}
+      : vocab_size_(vocab_size),
+        cells_(static_cast<size_t>(num_blocks * kBlockTokens)),
+        written_in_step_(cells_.size(), -1) {}
+
+  /// The bytes of a block, for a transport.
+  [[nodiscard]] char* block_address(int32_t id) noexcept {
+    return reinterpret_cast<char*>(&cells_[index(id * kBlockTokens)]);
+  }
+  [[nodiscard]] static constexpr int64_t block_bytes() noexcept {
+    return kBlockTokens * static_cast<int64_t>(sizeof(Cell));
+  }
 
   /// Called before each step with its number from 0; may wait or throw.
   std::function<void(int64_t step)> before_step;
@@ -70,7 +80,6 @@ class FakeStepRunner final : public StepRunner {
   struct Cell {
     int32_t token_id = -1;
     uint64_t latent = 0;
-    int64_t written_in_step = -1;
   };
 
   static size_t index(int64_t i) noexcept { return static_cast<size_t>(i); }
@@ -122,9 +131,10 @@ class FakeStepRunner final : public StepRunner {
       expect(input.slots[row] == slot_of(input, table_row, context + i),
              "a slot is the table's place of the position");
       latent = fake_latent(latent, input.token_ids[row]);
-      Cell& cell = cells_[index(input.slots[row])];
-      expect(cell.written_in_step != num_steps, "one step writes a slot once");
-      cell = {input.token_ids[row], latent, num_steps};
+      int64_t& written_in_step = written_in_step_[index(input.slots[row])];
+      expect(written_in_step != num_steps, "one step writes a slot once");
+      written_in_step = num_steps;
+      cells_[index(input.slots[row])] = {input.token_ids[row], latent};
       latents_[row] = latent;
     }
   }
@@ -164,7 +174,8 @@ class FakeStepRunner final : public StepRunner {
   }
 
   int32_t vocab_size_;
-  std::vector<Cell> cells_;        // by slot
+  std::vector<Cell> cells_;  // by slot
+  std::vector<int64_t> written_in_step_;
   std::vector<uint64_t> latents_;  // by row of the step
   std::vector<std::string> faults_;
 };

@@ -13,6 +13,10 @@ Deadline soon() {
   return Deadline::after(std::chrono::seconds(10));
 }
 
+HandoffKey key_of(uint64_t low) {
+  return {.request = {.high = 0, .low = low}, .attempt = 0};
+}
+
 std::unique_ptr<SequenceGroup> group_with_id(uint64_t low) {
   auto group = std::make_unique<SequenceGroup>();
   group->id = {.high = 0, .low = low};
@@ -39,7 +43,7 @@ TEST(EngineInboxTest, CountsQueuedRequestsUntilTheyStart) {
   EXPECT_EQ(inbox.submit(group_with_id(2)).code(), StatusCode::kResourceExhausted);
   inbox.note_started();
   EXPECT_TRUE(inbox.submit(group_with_id(2)).is_ok());
-  inbox.note_ended({.high = 0, .low = 2}, false);
+  inbox.note_ended(key_of(2), false);
   EXPECT_TRUE(inbox.submit(group_with_id(3)).is_ok());
 }
 
@@ -51,10 +55,10 @@ TEST(EngineInboxTest, RefusesAnIdThatIsLive) {
 
 TEST(EngineInboxTest, TakesOneCancelALiveRequest) {
   EngineInbox inbox(4);
-  inbox.cancel({.high = 0, .low = 1});
+  inbox.cancel(key_of(1));
   EXPECT_TRUE(inbox.submit(group_with_id(1)).is_ok());
-  inbox.cancel({.high = 0, .low = 1});
-  inbox.cancel({.high = 0, .low = 1});
+  inbox.cancel(key_of(1));
+  inbox.cancel(key_of(1));
   EngineInbox::Work work;
   inbox.collect(work);
   EXPECT_EQ(work.cancels.size(), 1U);
@@ -65,8 +69,8 @@ TEST(EngineInboxTest, ALateCancelDoesNotHitALaterRequestOfTheSameId) {
   EXPECT_TRUE(inbox.submit(group_with_id(1)).is_ok());
   EngineInbox::Work work;
   inbox.collect(work);
-  inbox.cancel({.high = 0, .low = 1});
-  inbox.note_ended({.high = 0, .low = 1}, false);
+  inbox.cancel(key_of(1));
+  inbox.note_ended(key_of(1), false);
   EXPECT_TRUE(inbox.submit(group_with_id(1)).is_ok());
   inbox.collect(work);
   EXPECT_TRUE(work.cancels.empty());
@@ -101,7 +105,7 @@ TEST(EngineInboxTest, WaitingForEmptinessEndsWithTheLastRequest) {
   EXPECT_TRUE(inbox.wait_until_empty_blocking(Deadline()));
   EXPECT_TRUE(inbox.submit(group_with_id(1)).is_ok());
   EXPECT_FALSE(inbox.wait_until_empty_blocking(Deadline(Deadline::Clock::now())));
-  const std::jthread engine([&inbox] { inbox.note_ended({.high = 0, .low = 1}, false); });
+  const std::jthread engine([&inbox] { inbox.note_ended(key_of(1), false); });
   EXPECT_TRUE(inbox.wait_until_empty_blocking(soon()));
 }
 

@@ -1,0 +1,21 @@
+// Where the images of a block lie in a prefill worker's cache. Any thread.
+#pragma once
+
+#include <cstdint>
+
+namespace tessera {
+
+class BlockSource {
+ public:
+  BlockSource() = default;
+  virtual ~BlockSource() = default;
+  BlockSource(const BlockSource&) = delete;
+  BlockSource& operator=(const BlockSource&) = delete;
+
+  /// In memory that was registered with the sender.
+  [[nodiscard]] virtual const void* image_address(int32_t block_id, int32_t image) const = 0;
+  [[nodiscard]] virtual int64_t image_bytes(int32_t image) const = 0;
+  [[nodiscard]] virtual int32_t num_images() const = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,68 @@
+#include "engine/serving/decode_parts.h"
+
+#include <utility>
+
+#include "engine/serving/worker_identity.h"
+#include "engine/transport/ucx_transport.h"
+
+namespace tessera {
+namespace {
+
+DecodeLayout decode_layout(const ShardOptions& sharding) {
+  DecodeLayout layout;
+  layout.num_ranks = static_cast<int32_t>(sharding.num_ranks);
+  if (sharding.attention == AttentionSharding::kDcp) {
+    layout.dealing = DecodeLayout::Dealing::kBlocks;
+  } else if (sharding.attention == AttentionSharding::kTpla) {
+    layout.num_images = static_cast<int32_t>(sharding.num_slices);
+  }
+  return layout;
+}
+
+CacheBlocks cache_blocks(PagedLatentCache& cache) {
+  return {.base = static_cast<std::byte*>(cache.image_address(0, 0)),
+          .stride_bytes = cache.block_bytes(),
+          .image_bytes = cache.image_bytes(0),
+          .num_blocks = cache.num_blocks()};
+}
+
+}  // namespace
+
+DecodeParts::DecodeParts(std::unique_ptr<ModelParts> model) : model_(std::move(model)) {}
+DecodeParts::~DecodeParts() = default;
+
+Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& worker,
+                                                         std::unique_ptr<ModelParts> model,
+                                                         const HandoffSettings& settings) {
+  std::unique_ptr<DecodeParts> parts(new DecodeParts(std::move(model)));
+  ParallelRunner& runner = parts->model_->runner();
+  const ShardOptions& sharding = parts->model_->plan().sharding;
+  ReceiverOptions options;
+  options.num_slots = settings.landing_slots;
+  options.faults = settings.faults;
+  std::vector<KvReceiver*> receivers;
+  for (int rank = 0; rank < runner.num_ranks(); ++rank) {
+    TESSERA_TRY(
+        auto receiver,
+        create_ucx_receiver(options, rank, cache_blocks(runner.cache(rank)), parts->mailbox_));
+    receivers.push_back(receiver.get());
+    parts->receivers_.push_back(std::move(receiver));
+  }
+  DecodeSideOptions side;
+  side.times = handoff_times(settings);
+  side.layout = decode_layout(sharding);
+  // A sliced group computes its own tokens approximately: nobody else may read those.
+  side.publishes_own_blocks =
+      sharding.attention != AttentionSharding::kTpla || sharding.num_slices == 1;
+  TESSERA_TRY(parts->engine_,
+              DecodeEngine::create(make_engine_options(worker, *parts->model_),
+                                   std::move(side),
+                                   make_worker_info(worker, *parts->model_),
+                                   {.runner = runner,
+                                    .receivers = std::move(receivers),
+                                    .mailbox = parts->mailbox_,
+                                    .check_probes = {}}));
+  return parts;
+}
+
+}  // namespace tessera

@@ -1,0 +1,85 @@
+// What lies between one prefill engine and decode groups of one process, and a router that attaches
+// where a reservation was granted.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/handoff/block_source.h"
+#include "engine/handoff/decode_mailbox.h"
+#include "engine/handoff/prefill_mailbox.h"
+#include "engine/handoff/worker_services.h"
+#include "tests/support/collecting_sink.h"
+#include "tests/support/local_decode_port.h"
+#include "tests/support/local_kv_transport.h"
+
+namespace tessera::testing {
+
+/// A cache whose blocks have one image each.
+class PlainBlockSource final : public BlockSource {
+ public:
+  PlainBlockSource(char* base, int64_t block_bytes) : base_(base), block_bytes_(block_bytes) {}
+  const void* image_address(int32_t block_id, int32_t /*image*/) const override {
+    return base_ + block_id * block_bytes_;
+  }
+  int64_t image_bytes(int32_t /*image*/) const override { return block_bytes_; }
+  int32_t num_images() const override { return 1; }
+
+ private:
+  char* base_;
+  int64_t block_bytes_;
+};
+
+/// Passes everything to one CollectingSink and attaches on on_reserved().
+class RoutingSink final : public PrefillSink {
+ public:
+  RoutingSink(PrefillRequest request,
+              std::function<DecodeWorker*(const std::string&)> find_decode,
+              std::shared_ptr<CollectingSink> client)
+      : attach_{.key = request.key,
+                .sampling = request.generation.sampling,
+                .num_choices = request.generation.num_choices,
+                .first_choice = request.generation.first_choice,
+                .num_replayed_tokens = request.generation.num_replayed_tokens,
+                .deadline = request.generation.deadline},
+        find_decode_(std::move(find_decode)),
+        client_(std::move(client)) {}
+
+  void on_token(const TokenEvent& event) override { client_->on_token(event); }
+  void on_error(const Status& status) override {
+    ++num_ends;
+    if (!is_attached_ && num_ends == 1) {
+      client_->on_error(status);
+    }
+  }
+  void on_reserved(const std::string& address) override {
+    ++num_reserved;
+    reserved_at = address;
+    DecodeWorker* decode = attaches ? find_decode_(address) : nullptr;
+    if (decode != nullptr) {
+      is_attached_ = decode->attach(attach_, client_).is_ok();
+    }
+  }
+  void on_handed_over() override {
+    ++num_ends;
+    is_handed_over = true;
+  }
+
+  bool attaches = true;  ///< set before use
+  std::atomic<int> num_reserved{0};
+  std::atomic<int> num_ends{0};
+  std::atomic<bool> is_handed_over{false};
+  std::string reserved_at;
+
+ private:
+  AttachRequest attach_;
+  std::function<DecodeWorker*(const std::string&)> find_decode_;
+  std::shared_ptr<CollectingSink> client_;
+  std::atomic<bool> is_attached_{false};
+};
+
+}  // namespace tessera::testing
