@@ -299,6 +299,41 @@ TEST(TplaFoldTest, ARotationChangesNothingWhereLatentsAreWhole) {
   }
 }
 
+/// |a - b| / |b|, Euclidean.
+double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0.0;
+  double norm = 0.0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    error += difference * difference;
+    norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return std::sqrt(error / norm);
+}
+
+TEST(Bfloat16ShardingTest, StaysNearFloat32) {
+  for (const ShardOptions& sharding :
+       {ShardOptions{.num_ranks = 2},
+        ShardOptions{.attention = AttentionSharding::kDcp, .num_ranks = 2},
+        ShardOptions{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2}}) {
+    const ShardedSetup setup{
+        .folder = demo_model(), .sharding = sharding, .max_tokens = kMaxTokens};
+    ShardedSetup rounded = setup;
+    rounded.dtype = kernels::DType::kBFloat16;
+    const auto exact = load(setup);
+    const auto half = load(rounded);
+    ASSERT_TRUE(exact && half);
+    std::vector<int32_t> ids = make_prompt(100, exact->config().vocab_size);
+    // The bound of a whole model in tests/data/parity.
+    const auto name = attention_sharding_name(sharding.attention);
+    EXPECT_LE(relative_difference(half->prefill(ids), exact->prefill(ids)), 0.02) << name;
+    for (int i = 0; i < 3; ++i) {
+      ids.push_back(7 * i + 2);
+      EXPECT_LE(relative_difference(half->decode(ids), exact->decode(ids)), 0.02) << name;
+    }
+  }
+}
+
 TEST(PrefillImagesTest, ChunksReadTheImagesOfAllSlices) {
   const std::string folder = demo_model();
   const auto whole = load({.folder = folder, .max_tokens = kMaxTokens});
