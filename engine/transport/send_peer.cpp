@@ -17,12 +17,14 @@ constexpr int64_t kPutBatchBytes = int64_t{1} << 20U;
 
 SendPeer::SendPeer(PeerId id,
                    std::span<const LandingRegion> regions,
-                   const SenderOptions& options,
-                   Port& port,
-                   KvSender::Listener& listener)
-    : id_(id), options_(options), port_(port), listener_(listener), lanes_(regions.size()) {
+                   const Surroundings& surroundings)
+    : id_(id),
+      options_(surroundings.options),
+      port_(surroundings.port),
+      counters_(surroundings.counters),
+      listener_(surroundings.listener) {
   for (const LandingRegion& region : regions) {
-    queues_.emplace_back(region.num_slots, region.slot_bytes, options.max_puts);
+    queues_.emplace_back(region.num_slots, region.slot_bytes, options_.max_puts);
     slot_bytes_.push_back(region.slot_bytes);
     num_slots_.push_back(region.num_slots);
   }
@@ -120,7 +122,7 @@ void SendPeer::handle(size_t rank, const Ack& ack, std::vector<Landed>& landed) 
                                                  " times")));
     return;
   }
-  lanes_[rank].acked_bytes += answer.num_bytes;
+  counters_.add_acked(rank, answer.num_bytes);
   if (landed.empty() || landed.back().key != answer.key) {
     landed.push_back({answer.key, 0});
   }
@@ -139,18 +141,20 @@ void SendPeer::finish_self_test(Time now) {
     return;
   }
   is_connected_ = true;
-  for (size_t rank = 0; rank < lanes_.size(); ++rank) {
+  int rank = 0;
+  for (const LaneStatistics& lane : counters_.read()) {
     log_info("transport_connected",
              "peer",
              id_,
              "rank",
              rank,
              "lane",
-             lanes_[rank].lane,
+             lane.lane,
              "self_test_bytes",
              self_test_.num_bytes,
              "mb_per_s",
              static_cast<int64_t>(mb_per_s));
+    ++rank;
   }
   listener_.on_connected(id_);
 }
@@ -171,7 +175,7 @@ bool SendPeer::start_puts(size_t rank) {
     return false;
   }
   for (const SlotQueue::Put& put : puts) {
-    lanes_[rank].posted_bytes += is_connected_ ? put.num_bytes : 0;
+    counters_.add_posted(rank, is_connected_ ? put.num_bytes : 0);
   }
   port_.put(rank, puts);
   return true;

@@ -10,6 +10,7 @@
 #include "engine/base/deadline.h"
 #include "engine/transport/kv_sender.h"
 #include "engine/transport/landing.h"
+#include "engine/transport/lane_counters.h"
 #include "engine/transport/messages.h"
 #include "engine/transport/slot_queue.h"
 #include "engine/transport/transport_options.h"
@@ -31,12 +32,15 @@ class SendPeer final {
     virtual void announce(size_t rank, std::span<const Ready> batch) = 0;
   };
 
-  /// All outlive the object. `options` as given to the transport.
-  SendPeer(PeerId id,
-           std::span<const LandingRegion> regions,
-           const SenderOptions& options,
-           Port& port,
-           KvSender::Listener& listener);
+  /// What other parts of the sender lend; all outlive the peer.
+  struct Surroundings {
+    const SenderOptions& options;
+    Port& port;
+    LaneCounters& counters;
+    KvSender::Listener& listener;
+  };
+
+  SendPeer(PeerId id, std::span<const LandingRegion> regions, const Surroundings& surroundings);
 
   /// `pattern` holds a slot and 8 bytes for each slot of a region, and stays valid. Ends in
   /// on_connected(), or in a status() that is not ok.
@@ -52,8 +56,6 @@ class SendPeer final {
   [[nodiscard]] bool is_connected() const noexcept { return is_connected_; }
   [[nodiscard]] bool is_busy() const noexcept;
   [[nodiscard]] bool is_reading() const noexcept;
-  [[nodiscard]] const std::vector<LaneStatistics>& statistics() const noexcept { return lanes_; }
-  void set_lane(size_t rank, std::string lane) { lanes_[rank].lane = std::move(lane); }
 
  private:
   struct SelfTest {
@@ -75,11 +77,11 @@ class SendPeer final {
   const PeerId id_;
   const SenderOptions& options_;
   Port& port_;
+  LaneCounters& counters_;
   KvSender::Listener& listener_;
   std::vector<int64_t> slot_bytes_;
   std::vector<int32_t> num_slots_;
   std::vector<SlotQueue> queues_;
-  std::vector<LaneStatistics> lanes_;
   std::vector<HandoffKey> draining_;
   SelfTest self_test_;
   bool is_connected_ = false;

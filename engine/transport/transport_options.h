@@ -23,6 +23,7 @@ struct TransportFaults {
 
 struct SenderOptions {
   std::chrono::milliseconds connect_timeout{5000};  ///< of the self-test too
+  std::chrono::milliseconds leave_timeout{1000};    ///< for puts to end, before they are cut off
   std::chrono::milliseconds resend_period{200};     ///< of announcements that nobody answered
   int32_t max_puts = 3;                             ///< of one parcel, when it lands damaged
   int64_t self_test_bytes = int64_t{64} << 20U;     ///< at most the region, at least one slot

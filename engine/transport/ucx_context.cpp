@@ -2,10 +2,14 @@
 
 #include <array>
 #include <cstdlib>
+#include <mutex>
+#include <optional>
 #include <sstream>
 #include <utility>
 
+#include <signal.h>
 #include <ucp/api/ucp.h>
+#include <ucs/debug/debug.h>
 #include <unistd.h>
 
 #include "engine/base/log.h"
@@ -17,24 +21,47 @@ namespace {
 struct Setting {
   const char* name;  // as ucp_config_modify() knows it
   const char* value;
-  const char* variables;  // of the environment that say the same, separated by spaces
+  const char* variables;   // of the environment that say the same, separated by spaces
+  const char* transports;  // that have it; UCX warns about what no transport takes. Empty: all
 };
 
 // Error handling: without it shared memory is not offered to endpoints that report failures.
 // Segments: software puts go out one segment at a time; 8 KiB, the default, costs half the rate.
 // Keepalive: how soon the death of a silent peer on a lane without sockets is seen.
 constexpr std::array<Setting, 4> kSettings = {{
-    {"MM_ERROR_HANDLING", "y", "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING"},
-    {"TX_SEG_SIZE", "256k", "UCX_TCP_TX_SEG_SIZE"},
-    {"RX_SEG_SIZE", "256k", "UCX_TCP_RX_SEG_SIZE"},
-    {"KEEPALIVE_INTERVAL", "1s", "UCX_KEEPALIVE_INTERVAL"},
+    {"MM_ERROR_HANDLING",
+     "y",
+     "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING",
+     "shm sm mm sysv posix"},
+    {"TX_SEG_SIZE", "256k", "UCX_TCP_TX_SEG_SIZE", "tcp"},
+    {"RX_SEG_SIZE", "256k", "UCX_TCP_RX_SEG_SIZE", "tcp"},
+    {"KEEPALIVE_INTERVAL", "1s", "UCX_KEEPALIVE_INTERVAL", ""},
 }};
+
+/// UCX itself reads the environment; this only keeps from overriding it.
+std::optional<std::string> environment(const std::string& name) {
+  const char* value = std::getenv(name.c_str());  // NOLINT(concurrency-mt-unsafe)
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
 
 bool is_set_by_user(const Setting& setting) {
   std::istringstream variables(setting.variables);
   for (std::string variable; variables >> variable;) {
-    // UCX itself reads the environment; this only keeps from overriding it.
-    if (std::getenv(variable.c_str()) != nullptr) {  // NOLINT(concurrency-mt-unsafe)
+    if (environment(variable)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool has_taker(const Setting& setting) {
+  const std::optional<std::string> chosen = environment("UCX_TLS");
+  if (!chosen || *chosen == "all" || *setting.transports == '\0') {
+    return true;
+  }
+  std::istringstream transports(setting.transports);
+  for (std::string transport; transports >> transport;) {
+    if (chosen->find(transport) != std::string::npos) {
       return true;
     }
   }
@@ -43,13 +70,23 @@ bool is_set_by_user(const Setting& setting) {
 
 void apply_settings(ucp_config_t* config) {
   for (const Setting& setting : kSettings) {
-    if (is_set_by_user(setting)) {
+    if (is_set_by_user(setting) || !has_taker(setting)) {
       continue;
     }
     const ucs_status_t status = ucp_config_modify(config, setting.name, setting.value);
     if (status != UCS_OK) {
       log_debug("ucx_setting_unknown", "name", setting.name, "error", ucs_status_string(status));
     }
+  }
+}
+
+/// Gives back the handlers that the library installed when it was loaded: crashes are the server's.
+void disable_signal_handlers() {
+  if (environment("UCX_HANDLE_ERRORS")) {
+    return;
+  }
+  for (const int signal : {SIGILL, SIGBUS, SIGFPE, SIGSEGV}) {
+    ucs_debug_disable_signal(signal);
   }
 }
 
@@ -68,6 +105,8 @@ bool is_readable(const char* byte) {
 }  // namespace
 
 Result<std::unique_ptr<UcxContext>> UcxContext::create() {
+  static std::once_flag once;
+  std::call_once(once, disable_signal_handlers);
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) {

@@ -14,6 +14,8 @@ using MessageKind = UcxLink::MessageKind;
 
 /// A forced close takes microseconds; after this the workers are destroyed as they are.
 constexpr std::chrono::seconds kCloseTimeout{2};
+/// Not every step of closing announces itself by an event.
+constexpr std::chrono::milliseconds kClosePeriod{1};
 constexpr int32_t kMaxSlots = 65536;
 constexpr int64_t kMaxSlotBytes = int64_t{1} << 32U;
 
@@ -46,14 +48,14 @@ std::vector<std::byte> make_pattern(std::span<const LandingRegion> regions) {
 
 }  // namespace
 
-UcxPeer::UcxPeer(PeerId id,
+UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
                  std::vector<LandingRegion> regions,
                  const SenderOptions& options,
                  KvSender::Listener& listener)
-    : id_(id),
+    : counters_(account.counters),
       regions_(std::move(regions)),
       options_(options),
-      core_(id, regions_, options, *this, listener) {}
+      core_(account.id, regions_, {options, *this, *counters_, listener}) {}
 
 void UcxPeer::connect(UcxContext& context, bool has_device_memory, Time now) {
   deadline_ = now + options_.connect_timeout;
@@ -77,7 +79,7 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank, bool has_device_m
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
   const std::string lane = link.lane();
-  core_.set_lane(rank, lane);
+  counters_->set_lane(rank, lane);
   if (has_device_memory && !options_.allow_staged_handoff &&
       lane.find("tcp") != std::string::npos) {
     return failed_precondition(
@@ -164,7 +166,7 @@ void UcxPeer::leave(Time now) {
     return;
   }
   state_ = State::kLeaving;
-  deadline_ = now + options_.connect_timeout;
+  deadline_ = now + options_.leave_timeout;
 }
 
 void UcxPeer::turn_leaving(Time now) {
@@ -214,7 +216,7 @@ UcxPeer::Time UcxPeer::next_timer(Time now) const {
   if (state_ == State::kOpen && core_.is_connected()) {
     return core_.is_busy() ? resend : Time::max();
   }
-  return std::min(deadline_, resend);
+  return std::min(deadline_, state_ == State::kClosing ? now + kClosePeriod : resend);
 }
 
 std::vector<int> UcxPeer::event_fds() const {

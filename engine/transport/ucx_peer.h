@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/transport/send_peer.h"
+#include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_link.h"
 
 namespace tessera {
@@ -17,8 +18,8 @@ class UcxPeer final : private SendPeer::Port {
  public:
   using Time = SendPeer::Time;
 
-  /// All outlive the peer.
-  UcxPeer(PeerId id,
+  /// `options` and `listener` outlive the peer.
+  UcxPeer(const SenderAccounts::Opened& account,
           std::vector<LandingRegion> regions,
           const SenderOptions& options,
           KvSender::Listener& listener);
@@ -55,7 +56,7 @@ class UcxPeer final : private SendPeer::Port {
   void begin_close(Status status, Time now);
   void end_close(Time now);
 
-  const PeerId id_;
+  const std::shared_ptr<LaneCounters> counters_;  // shared with the accounts
   const std::vector<LandingRegion> regions_;
   const SenderOptions& options_;
   SendPeer core_;

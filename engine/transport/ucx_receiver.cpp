@@ -1,7 +1,6 @@
 // The receiver over UCX. Its thread owns the links; the landing table and the counters are shared
 // with the callers' threads.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <map>
 #include <mutex>
@@ -27,6 +26,8 @@ using MessageKind = UcxLink::MessageKind;
 constexpr int64_t kAnswerBytes = int64_t{1} << 20U;
 /// A forced close takes microseconds; after this the worker is destroyed as it is.
 constexpr std::chrono::seconds kCloseTimeout{2};
+/// Not every step of closing announces itself by an event.
+constexpr std::chrono::milliseconds kClosePeriod{1};
 /// Announcements that wait on one link: every slot once, and again while this thread is busy.
 constexpr size_t kMaxPending = 4096;
 
@@ -78,7 +79,7 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
   bool land_pending(uint64_t connection, Link& link);
   void answer(Link& link, std::vector<Ack>& acks);
   void tell_failure(uint64_t connection, Link& link);
-  void dispose(uint64_t connection, Link& link);
+  void dispose(Link& link);
 
   const ReceiverOptions options_;
   const int32_t rank_;
@@ -188,7 +189,7 @@ bool UcxReceiver::turn(Time now) {
     has_acted = turn_link(connection, link) || has_acted;
     const bool is_over = link.ucx->is_closed() || now >= link.close_deadline;
     if (link.ucx->is_closing() && is_over) {
-      dispose(connection, link);
+      dispose(link);
       entry = links_.erase(entry);
       continue;
     }
@@ -299,7 +300,7 @@ void UcxReceiver::tell_failure(uint64_t connection, Link& link) {
   link.is_failure_told = true;
 }
 
-void UcxReceiver::dispose(uint64_t /*connection*/, Link& link) {
+void UcxReceiver::dispose(Link& link) {
   thread_.unwatch(link.ucx->event_fd());
   link.ucx.reset();
   link.registration.reset();
@@ -318,13 +319,10 @@ bool UcxReceiver::arm() {
 }
 
 Time UcxReceiver::next_timer() const {
-  Time next = Time::max();
-  for (const auto& [connection, link] : links_) {
-    if (link.ucx->is_closing()) {
-      next = std::min(next, link.close_deadline);
-    }
-  }
-  return next;
+  const bool is_closing = std::any_of(links_.begin(), links_.end(), [](const auto& entry) {
+    return entry.second.ucx->is_closing();
+  });
+  return is_closing ? Deadline::Clock::now() + kClosePeriod : Time::max();
 }
 
 void UcxReceiver::finish() {

@@ -1,6 +1,5 @@
 // The sender over UCX. Its thread owns the peers; what callers may ask is kept beside it.
 #include <algorithm>
-#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -9,6 +8,7 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/transport/progress_thread.h"
+#include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_context.h"
 #include "engine/transport/ucx_peer.h"
 #include "engine/transport/ucx_transport.h"
@@ -34,20 +34,13 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
   std::vector<LaneStatistics> statistics(PeerId peer) const override;
 
  private:
-  /// What other threads may see of a peer that had no last call yet.
-  struct Account {
-    std::vector<LaneStatistics> lanes;
-    bool is_leaving = false;
-  };
-
   bool turn(Time now) override;
   bool is_active() const override;
   bool arm() override;
   Time next_timer() const override;
   void finish() override;
 
-  void add_peer(PeerId id, std::vector<LandingRegion> regions);
-  void retire(PeerId id, const Status& status);
+  void add_peer(const SenderAccounts::Opened& account, std::vector<LandingRegion> regions);
   /// Runs `action` on the peer, on the thread, if it is still there.
   template <typename Action>
   void post_to(PeerId id, Action action);
@@ -55,10 +48,9 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
   const SenderOptions options_;
   Listener& listener_;
   const std::unique_ptr<UcxContext> context_;
-  mutable std::mutex mutex_;  // guards the three below
+  SenderAccounts accounts_;
+  std::mutex mutex_;  // guards memories_
   std::vector<UcxMemory> memories_;
-  std::map<PeerId, Account> accounts_;
-  PeerId last_id_ = 0;
   std::map<PeerId, std::unique_ptr<UcxPeer>> peers_;
   ProgressThread thread_;  // last: the rest is there when it starts
 };
@@ -81,41 +73,31 @@ Status UcxSender::register_memory(void* base, int64_t num_bytes) {
 }
 
 PeerId UcxSender::connect(const std::vector<LandingRegion>& regions) {
-  PeerId id = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    id = ++last_id_;
-    accounts_[id].lanes.resize(regions.size());
-  }
-  thread_.post([this, id, regions] { add_peer(id, regions); });
-  return id;
+  const SenderAccounts::Opened account = accounts_.open(regions.size());
+  thread_.post([this, account, regions] { add_peer(account, regions); });
+  return account.id;
 }
 
-void UcxSender::add_peer(PeerId id, std::vector<LandingRegion> regions) {
+void UcxSender::add_peer(const SenderAccounts::Opened& account,
+                         std::vector<LandingRegion> regions) {
   bool has_device_memory = false;
   {
     const std::lock_guard lock(mutex_);
     has_device_memory = std::any_of(
         memories_.begin(), memories_.end(), [](const UcxMemory& m) { return !m.is_host(); });
   }
-  auto peer = std::make_unique<UcxPeer>(id, std::move(regions), options_, listener_);
+  auto peer = std::make_unique<UcxPeer>(account, std::move(regions), options_, listener_);
   peer->connect(*context_, has_device_memory, Deadline::Clock::now());
   for (const int fd : peer->event_fds()) {
     thread_.watch(fd);
   }
-  peers_.emplace(id, std::move(peer));
+  peers_.emplace(account.id, std::move(peer));
 }
 
 void UcxSender::disconnect(PeerId peer) {
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = accounts_.find(peer);
-    if (found == accounts_.end()) {
-      return;  // on_peer_failed() was or is being called
-    }
-    found->second.is_leaving = true;
+  if (accounts_.begin_leaving(peer)) {
+    post_to(peer, [](UcxPeer& target) { target.leave(Deadline::Clock::now()); });
   }
-  post_to(peer, [](UcxPeer& target) { target.leave(Deadline::Clock::now()); });
 }
 
 void UcxSender::send(PeerId peer, std::vector<Parcel> parcels) {
@@ -127,43 +109,22 @@ void UcxSender::abort(PeerId peer, const HandoffKey& key) {
 }
 
 std::vector<LaneStatistics> UcxSender::statistics(PeerId peer) const {
-  const std::lock_guard lock(mutex_);
-  const auto found = accounts_.find(peer);
-  return found == accounts_.end() ? std::vector<LaneStatistics>() : found->second.lanes;
+  return accounts_.read(peer);
 }
 
 bool UcxSender::turn(Time now) {
   bool has_acted = false;
   for (auto entry = peers_.begin(); entry != peers_.end();) {
-    auto& [id, peer] = *entry;
-    if (peer->turn(now)) {
-      has_acted = true;
-      const std::lock_guard lock(mutex_);
-      accounts_[id].lanes = peer->core().statistics();
-    }
+    const auto& [id, peer] = *entry;
+    has_acted = peer->turn(now) || has_acted;
     if (!peer->is_over()) {
       ++entry;
       continue;
     }
-    retire(id, peer->status());
+    accounts_.close(id, peer->status(), listener_);
     entry = peers_.erase(entry);
   }
   return has_acted;
-}
-
-void UcxSender::retire(PeerId id, const Status& status) {
-  bool is_leaving = false;
-  {
-    const std::lock_guard lock(mutex_);
-    is_leaving = accounts_[id].is_leaving;
-    accounts_.erase(id);
-  }
-  if (is_leaving) {
-    listener_.on_disconnected(id);
-    return;
-  }
-  log_warning("transport_peer_failed", "peer", id, "status", status.to_string());
-  listener_.on_peer_failed(id, status);
 }
 
 bool UcxSender::is_active() const {
@@ -187,9 +148,9 @@ Time UcxSender::next_timer() const {
 
 void UcxSender::finish() {
   for (const auto& [id, peer] : peers_) {
-    peer->leave(Deadline::Clock::now());
-    const std::lock_guard lock(mutex_);
-    accounts_[id].is_leaving = true;
+    if (accounts_.begin_leaving(id)) {
+      peer->leave(Deadline::Clock::now());
+    }
   }
   while (!peers_.empty()) {
     turn(Deadline::Clock::now());

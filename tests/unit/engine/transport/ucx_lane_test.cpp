@@ -1,0 +1,24 @@
+#include "engine/transport/ucx_lane.h"
+
+#include <gtest/gtest.h>
+
+namespace tessera {
+namespace {
+
+TEST(UcxLaneTest, NamesTheTransportAndDeviceOfEachLane) {
+  constexpr const char* kPrinted =
+      "#\n# UCP endpoint \n#\n"
+      "#               peer: <no debug data>\n"
+      "#                 lane[0]:  2:sysv/memory.0 md[2]           -> md[2]/sysv/sysdev[255] am\n"
+      "#                 lane[1]:  5:rc_mlx5/mlx5_0:1.0 md[4]      -> md[4]/ib/sysdev[0] rma#0\n"
+      "#\n#                am_send: 0..<egr/short>..93..<egr/bcopy>..8256..<rndv>..(inf)\n";
+  EXPECT_EQ(parse_lanes(kPrinted), "sysv/memory,rc_mlx5/mlx5_0:1");
+}
+
+TEST(UcxLaneTest, AnotherTextHasNoLane) {
+  EXPECT_EQ(parse_lanes(""), "");
+  EXPECT_EQ(parse_lanes("# UCP endpoint\n# lane[\n# lane[0]: x\n"), "");
+}
+
+}  // namespace
+}  // namespace tessera
