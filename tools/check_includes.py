@@ -16,7 +16,7 @@ LIBRARIES = {
     "boost": "boost", "CLI": "cli11", "nlohmann": "nlohmann", "spdlog": "spdlog", "fmt": "spdlog",
     "prometheus": "prometheus", "openssl": "openssl", "pcre2.h": "pcre2", "utf8proc.h": "utf8proc",
     "dnnl.hpp": "onednn", "dnnl.h": "onednn", "oneapi": "onednn", "omp.h": "openmp",
-    "gtest": "gtest", "gmock": "gtest", "grpcpp": "grpc", "google": "protobuf", "ucp": "ucx",
+    "gtest": "gtest", "gmock": "gtest", "grpcpp": "grpc", "grpc": "grpc", "google": "protobuf", "ucp": "ucx",
     "ucs": "ucx", "nccl.h": "nccl", "cuda.h": "cuda", "cuda_runtime.h": "cuda",
     "cuda_runtime_api.h": "cuda", "cuda_bf16.h": "cuda", "cuda_fp8.h": "cuda", "cublasLt.h": "cuda",
     "cub": "cuda", "cuda": "cuda",

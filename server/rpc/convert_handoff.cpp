@@ -185,7 +185,7 @@ Result<LandingRegion> read(const v1::LandingRegion& in) {
       check_bytes("region.worker_address", in.worker_address(), kMaxOpaqueBytes));
   TESSERA_RETURN_IF_ERROR(check_bytes("region.remote_key", in.remote_key(), kMaxOpaqueBytes));
   TESSERA_RETURN_IF_ERROR(check_range("region.num_slots", in.num_slots(), 0, kMaxLandingSlots));
-  TESSERA_RETURN_IF_ERROR(check_range("region.slot_bytes", in.slot_bytes(), 0, kMaxTotalTokens));
+  TESSERA_RETURN_IF_ERROR(check_range("region.slot_bytes", in.slot_bytes(), 0, kMaxSlotBytes));
   LandingRegion out;
   out.rank = in.rank();
   out.worker_address = in.worker_address();

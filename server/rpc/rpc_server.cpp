@@ -4,15 +4,14 @@
 #include <mutex>
 #include <utility>
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
-#include "server/rpc/callback_threads.h"
 #include "server/rpc/credentials.h"
+#include "server/rpc/grpc_process.h"
 #include "server/rpc/wire_limits.h"
 
 namespace tessera::rpc {
@@ -21,16 +20,6 @@ namespace {
 std::string join_address(const std::string& host, int port) {
   const bool is_ipv6 = host.find(':') != std::string::npos;
   return is_ipv6 ? str_cat("[", host, "]:", port) : str_cat(host, ":", port);
-}
-
-/// Health and reflection are switched on for all servers of a process.
-void set_up_process() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    keep_callback_threads();
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  });
 }
 
 void set_arguments(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
@@ -71,7 +60,7 @@ struct RpcServer::State {
 Result<std::unique_ptr<RpcServer>> RpcServer::create(const RpcServerOptions& options,
                                                      const std::vector<RpcService*>& services) {
   TESSERA_TRY(auto credentials, make_server_credentials(options.tls));
-  set_up_process();
+  set_up_grpc();
 
   auto state = std::make_unique<State>();
   state->host = options.host;

@@ -26,6 +26,7 @@ inline constexpr int64_t kMaxLiveKeys = 65536;
 inline constexpr int64_t kMaxRanks = 64;
 inline constexpr int64_t kMaxOpaqueBytes = 64 << 10;
 inline constexpr int64_t kMaxLandingSlots = 1 << 20;
+inline constexpr int64_t kMaxSlotBytes = int64_t{4} << 30;
 
 inline constexpr int64_t kMinLoadPeriodMs = 10;
 inline constexpr int64_t kDefaultLoadPeriodMs = 200;

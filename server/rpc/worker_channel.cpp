@@ -5,9 +5,9 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/create_channel.h>
 
-#include "server/rpc/callback_threads.h"
 #include "server/rpc/credentials.h"
 #include "server/rpc/field_checks.h"
+#include "server/rpc/grpc_process.h"
 
 namespace tessera::rpc {
 
@@ -15,7 +15,7 @@ Result<std::shared_ptr<WorkerChannel>> WorkerChannel::create(const std::string& 
                                                              const ChannelOptions& options) {
   TESSERA_RETURN_IF_ERROR(check_bytes("address", address, kMaxAddressBytes));
   TESSERA_TRY(auto credentials, make_channel_credentials(options.tls));
-  keep_callback_threads();
+  set_up_grpc();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
