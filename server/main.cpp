@@ -29,11 +29,16 @@ Status run(const cli::CommandLine& line) {
       return check_config(line.resolved);
     case cli::Command::kServe:
       stop_at_signals_while_loading();
-      return serve_combined(line.resolved);
+      return serve(line.resolved);
     case cli::Command::kRouter:
+      stop_at_signals_while_loading();
+      return run_router(line.resolved);
     case cli::Command::kPrefill:
+      stop_at_signals_while_loading();
+      return run_prefill(line.resolved);
     case cli::Command::kDecode:
-      return unimplemented("this role is not there yet");
+      stop_at_signals_while_loading();
+      return run_decode(line.resolved);
   }
   return Status::ok();
 }

@@ -156,7 +156,7 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                           kernels::dtype_bytes(plan.dtype),
                           available_memory_bytes()));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
-  plan.model = Fingerprint().add(model_fingerprint(config)).add(weights).finish();
+  plan.model = model_fingerprint(config);
   const std::string form = str_cat(wanted.num_slices > 1 ? "cols" : "full",
                                    wanted.num_slices,
                                    "-",
@@ -169,6 +169,7 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                             .add("kvh1")
                             .add(form)
                             .add(plan.model)
+                            .add(weights)
                             .add(decided.transform.fingerprint())
                             .finish());
   plan.description = str_cat(attention_sharding_name(wanted.attention),

@@ -29,8 +29,8 @@ struct WorkerPlan {
   MemoryPlan memory;
   ShardOptions sharding;    ///< of this worker's ranks
   int64_t num_images = 1;   ///< of a block in a prefill worker's cache
-  std::string model;        ///< fingerprint of the model's numbers and weights
-  std::string layout;       ///< fingerprint of the cache's bytes: prefill and decode must agree
+  std::string model;        ///< fingerprint of the model's numbers: a router's workers must agree
+  std::string layout;       ///< fingerprint of weights and cache: prefill and decode must agree
   std::string description;  ///< "tpla, 2 slices on 2 ranks, basis hadamard:0", for people
   kernels::DType dtype = kernels::DType::kFloat32;
 };

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "engine/serving/worker_identity.h"
+#include "engine/serving/worker_info.h"
 #include "engine/transport/ucx_transport.h"
 
 namespace tessera {

@@ -106,7 +106,7 @@ std::vector<OptionSpec> engine_options() {
        .help = "Longest prompt plus answer in tokens; auto is the model's own limit",
        .maximum = kMaxTokens,
        .is_auto_when_zero = true,
-       .roles = kWorkers},
+       .roles = kAllRoles},
       {.name = "max-num-seqs",
        .group = "Engine",
        .field = &Options::max_num_seqs,
@@ -194,9 +194,11 @@ std::vector<OptionSpec> parallel_options() {
       {.name = "local-prefill-max-tokens",
        .group = "Parallel",
        .field = &Options::max_local_prefill_tokens,
-       .help = "Prompts up to this long are prefilled by the decode group itself",
+       .help =
+           "Prompts up to this long are prefilled by the decode group itself (router and decode "
+           "groups need it)",
        .maximum = int64_t{1} << 17,
-       .roles = kDecoders},
+       .roles = bits({Role::kServe, Role::kRouter, Role::kDecode})},
   };
 }
 
@@ -227,7 +229,7 @@ std::vector<OptionSpec> routing_options() {
        .group = "Routing",
        .field = &Options::routing_policy,
        .help = "How a worker is chosen",
-       .choices = {"prefix-affinity", "least-load", "round-robin"},
+       .choices = {"prefix_affinity", "least_load", "round_robin"},
        .roles = kFronts},
       {.name = "max-inflight-requests",
        .group = "Routing",

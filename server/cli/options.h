@@ -34,7 +34,7 @@ struct Options : WorkerConfig {
 
   std::vector<std::string> prefill_workers;  ///< router: "host:port" or "dns:name:port"
   std::vector<std::string> decode_workers;
-  std::string routing_policy = "prefix-affinity";
+  std::string routing_policy = "prefix_affinity";
   int64_t max_inflight_requests = 4096;
   int64_t worker_wait_s = 10;
 

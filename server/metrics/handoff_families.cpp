@@ -33,9 +33,8 @@ void add_prefill(FamilyList& list, const HandoffMetrics& handoff) {
                "Prefill: bytes of parcels, resends not included",
                handoff.sent_bytes);
   list.counter("tessera_handoff_sent_parcels_total", "Prefill: parcels", handoff.sent_parcels);
-  list.counter("tessera_handoff_acked_parcels_total",
-               "Prefill: parcels that landed",
-               handoff.acked_parcels);
+  list.counter(
+      "tessera_handoff_acked_parcels_total", "Prefill: parcels that landed", handoff.acked_parcels);
   list.counter("tessera_handoff_acked_parcels_before_end_total",
                "Prefill: of them, before their prefill had ended",
                handoff.acked_parcels_before_end);
@@ -69,9 +68,6 @@ void add_decode(FamilyList& list, const HandoffMetrics& handoff) {
   list.gauge("tessera_handoff_reservations",
              "Decode: reservations that are not committed",
              static_cast<double>(handoff.reservations.value()));
-  list.counter("tessera_handoff_preemptions_total",
-               "Decode: requests given back to the router for lack of blocks",
-               handoff.preemptions);
   list.counter("tessera_handoff_prompt_tokens_held_total",
                "Decode: prompt tokens found in the prefix cache, hence not transferred",
                handoff.prompt_tokens_held);

@@ -1,5 +1,6 @@
 #include "server/roles/role_parts.h"
 
+#include <array>
 #include <cstdio>
 #include <filesystem>
 
@@ -13,6 +14,11 @@ namespace {
 
 // A step on a slow machine takes a while.
 constexpr std::chrono::seconds kLivenessLimit{120};
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
+}
 
 }  // namespace
 
@@ -29,6 +35,16 @@ Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
   return ModelParts::create(options, config, role, [&](int64_t done, int64_t total) {
     bar.update(static_cast<double>(done), static_cast<double>(total));
   });
+}
+
+Result<HandoffSettings> handoff_settings(const cli::Options& options) {
+  HandoffSettings settings;
+  settings.worker_name = str_cat(host_name(), ":", getpid());
+  settings.lease = std::chrono::seconds(options.handoff_lease_s);
+  settings.landing_slots = static_cast<int32_t>(options.landing_slots);
+  settings.allow_staged_handoff = options.allow_staged_handoff;
+  TESSERA_TRY(settings.faults, parse_transport_faults(options.handoff_faults));
+  return settings;
 }
 
 Status check_heartbeat(Deadline::Clock::duration age) {

@@ -7,6 +7,7 @@
 
 #include "engine/base/deadline.h"
 #include "engine/base/result.h"
+#include "engine/serving/handoff_settings.h"
 #include "engine/serving/model_parts.h"
 #include "server/cli/options.h"
 
@@ -19,6 +20,9 @@ namespace tessera {
 [[nodiscard]] Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
                                                              const ModelConfig& config,
                                                              WorkerRole role);
+
+/// Errors: INVALID_ARGUMENT (--handoff-faults).
+[[nodiscard]] Result<HandoffSettings> handoff_settings(const cli::Options& options);
 
 /// UNAVAILABLE when an engine has been silent for so long that it must be stuck.
 [[nodiscard]] Status check_heartbeat(Deadline::Clock::duration age);

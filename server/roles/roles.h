@@ -12,6 +12,9 @@ namespace tessera {
 /// --combined one engine without a handoff.
 [[nodiscard]] Status serve(const cli::ResolvedOptions& resolved);
 [[nodiscard]] Status serve_combined(const cli::ResolvedOptions& resolved);
+[[nodiscard]] Status run_router(const cli::ResolvedOptions& resolved);
+[[nodiscard]] Status run_prefill(const cli::ResolvedOptions& resolved);
+[[nodiscard]] Status run_decode(const cli::ResolvedOptions& resolved);
 
 /// Prints the options and the memory plan to stdout. Errors: what serve() would refuse before it
 /// loads the weights, and RESOURCE_EXHAUSTED when weights and cache exceed the free memory.

@@ -1,4 +1,4 @@
-#include "engine/serving/worker_identity.h"
+#include "engine/serving/worker_info.h"
 
 #include <algorithm>
 #include <filesystem>

@@ -1,0 +1,71 @@
+// The decode group: gRPC for routers and prefill workers, HTTP for operators.
+
+#include <utility>
+
+#include "engine/serving/decode_parts.h"
+#include "server/cli/version.h"
+#include "server/roles/role_parts.h"
+#include "server/roles/rpc_door.h"
+#include "server/roles/worker_door.h"
+#include "server/roles/worker_families.h"
+#include "server/roles/worker_role.h"
+#include "server/rpc/decode_service.h"
+
+namespace tessera {
+namespace {
+
+class DecodeRole final : public WorkerRoleProcess {
+ public:
+  explicit DecodeRole(std::unique_ptr<DecodeParts> parts) : parts_(std::move(parts)) {}
+
+  [[nodiscard]] Status open_doors(const cli::Options& options, bool has_http) {
+    DecodeEngine& engine = parts_->engine();
+    RpcDoor::Parts rpc;
+    rpc.service = std::make_unique<rpc::DecodeServiceImpl>(engine, parts_->door());
+    rpc.identity = {rpc::WorkerRole::kDecode, engine.info(), cli::version_number()};
+    rpc.load = [&engine] { return engine.load(); };
+    rpc.start_drain = [&engine] { engine.begin_drain(); };
+    TESSERA_TRY(rpc_, RpcDoor::open(options, std::move(rpc)));
+    if (!has_http) {
+      return Status::ok();
+    }
+    TESSERA_TRY(
+        http_,
+        WorkerDoor::open(
+            options,
+            {.readiness = [&engine] { return engine.readiness(); },
+             .liveness = [&engine] { return check_heartbeat(engine.heartbeat_age()); },
+             .add_families =
+                 [this](metrics::FamilyList& list) { add_decode_families(list, *parts_); }}));
+    return Status::ok();
+  }
+
+  [[nodiscard]] std::string rpc_address() const override { return rpc_->address(); }
+
+  [[nodiscard]] Status drain_blocking(Deadline deadline) override {
+    rpc_->set_draining();
+    Status status = parts_->engine().drain_blocking(deadline);
+    rpc_->close_blocking(Deadline::after(kLastWrites));
+    return status;
+  }
+
+ private:
+  std::unique_ptr<DecodeParts> parts_;
+  std::unique_ptr<RpcDoor> rpc_;
+  std::unique_ptr<WorkerDoor> http_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<WorkerRoleProcess>> open_decode_role(const cli::Options& options,
+                                                            const ModelConfig& config,
+                                                            bool has_http) {
+  TESSERA_TRY(const HandoffSettings settings, handoff_settings(options));
+  TESSERA_TRY(auto model, load_model(options, config, WorkerRole::kDecode));
+  TESSERA_TRY(auto parts, DecodeParts::create(options, std::move(model), settings));
+  auto role = std::make_unique<DecodeRole>(std::move(parts));
+  TESSERA_RETURN_IF_ERROR(role->open_doors(options, has_http));
+  return std::unique_ptr<WorkerRoleProcess>(std::move(role));
+}
+
+}  // namespace tessera

@@ -1,0 +1,77 @@
+// The prefill worker: gRPC for routers, links to decode leaders, HTTP for operators.
+
+#include <utility>
+
+#include "engine/serving/prefill_parts.h"
+#include "server/cli/version.h"
+#include "server/roles/role_parts.h"
+#include "server/roles/rpc_door.h"
+#include "server/roles/worker_door.h"
+#include "server/roles/worker_families.h"
+#include "server/roles/worker_role.h"
+#include "server/rpc/grpc_decode_port.h"
+#include "server/rpc/prefill_service.h"
+
+namespace tessera {
+namespace {
+
+class PrefillRole final : public WorkerRoleProcess {
+ public:
+  explicit PrefillRole(std::unique_ptr<PrefillParts> parts) : parts_(std::move(parts)) {}
+
+  [[nodiscard]] Status open_doors(const cli::Options& options, bool has_http) {
+    PrefillEngine& engine = parts_->engine();
+    RpcDoor::Parts rpc;
+    rpc.service = std::make_unique<rpc::PrefillServiceImpl>(engine);
+    rpc.identity = {rpc::WorkerRole::kPrefill, engine.info(), cli::version_number()};
+    rpc.load = [&engine] { return engine.load(); };
+    rpc.start_drain = [&engine] { engine.begin_drain(); };
+    TESSERA_TRY(rpc_, RpcDoor::open(options, std::move(rpc)));
+    if (!has_http) {
+      return Status::ok();
+    }
+    TESSERA_TRY(
+        http_,
+        WorkerDoor::open(
+            options,
+            {.readiness = [&engine] { return engine.readiness(); },
+             .liveness = [&engine] { return check_heartbeat(engine.heartbeat_age()); },
+             .add_families =
+                 [this](metrics::FamilyList& list) { add_prefill_families(list, *parts_); }}));
+    return Status::ok();
+  }
+
+  [[nodiscard]] std::string rpc_address() const override { return rpc_->address(); }
+
+  [[nodiscard]] Status drain_blocking(Deadline deadline) override {
+    rpc_->set_draining();
+    Status status = parts_->engine().drain_blocking(deadline);
+    rpc_->close_blocking(Deadline::after(kLastWrites));
+    return status;
+  }
+
+ private:
+  std::unique_ptr<PrefillParts> parts_;
+  std::unique_ptr<RpcDoor> rpc_;
+  std::unique_ptr<WorkerDoor> http_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<WorkerRoleProcess>> open_prefill_role(const cli::Options& options,
+                                                             const ModelConfig& config,
+                                                             bool has_http) {
+  TESSERA_TRY(const HandoffSettings settings, handoff_settings(options));
+  TESSERA_TRY(auto model, load_model(options, config, WorkerRole::kPrefill));
+  const auto make_port = [](DecodePort::Listener& listener) -> std::unique_ptr<DecodePort> {
+    auto port = std::make_unique<rpc::GrpcDecodePort>();
+    port->set_listener(listener);
+    return port;
+  };
+  TESSERA_TRY(auto parts, PrefillParts::create(options, std::move(model), settings, make_port));
+  auto role = std::make_unique<PrefillRole>(std::move(parts));
+  TESSERA_RETURN_IF_ERROR(role->open_doors(options, has_http));
+  return std::unique_ptr<WorkerRoleProcess>(std::move(role));
+}
+
+}  // namespace tessera

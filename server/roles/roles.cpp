@@ -1,0 +1,119 @@
+#include "server/roles/roles.h"
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "engine/base/log.h"
+#include "server/roles/front_door.h"
+#include "server/roles/router_role.h"
+#include "server/roles/worker_role.h"
+#include "server/signals.h"
+#include "server/text_parts.h"
+
+namespace tessera {
+namespace {
+
+using OpenWorker = Result<std::unique_ptr<WorkerRoleProcess>> (*)(const cli::Options&,
+                                                                  const ModelConfig&,
+                                                                  bool);
+
+Deadline shutdown_deadline(const cli::Options& options) {
+  return Deadline::after(std::chrono::seconds(options.shutdown_timeout_s));
+}
+
+void print_configuration(const cli::ResolvedOptions& resolved) {
+  std::fprintf(stderr, "configuration:\n%s", cli::render_options(resolved).c_str());
+}
+
+/// From here on a signal ends the process.
+void begin_drain(const cli::Options& options) {
+  stop_at_next_signal();
+  log_info("draining", "timeout_s", options.shutdown_timeout_s);
+}
+
+void end_drain(const Status& status) {
+  if (!status.is_ok()) {
+    log_warning("requests_cut_off", "reason", status.message());
+  }
+}
+
+void serve_until_stopped(RouterRole& router) {
+  while (wait_for_signal_blocking() == Signal::kReload) {
+    router.reload_keys();
+  }
+}
+
+Status run_worker(const cli::ResolvedOptions& resolved, OpenWorker open) {
+  const cli::Options& options = resolved.options;
+  print_configuration(resolved);
+  TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
+  TESSERA_TRY(const auto worker, open(options, config, /*has_http=*/true));
+  while (wait_for_signal_blocking() == Signal::kReload) {
+    log_info("reload_ignored", "reason", "a worker has no keys");
+  }
+  begin_drain(options);
+  end_drain(worker->drain_blocking(shutdown_deadline(options)));
+  log_info("stopped");
+  return Status::ok();
+}
+
+/// Workers that share a process with their router: loopback, ports that nobody else knows.
+cli::Options worker_options(const cli::Options& options) {
+  cli::Options worker = options;
+  worker.rpc_host = "127.0.0.1";
+  worker.rpc_port = 0;
+  return worker;
+}
+
+}  // namespace
+
+Status run_router(const cli::ResolvedOptions& resolved) {
+  const cli::Options& options = resolved.options;
+  print_configuration(resolved);
+  TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
+  TESSERA_TRY(const TextParts text, load_text_parts(options, config));
+  TESSERA_TRY(const auto router, RouterRole::open(options, config, text));
+  serve_until_stopped(*router);
+  begin_drain(options);
+  end_drain(router->drain_blocking(shutdown_deadline(options)));
+  log_info("stopped");
+  return Status::ok();
+}
+
+Status run_prefill(const cli::ResolvedOptions& resolved) {
+  return run_worker(resolved, open_prefill_role);
+}
+
+Status run_decode(const cli::ResolvedOptions& resolved) {
+  return run_worker(resolved, open_decode_role);
+}
+
+Status serve(const cli::ResolvedOptions& resolved) {
+  const cli::Options& options = resolved.options;
+  if (options.combined) {
+    return serve_combined(resolved);
+  }
+  print_configuration(resolved);
+  TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
+  TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
+  TESSERA_TRY(const TextParts text, load_text_parts(options, config));
+  cli::Options worker = worker_options(options);
+  TESSERA_TRY(const auto decode, open_decode_role(worker, config, /*has_http=*/false));
+  worker.tensor_parallel_size = 1;  // the option speaks of the decode group
+  TESSERA_TRY(const auto prefill, open_prefill_role(worker, config, /*has_http=*/false));
+  cli::Options front = options;
+  front.prefill_workers = {prefill->rpc_address()};
+  front.decode_workers = {decode->rpc_address()};
+  TESSERA_TRY(const auto router, RouterRole::open(front, config, text));
+  serve_until_stopped(*router);
+  begin_drain(options);
+  const Deadline deadline = shutdown_deadline(options);
+  end_drain(router->drain_blocking(deadline));
+  end_drain(prefill->drain_blocking(deadline));
+  end_drain(decode->drain_blocking(deadline));
+  log_info("stopped");
+  return Status::ok();
+}
+
+}  // namespace tessera

@@ -1,0 +1,36 @@
+// The router: HTTP in front, workers behind.
+#pragma once
+
+#include <memory>
+
+#include "engine/base/deadline.h"
+#include "engine/base/result.h"
+#include "engine/config/model_config.h"
+#include "server/cli/options.h"
+#include "server/text_parts.h"
+
+namespace tessera {
+
+class RouterRole final {
+ public:
+  /// Reads no weights. Listens at once; requests wait for workers. `config` and `text` outlive the
+  /// role. Errors: those of FrontDoor::open() and of the options.
+  [[nodiscard]] static Result<std::unique_ptr<RouterRole>> open(const cli::Options& options,
+                                                                const ModelConfig& config,
+                                                                const TextParts& text);
+  ~RouterRole();
+  RouterRole(const RouterRole&) = delete;
+  RouterRole& operator=(const RouterRole&) = delete;
+
+  void reload_keys();
+  /// Refuses new requests, lets open ones end until `deadline`, then ends the rest. Errors:
+  /// DEADLINE_EXCEEDED when some had to be ended.
+  [[nodiscard]] Status drain_blocking(Deadline deadline);
+
+ private:
+  struct Parts;
+  explicit RouterRole(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,27 @@
+#include "server/roles/rpc_door.h"
+
+#include <utility>
+
+#include "engine/base/log.h"
+
+namespace tessera {
+
+RpcDoor::RpcDoor(Parts parts)
+    : service_(std::move(parts.service)),
+      worker_service_({.identity = [identity = std::move(parts.identity)] { return identity; },
+                       .load = std::move(parts.load),
+                       .start_drain = std::move(parts.start_drain)}) {}
+
+Result<std::unique_ptr<RpcDoor>> RpcDoor::open(const cli::Options& options, Parts parts) {
+  std::unique_ptr<RpcDoor> door(new RpcDoor(std::move(parts)));
+  rpc::RpcServerOptions server;
+  server.host = options.rpc_host;
+  server.port = static_cast<int>(options.rpc_port);
+  TESSERA_TRY(door->server_,
+              rpc::RpcServer::create(server, {door->service_.get(), &door->worker_service_}));
+  door->server_->set_serving(true);
+  log_info("rpc_listening", "address", door->address());
+  return door;
+}
+
+}  // namespace tessera

@@ -1,0 +1,14 @@
+// Metric families of what a worker's ranks hold and what has travelled, from the parts' own
+// counters.
+#pragma once
+
+#include "engine/serving/decode_parts.h"
+#include "engine/serving/prefill_parts.h"
+#include "server/metrics/family_list.h"
+
+namespace tessera {
+
+void add_prefill_families(metrics::FamilyList& list, PrefillParts& parts);
+void add_decode_families(metrics::FamilyList& list, DecodeParts& parts);
+
+}  // namespace tessera
