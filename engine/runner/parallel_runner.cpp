@@ -13,7 +13,7 @@ Status check_setup(const ParallelSetup& setup, size_t num_backends) {
   TESSERA_RETURN_IF_ERROR(validate_sharding(setup.config, setup.sharding));
   TESSERA_CHECK(static_cast<int64_t>(num_backends) == setup.sharding.num_ranks,
                 "one backend a rank");
-  if (setup.prefill_slices <= 1) {
+  if (setup.prefill_slices == 0) {
     return Status::ok();
   }
   if (setup.sharding.attention != AttentionSharding::kReplicated) {

@@ -27,7 +27,7 @@ struct ParallelSetup {
   /// Logical blocks; a rank of a dcp group allocates its part of them, every other rank all.
   int64_t num_blocks = 0;
   /// Images of a prefill worker's blocks (COLS of so many slices); 0: what a decode rank keeps.
-  /// Above 1 only with kReplicated, and then every chunk reads all images, no decode row can.
+  /// Only with kReplicated; above 1 every chunk reads all images and no decode row can.
   int64_t prefill_slices = 0;
   /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
   LoadOptions load;

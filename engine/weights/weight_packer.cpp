@@ -35,7 +35,9 @@ void WeightPacker::load(kernels::LinearWeight& weight,
 void WeightPacker::load(kernels::LinearWeight& weight,
                         int64_t group,
                         const ConstTensorView& matrix) {
+  const int64_t before = weight.num_bytes();  // some backends allocate as they are filled
   backend_.ops().load_linear_weight(weight, group, matrix);
+  num_bytes_ += weight.num_bytes() - before;
 }
 
 LinearWeightPtr WeightPacker::linear(const std::vector<std::string>& names) {
