@@ -86,7 +86,7 @@ bool DecodeSide::may_start(const SequenceGroup& group) {
 
 void DecodeSide::on_adopted(SequenceGroup& /*group*/) {}
 
-void DecodeSide::on_computed(Sequence& /*sequence*/) {}
+void DecodeSide::on_computed(Sequence& /*sequence*/, TimePoint /*now*/) {}
 
 bool DecodeSide::on_first_tokens(SequenceGroup& /*group*/,
                                  const std::vector<TokenEvent>& /*events*/,

@@ -42,7 +42,7 @@ class DecodeSide final : public HandoffSide {
   void begin_turn(TimePoint now) override;
   [[nodiscard]] bool may_start(const SequenceGroup& group) override;
   void on_adopted(SequenceGroup& group) override;
-  void on_computed(Sequence& sequence) override;
+  void on_computed(Sequence& sequence, TimePoint now) override;
   [[nodiscard]] bool on_first_tokens(SequenceGroup& group,
                                      const std::vector<TokenEvent>& events,
                                      TimePoint now) override;

@@ -123,10 +123,12 @@ void DecodeSide::drop_link(LinkId id, const Status& status, bool is_closed) {
   if (!is_closed) {
     link.door->close(status);
   }
-  if (link.is_greeted) {
-    metrics_.links.add(-1);
-    metrics_.links_failed.add();
+  metrics_.links.add(link.is_greeted ? -1 : 0);
+  if (is_closed && lost.empty()) {  // as when a prefill worker drains and ends
+    log_info("prefill_link_closed", "worker", link.worker_name, "link", id);
+    return;
   }
+  metrics_.links_failed.add();
   log_warning("prefill_link_lost",
               "worker",
               link.worker_name,

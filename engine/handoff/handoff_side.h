@@ -54,7 +54,7 @@ class HandoffSide : public StartGate {
   /// A submitted group became live.
   virtual void on_adopted(SequenceGroup& group) = 0;
   /// The sequence's blocks up to num_computed() are in the cache and will not change.
-  virtual void on_computed(Sequence& sequence) = 0;
+  virtual void on_computed(Sequence& sequence, TimePoint now) = 0;
   /// A group that is not forked has its first tokens, one event a choice; its sink has them too.
   /// True: the side takes it from here, the loop neither forks nor decodes it.
   [[nodiscard]] virtual bool on_first_tokens(SequenceGroup& group,

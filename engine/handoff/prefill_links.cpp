@@ -101,14 +101,18 @@ void PrefillLinks::on_connected(PeerId peer, TimePoint now) {
 }
 
 void PrefillLinks::fail(DecodeLink& link, const Status& status, TimePoint now, bool is_peer_gone) {
+  back_off(link.address, now);
+  metrics_.links_failed.add();
+  log_warning(
+      "decode_link_lost", "address", link.address, "link", link.id, "reason", status.to_string());
+  remove(link, status, is_peer_gone);
+}
+
+void PrefillLinks::remove(DecodeLink& link, const Status& status, bool is_peer_gone) {
   const auto entry = links_.find(link.address);
   const std::unique_ptr<DecodeLink> dead = std::move(entry->second);
   links_.erase(entry);
-  back_off(dead->address, now);
-  metrics_.links_failed.add();
   metrics_.links.add(dead->state == DecodeLink::State::kReady ? -1 : 0);
-  log_warning(
-      "decode_link_lost", "address", dead->address, "link", dead->id, "reason", status.to_string());
   port_.close(dead->id);
   owner_.on_link_lost(*dead, status);
   if (dead->state != DecodeLink::State::kGreeting && !is_peer_gone) {
@@ -169,9 +173,11 @@ PrefillLinks::TimePoint PrefillLinks::next_deadline() const {
   return next;
 }
 
-void PrefillLinks::close_all(const Status& status, TimePoint now) {
+void PrefillLinks::close_all(const Status& status) {
   while (!links_.empty()) {
-    fail(*links_.begin()->second, status, now);
+    DecodeLink& link = *links_.begin()->second;
+    log_info("decode_link_closed", "address", link.address, "link", link.id);
+    remove(link, status, false);
   }
 }
 

@@ -77,7 +77,8 @@ class PrefillLinks final {
   /// KeepAlives that are due, leases that have run out.
   void sweep(TimePoint now);
   [[nodiscard]] TimePoint next_deadline() const;
-  void close_all(const Status& status, TimePoint now);
+  /// Ends every link because the worker ends.
+  void close_all(const Status& status);
 
  private:
   struct BackOff {
@@ -88,6 +89,7 @@ class PrefillLinks final {
 
   [[nodiscard]] TimePoint expiry(const DecodeLink& link) const;
   void expire(DecodeLink& link, TimePoint now);
+  void remove(DecodeLink& link, const Status& status, bool is_peer_gone);
   void back_off(const std::string& address, TimePoint now);
 
   const PrefillSideOptions& options_;

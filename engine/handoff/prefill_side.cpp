@@ -13,6 +13,8 @@
 namespace tessera {
 namespace {
 
+constexpr int64_t kMaxRetryAfterMs = 10'000;
+
 double seconds_between(PrefillSide::TimePoint begin, PrefillSide::TimePoint end) {
   return std::chrono::duration<double>(end - begin).count();
 }
@@ -216,11 +218,9 @@ void PrefillSide::on_message(DecodeLink& link, const Busy& busy) {
   metrics_.busy_answers.add();
   handoff->reached_at = now_;
   handoff->busy.insert(link.address);
-  const auto delay =
-      std::clamp<HandoffTimes::Duration>(std::chrono::milliseconds(busy.retry_after_ms),
-                                         options_.times.back_off_min,
-                                         options_.times.back_off_max);
-  handoff->retry_at = now_ + delay;
+  const HandoffTimes::Duration pause =
+      std::chrono::milliseconds(std::clamp<int64_t>(busy.retry_after_ms, 0, kMaxRetryAfterMs));
+  handoff->pause = std::max(handoff->pause, pause);
   ask_next(*handoff);
 }
 
@@ -381,7 +381,7 @@ void PrefillSide::end_round(Handoff& handoff) {
   // Half of it at random, so that workers that were refused together do not come back together.
   std::uniform_real_distribution<double> half(0.5, 1.0);
   const auto jittered = std::chrono::duration_cast<HandoffTimes::Duration>(delay * half(jitter_));
-  handoff.retry_at = std::max(handoff.retry_at, now_ + jittered);
+  handoff.retry_at = now_ + std::max(std::exchange(handoff.pause, {}), jittered);
 }
 
 void PrefillSide::send_reserve(Handoff& handoff) {
@@ -397,15 +397,18 @@ void PrefillSide::send_reserve(Handoff& handoff) {
   handoff.is_asked = true;
 }
 
-void PrefillSide::on_computed(Sequence& sequence) {
+void PrefillSide::on_computed(Sequence& sequence, TimePoint now) {
   Handoff& handoff = *find(sequence.group().key());
   if (handoff.state == State::kSending) {
     std::erase(queue_, &handoff);
-    send_blocks(handoff, sequence.table(), sequence.num_computed() / kBlockTokens);
+    send_blocks(handoff, sequence.table(), sequence.num_computed() / kBlockTokens, now);
   }
 }
 
-void PrefillSide::send_blocks(Handoff& handoff, const BlockTable& table, int64_t num_blocks) {
+void PrefillSide::send_blocks(Handoff& handoff,
+                              const BlockTable& table,
+                              int64_t num_blocks,
+                              TimePoint now) {
   parcels_.clear();
   for (; handoff.next_block < num_blocks; ++handoff.next_block) {
     append_parcels(handoff.key,
@@ -424,7 +427,7 @@ void PrefillSide::send_blocks(Handoff& handoff, const BlockTable& table, int64_t
   }
   metrics_.sent_parcels.add(num_parcels);
   if (handoff.link->num_unacked == 0) {
-    handoff.link->progress_at = Deadline::Clock::now();
+    handoff.link->progress_at = now;
   }
   handoff.num_sent += num_parcels;
   handoff.link->num_unacked += num_parcels;
@@ -448,7 +451,7 @@ bool PrefillSide::on_first_tokens(SequenceGroup& group,
   TESSERA_CHECK(handoff.state == State::kSending, "a request starts with a reservation");
   Sequence& first = *group.choices.front();
   handoff.table = std::move(first.table());
-  send_blocks(handoff, handoff.table, handoff.table.num_blocks());
+  send_blocks(handoff, handoff.table, handoff.table.num_blocks(), now);
   handoff.state = State::kSealed;
   handoff.sealed_at = now;
   port_.send(handoff.link->id, Seal{.key = handoff.key, .first_tokens = events, .probes = {}});
@@ -525,7 +528,7 @@ void PrefillSide::fail_all(const Status& /*status*/) {}  // all its handoffs are
 
 void PrefillSide::shut_down(const Status& status) {
   mailbox_.set_waker({});
-  links_.close_all(status, now_);
+  links_.close_all(status);
   pinned_.clear();
 }
 

@@ -40,7 +40,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   void begin_turn(TimePoint now) override;
   [[nodiscard]] bool may_start(const SequenceGroup& group) override;
   void on_adopted(SequenceGroup& group) override;
-  void on_computed(Sequence& sequence) override;
+  void on_computed(Sequence& sequence, TimePoint now) override;
   [[nodiscard]] bool on_first_tokens(SequenceGroup& group,
                                      const std::vector<TokenEvent>& events,
                                      TimePoint now) override;
@@ -65,14 +65,15 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     std::shared_ptr<PrefillSink> sink;
     State state = State::kQueued;
     bool needs_reservation = true;
-    bool is_asked = false;       // the Reserve has been sent
-    DecodeLink* link = nullptr;  // from kReserving on
-    size_t candidate = 0;        // the next to be asked
-    int32_t num_rounds = 0;      // of all candidates
-    std::set<std::string> busy;  // addresses that said Busy
-    TimePoint retry_at;
-    TimePoint asked_at;    // the first Reserve
-    TimePoint reached_at;  // the last answer of any leader, or the first try
+    bool is_asked = false;           // the Reserve has been sent
+    DecodeLink* link = nullptr;      // from kReserving on
+    size_t candidate = 0;            // the next to be asked
+    int32_t num_rounds = 0;          // of all candidates
+    std::set<std::string> busy;      // addresses that said Busy
+    HandoffTimes::Duration pause{};  // the longest that a Busy of this round asked for
+    TimePoint retry_at;              // of the next round
+    TimePoint asked_at;              // the first Reserve
+    TimePoint reached_at;            // the last answer of any leader, or the first try
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;
@@ -105,7 +106,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   void ask_next(Handoff& handoff);
   void end_round(Handoff& handoff);
   void send_reserve(Handoff& handoff);
-  void send_blocks(Handoff& handoff, const BlockTable& table, int64_t num_blocks);
+  void send_blocks(Handoff& handoff, const BlockTable& table, int64_t num_blocks, TimePoint now);
   void complete(Handoff& handoff);
   void leave_decode(Handoff& handoff, const std::string& reason);
   void drain_parcels(Handoff& handoff, BlockTable& table);

@@ -200,7 +200,7 @@ void EngineLoop::run_plan(const StepPlan& plan) {
   if (side_ != nullptr) {
     note_decodes(plan);
     for (const PlannedPrefill& prefill : plan.prefills) {
-      side_->on_computed(*prefill.sequence);
+      side_->on_computed(*prefill.sequence, now_);
     }
   }
   accept_tokens();
@@ -235,7 +235,7 @@ void EngineLoop::note_starts(const StepPlan& plan) {
     metrics_.num_requests_waiting.add(-1);
     ++num_started_;
     if (side_ != nullptr) {
-      side_->on_computed(*prefill.sequence);  // what the prefix cache had is ready to go
+      side_->on_computed(*prefill.sequence, now_);  // what the prefix cache had is ready to go
     }
   }
 }
