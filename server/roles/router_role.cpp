@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "engine/base/text.h"
 #include "engine/weights/fingerprint.h"
 #include "server/metrics/router_families.h"
 #include "server/roles/front_door.h"
