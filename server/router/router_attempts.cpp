@@ -236,6 +236,15 @@ void RouterLoop::on_error(ClientRequest& request,
   fail_part(request, part_index, status, reason);
 }
 
+/// The worker that has just failed is the one whose call is over.
+void RouterLoop::suspect_workers(const Attempt& attempt) {
+  if (attempt.decode == 0 && attempt.decode_worker != 0) {
+    pool_.suspect(attempt.decode_worker, now_);
+  } else if (attempt.prefill == 0 && attempt.prefill_worker != 0) {
+    pool_.suspect(attempt.prefill_worker, now_);
+  }
+}
+
 void RouterLoop::try_start(ClientRequest& request, size_t part_index) {
   Part& part = request.parts[part_index];
   if (part.needs_retry_token && !budget_.try_take(now_)) {
@@ -276,6 +285,9 @@ void RouterLoop::fail_part(ClientRequest& request,
   Part& part = request.parts[part_index];
   const bool is_busy = status.code() == StatusCode::kResourceExhausted;
   blame_workers(is_busy, part);
+  if (status.code() == StatusCode::kUnavailable) {
+    suspect_workers(*part.attempt);
+  }
   log_info("attempt_failed",
            "request_id",
            request.generation.id.to_string(),

@@ -43,7 +43,7 @@ void RouterLoop::turn(RouterInbox::Work& work, TimePoint now) {
   if (work.abort.has_value()) {
     fail_all(*work.abort);
   }
-  pool_.reconnect(now_);
+  pool_.tick(now_);
   retry_waiting();
   run_timers();
   purge();
@@ -51,7 +51,7 @@ void RouterLoop::turn(RouterInbox::Work& work, TimePoint now) {
 
 TimePoint RouterLoop::next_due_at() const {
   const TimePoint timer = timers_.empty() ? TimePoint::max() : timers_.begin()->first;
-  return std::min(timer, pool_.next_reconnect_at());
+  return std::min(timer, pool_.next_tick_at());
 }
 
 void RouterLoop::fail_all(const Status& status) {
@@ -107,19 +107,22 @@ void RouterLoop::end(ClientRequest& request) {
 }
 
 void RouterLoop::purge() {
+  std::vector<RequestId> ended;
   for (const uint64_t serial : over_) {
     const auto found = requests_.find(serial);
     const ClientRequest& request = *found->second;
     if (request.timer_at.has_value()) {
       timers_.erase({*request.timer_at, serial});
     }
-    const RequestId id = request.generation.id;
-    serials_.erase(id);
+    ended.push_back(request.generation.id);
+    serials_.erase(request.generation.id);
     requests_.erase(found);
-    parts_.inbox->note_ended(id);
   }
   over_.clear();
   parts_.metrics.num_requests_in_flight.set(static_cast<int64_t>(requests_.size()));
+  for (const RequestId& id : ended) {
+    parts_.inbox->note_ended(id);  // last: whoever drains may look at the metrics now
+  }
 }
 
 // --- timers -----------------------------------------------------------------

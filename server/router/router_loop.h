@@ -68,6 +68,7 @@ class RouterLoop final {
 
   void try_start(ClientRequest& request, size_t part);
   void fail_part(ClientRequest& request, size_t part, const Status& status, ReplayReason reason);
+  void suspect_workers(const Attempt& attempt);
   void pause(ClientRequest& request, size_t part, bool is_busy);
   void close_legs(Part& part);
   void retry_waiting();

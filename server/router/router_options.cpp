@@ -54,6 +54,7 @@ Status RouterOptions::validate() const {
       {"resolve_period", resolve_period.count(), 10, kMax},
       {"reconnect_first", reconnect_first.count(), 1, kMax},
       {"reconnect_last", reconnect_last.count(), reconnect_first.count(), kMax},
+      {"suspicion", suspicion.count(), 0, kMax},
       {"max_prefix_blocks", max_prefix_blocks, 0, kMax},
       {"max_decode_candidates", max_decode_candidates, 1, 16},
       {"local_prefill_max_tokens", local_prefill_max_tokens, 0, kMax},

@@ -53,7 +53,7 @@ void WorkerPool::set_addresses(const AddressList& list, TimePoint now) {
     }
   }
   drop_unlisted();
-  reconnect(now);
+  tick(now);
   publish();
 }
 
@@ -66,18 +66,34 @@ void WorkerPool::connect(const Key& key, Worker& worker) {
       key.second, key.first, std::make_shared<Observer>(parts_.inbox, worker.id));
 }
 
-void WorkerPool::reconnect(TimePoint now) {
+void WorkerPool::suspect(WorkerId worker, TimePoint now) {
+  if (const auto found = keys_.find(worker); found != keys_.end()) {
+    workers_.at(found->second).suspect_until = now + parts_.options.suspicion;
+  }
+}
+
+void WorkerPool::clear_suspicion(Worker& worker) {
+  if (worker.suspect_until != TimePoint::max()) {
+    worker.suspect_until = TimePoint::max();
+    ++version_;
+  }
+}
+
+void WorkerPool::tick(TimePoint now) {
   for (auto& [key, worker] : workers_) {
     if (worker.reconnect_at <= now) {
       connect(key, worker);
     }
+    if (worker.suspect_until <= now) {
+      clear_suspicion(worker);
+    }
   }
 }
 
-WorkerPool::TimePoint WorkerPool::next_reconnect_at() const {
+WorkerPool::TimePoint WorkerPool::next_tick_at() const {
   TimePoint next = TimePoint::max();
   for (const auto& [key, worker] : workers_) {
-    next = std::min(next, worker.reconnect_at);
+    next = std::min({next, worker.reconnect_at, worker.suspect_until});
   }
   return next;
 }
@@ -152,6 +168,7 @@ void WorkerPool::take_load(Worker& worker, const WorkerLoad& load) {
   worker.load = load;
   worker.num_placed_requests = 0;
   worker.num_placed_tokens = 0;
+  clear_suspicion(worker);
   update_state(worker);
 }
 
@@ -215,7 +232,8 @@ void WorkerPool::publish() {
 std::vector<WorkerView> WorkerPool::ready(WorkerRole role) const {
   std::vector<WorkerView> views;
   for (const auto& [key, worker] : workers_) {
-    if (key.first == role && worker.state == WorkerState::kReady) {
+    const bool is_suspect = worker.suspect_until != TimePoint::max();
+    if (key.first == role && worker.state == WorkerState::kReady && !is_suspect) {
       views.push_back({.id = worker.id,
                        .address = key.second,
                        .layout_fingerprint = worker.info->layout_fingerprint,

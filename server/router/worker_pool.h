@@ -46,12 +46,15 @@ class WorkerPool final {
   void set_addresses(const AddressList& list, TimePoint now);
   /// Returns true when the worker was lost: calls on it should be given up.
   [[nodiscard]] bool handle(const WorkerEvent& event, TimePoint now);
-  /// Connects again to lost workers whose time has come.
-  void reconnect(TimePoint now);
-  /// When reconnect() has something to do; the clock's end for never.
-  [[nodiscard]] TimePoint next_reconnect_at() const;
+  /// A call on `worker` failed as calls on a dead worker do: it is not chosen until its next load
+  /// report or for a moment, so that a request does not spend its replays on it.
+  void suspect(WorkerId worker, TimePoint now);
+  /// Connects again to lost workers whose time has come, and ends suspicions.
+  void tick(TimePoint now);
+  /// When tick() has something to do; the clock's end for never.
+  [[nodiscard]] TimePoint next_tick_at() const;
 
-  /// The ready workers of a role.
+  /// The ready workers of a role that are not under suspicion.
   [[nodiscard]] std::vector<WorkerView> ready(WorkerRole role) const;
   /// A prefill worker and a decode group of one layout are ready.
   [[nodiscard]] bool has_pair() const;
@@ -81,6 +84,7 @@ class WorkerPool final {
     int64_t num_open_calls = 0;
     int32_t num_failures = 0;  // to connect, in a row
     TimePoint reconnect_at = TimePoint::max();
+    TimePoint suspect_until = TimePoint::max();  // max: not under suspicion
     bool is_listed = true;
   };
 
@@ -89,6 +93,7 @@ class WorkerPool final {
   void take_load(Worker& worker, const WorkerLoad& load);
   void lose(const Key& key, Worker& worker, const Status& reason, TimePoint now);
   void update_state(Worker& worker);
+  void clear_suspicion(Worker& worker);
   void drop_unlisted();
   void publish();
   [[nodiscard]] Status check_model(const WorkerInfo& info) const;

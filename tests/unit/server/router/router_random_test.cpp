@@ -238,7 +238,7 @@ class RandomScheduleTest : public RouterLoopTest {
     }
   }
 
-  std::minstd_rand random;
+  std::mt19937 random;
   std::vector<Client> clients;
   std::vector<std::unique_ptr<Play>> calls;
 };

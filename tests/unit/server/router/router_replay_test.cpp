@@ -209,6 +209,29 @@ TEST_F(RouterReplayTest, TheOnlyPairIsTriedAgain) {
   complete(0);
 }
 
+TEST_F(RouterReplayTest, SpendsNoReplayOnAWorkerThatHasJustFailed) {
+  start(1, 1);
+  begin();
+  worker("p0").refusal = kBroken;  // dead, but nobody has said so yet
+  fail(worker("p0").last(), kBroken);
+  advance(milliseconds(400));
+  EXPECT_EQ(metrics.attempts.value(), 1);
+  worker("p0").refusal = Status::ok();
+  connector.report_load("p0");
+  run();
+  EXPECT_EQ(worker("p0").calls.size(), 2U) << "a report is a proof of life";
+}
+
+TEST_F(RouterReplayTest, TrustsASilentWorkerAgainAfterAMoment) {
+  start(1, 1);
+  begin();
+  fail(worker("p0").last(), kBroken);
+  advance(options.suspicion - milliseconds(1));
+  EXPECT_EQ(metrics.attempts.value(), 1);
+  advance(milliseconds(1));
+  EXPECT_EQ(metrics.attempts.value(), 2);
+}
+
 TEST_F(RouterReplayTest, TwoFailedReplaysEndInOneError) {
   start_pairs();
   for (int i = 0; i < 3; ++i) {
@@ -483,7 +506,7 @@ TEST_F(RouterReplayTest, AnEmptyRetryBudgetDelaysReplaysAndLosesNone) {
     clients.push_back(client);
   }
   for (int i = 0; i < 5; ++i) {
-    fail(*worker("p0").calls[static_cast<size_t>(i)], kBroken);
+    fail(*worker("p0").calls[static_cast<size_t>(i)], {StatusCode::kAborted, "preempted"});
   }
   advance(milliseconds(400));
   EXPECT_EQ(worker("p0").calls.size(), 6U) << "the burst";
