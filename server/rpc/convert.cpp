@@ -98,10 +98,8 @@ Status check(const v1::SamplingParams& sampling) {
   TESSERA_RETURN_IF_ERROR(check_count("logit_bias", sampling.logit_bias_size(), kMaxLogitBiases));
   TESSERA_RETURN_IF_ERROR(
       check_token_ids("stop_token_ids", sampling.stop_token_ids(), kMaxStopTokenIds));
-  if (sampling.has_num_top_logprobs()) {
-    TESSERA_RETURN_IF_ERROR(
-        check_range("num_top_logprobs", sampling.num_top_logprobs(), 0, kMaxTopLogprobs));
-  }
+  TESSERA_RETURN_IF_ERROR(
+      check_range("num_top_logprobs", sampling.num_top_logprobs(), 0, kMaxTopLogprobs));
   TESSERA_RETURN_IF_ERROR(check_range("max_tokens", sampling.max_tokens(), 0, kMaxTotalTokens));
   return check_range("min_tokens", sampling.min_tokens(), 0, kMaxTotalTokens);
 }
@@ -123,7 +121,10 @@ Status check(const v1::WorkerInfo& info) {
       {"version", &info.version()},
   };
   for (const auto& [name, text] : texts) {
-    TESSERA_RETURN_IF_ERROR(check_bytes(name, *text, kMaxTextBytes));
+    const Status status = check_bytes(name, *text, kMaxTextBytes);
+    if (!status.is_ok()) {
+      return status;
+    }
   }
   TESSERA_RETURN_IF_ERROR(check_range("max_model_len", info.max_model_len(), 1, kMaxTotalTokens));
   TESSERA_RETURN_IF_ERROR(check_range("vocab_size", info.vocab_size(), 1, INT32_MAX));
@@ -283,7 +284,10 @@ Result<PrefillRequest> from_proto(const v1::PrefillRequest& request, int64_t max
                                       1,
                                       kMaxDecodeCandidates));
   for (const std::string& address : request.decode_candidates()) {
-    TESSERA_RETURN_IF_ERROR(check_bytes("decode_candidates", address, kMaxAddressBytes));
+    const Status status = check_bytes("decode_candidates", address, kMaxAddressBytes);
+    if (!status.is_ok()) {
+      return status;
+    }
   }
   PrefillRequest out;
   out.key = from_proto(request.key());
@@ -381,7 +385,10 @@ Result<WorkerLoad> from_proto(const v1::WorkerLoad& load) {
       {"num_sequences_limit", load.num_sequences_limit(), &out.num_sequences_limit},
   };
   for (const auto& field : fields) {
-    TESSERA_RETURN_IF_ERROR(check_not_negative(field.name, field.value));
+    const Status status = check_not_negative(field.name, field.value);
+    if (!status.is_ok()) {
+      return status;
+    }
     *field.out = field.value;
   }
   out.is_draining = load.is_draining();
