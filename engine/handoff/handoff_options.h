@@ -48,7 +48,6 @@ struct DecodeSideOptions {
   bool publishes_own_blocks = true;
   size_t max_links = 64;
   size_t max_answers = 65536;  ///< terminal answers kept
-  size_t max_queued_messages = 16384;
 };
 
 }  // namespace tessera

@@ -122,5 +122,31 @@ TEST(BlockAllocatorTest, ReusesKeptBlocksLastAndOldestFirst) {
   EXPECT_EQ(c.id(), second_id);
 }
 
+TEST(BlockAllocatorTest, AStripedBlockHasTheStripeOfItsIndex) {
+  BlockAllocator allocator(8, 3);  // stripes of 3, 3 and 2 blocks
+  std::vector<Block> blocks;
+  for (int64_t index = 0; index < 8; ++index) {
+    blocks.push_back(allocator.try_allocate(index));
+    ASSERT_TRUE(blocks.back().is_valid()) << index;
+    EXPECT_EQ(blocks.back().id() % 3, index % 3);
+  }
+  EXPECT_FALSE(allocator.try_allocate(0).is_valid());
+  blocks.erase(blocks.begin() + 1);
+  EXPECT_FALSE(allocator.try_allocate(0).is_valid()) << "what is free is in stripe 1";
+  EXPECT_EQ(allocator.try_allocate(4).id() % 3, 1);
+}
+
+TEST(BlockAllocatorTest, CountsFreeBlocksByStripe) {
+  BlockAllocator allocator(8, 3);
+  EXPECT_TRUE(allocator.can_allocate(0, 8));
+  EXPECT_FALSE(allocator.can_allocate(2, 7)) << "indices 2, 5 and 8 need three blocks of stripe 2";
+  EXPECT_TRUE(allocator.can_allocate(2, 6));
+  EXPECT_TRUE(allocator.can_allocate(5, 0));
+  const Block taken = allocator.try_allocate(1);
+  EXPECT_FALSE(allocator.can_allocate(0, 8));
+  EXPECT_TRUE(allocator.can_allocate(2, 5));
+  EXPECT_FALSE(allocator.can_allocate(1, 7));
+}
+
 }  // namespace
 }  // namespace tessera

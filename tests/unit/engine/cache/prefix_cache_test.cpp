@@ -110,5 +110,29 @@ TEST(PrefixCacheTest, NumberOfEntriesStaysBounded) {
   }
 }
 
+TEST(PrefixCacheTest, TakesTheLongestCachedPrefix) {
+  BlockAllocator allocator(4);
+  PrefixCache cache(allocator, "");
+  std::vector<int32_t> ids(200);
+  std::iota(ids.begin(), ids.end(), 0);
+  BlockTable published;
+  BlockHash parent;
+  for (size_t i = 0; i < 2; ++i) {
+    const std::span<const int32_t> tokens(ids.data() + 64 * i, 64);
+    parent = cache.hash(parent, tokens);
+    published.append(allocator.try_allocate());
+    cache.insert(parent, tokens, published.block(static_cast<int64_t>(i)));
+  }
+  BlockTable table;
+  cache.take_prefix(ids, table);
+  EXPECT_EQ(table.num_blocks(), 2);
+  table.clear();
+  cache.take_prefix(std::span(ids).first(127), table);
+  EXPECT_EQ(table.num_blocks(), 1) << "whole blocks only";
+  table.clear();
+  cache.take_prefix(std::span(ids).subspan(1), table);
+  EXPECT_EQ(table.num_blocks(), 0);
+}
+
 }  // namespace
 }  // namespace tessera

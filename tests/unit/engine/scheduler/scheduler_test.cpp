@@ -1,5 +1,7 @@
 #include "engine/scheduler/scheduler.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/engine/scheduler/scheduling_fixture.h"
@@ -232,6 +234,99 @@ TEST(SchedulerTest, CountsGroupsThatRun) {
   fixture.add(3);
   fixture.step();
   EXPECT_EQ(fixture.scheduler.num_running_groups(), 2);
+}
+
+class ListGate final : public StartGate {
+ public:
+  bool may_start(const SequenceGroup& group) override {
+    return std::find(allowed.begin(), allowed.end(), &group) != allowed.end();
+  }
+  std::vector<const SequenceGroup*> allowed;
+};
+
+TEST(SchedulerTest, AGatePassesOverAndKeepsThePlace) {
+  ListGate gate;
+  BlockAllocator allocator(16);
+  Scheduler scheduler({.max_num_seqs = 4, .max_num_batched_tokens = 64}, allocator, nullptr, &gate);
+  const auto older = testing::make_group(0, 10);
+  const auto younger = testing::make_group(1, 10);
+  scheduler.add(*older);
+  scheduler.add(*younger);
+  EXPECT_TRUE(scheduler.schedule().is_empty()) << "nobody may start";
+  gate.allowed.push_back(younger.get());
+  EXPECT_EQ(scheduler.schedule().prefills.size(), 1U);
+  EXPECT_EQ(younger->choices[0]->state(), SequenceState::kPrefilling);
+  gate.allowed.push_back(older.get());
+  ASSERT_EQ(scheduler.schedule().prefills.size(), 2U);
+  EXPECT_EQ(scheduler.running().front(), older->choices[0].get());
+  scheduler.finish(*older->choices[0]);
+  scheduler.finish(*younger->choices[0]);
+}
+
+TEST(SchedulerTest, OneChunkWaitsForAStepThatHasRoomForAllOfIt) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 64}, 16);
+  fixture.add(100);
+  SequenceGroup& whole = fixture.add(40);
+  whole.is_one_chunk = true;
+  fixture.step();
+  EXPECT_EQ(fixture.step().prefills.size(), 1U) << "28 tokens are left, 40 are needed";
+  ASSERT_EQ(fixture.step().prefills.size(), 1U);
+  EXPECT_EQ(whole.choices[0]->num_computed(), 40);
+}
+
+TEST(SchedulerTest, OneChunkTakesNoPrefixHit) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 256}, 16, true);
+  fixture.add(100);
+  fixture.step();
+  SequenceGroup& whole = fixture.add(100);
+  whole.is_one_chunk = true;
+  fixture.step();
+  EXPECT_EQ(whole.num_cached_tokens, 0);
+}
+
+TEST(SchedulerTest, PublishesUpToTheGroupsLimitOnly) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 512}, 16, true);
+  fixture.add(200).max_published_tokens = 130;
+  fixture.step();
+  SequenceGroup& second = fixture.add(200);
+  fixture.step();
+  EXPECT_EQ(second.num_cached_tokens, 128);
+}
+
+TEST(SchedulerTest, WithoutRecomputingAPreemptedGroupIsGivenUpOnce) {
+  SchedulingFixture fixture(
+      {.max_num_seqs = 4, .max_num_batched_tokens = 256, .recomputes_preempted = false}, 4);
+  fixture.add(64);
+  SequenceGroup& younger = fixture.add(64, 2);
+  std::vector<SequenceGroup*> given_up;
+  for (int i = 0; i < 80 && given_up.empty(); ++i) {
+    fixture.step();
+    fixture.scheduler.take_given_up(given_up);
+  }
+  EXPECT_EQ(given_up, std::vector<SequenceGroup*>{&younger});
+  fixture.finish(younger);
+  fixture.scheduler.take_given_up(given_up);
+  EXPECT_TRUE(given_up.empty());
+}
+
+TEST(SchedulerTest, AnAdoptedSequenceRunsAndPublishesItsBlocks) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 256}, 16, true);
+  const auto group = testing::make_group(7, 130);
+  Sequence& sequence = *group->choices[0];
+  sequence.append_token(3);
+  BlockTable table;
+  for (int64_t i = 0; i < 3; ++i) {
+    table.append(fixture.allocator.try_allocate(i));
+  }
+  fixture.scheduler.adopt_running(sequence, std::move(table));
+  group->is_forked = true;
+  EXPECT_EQ(sequence.num_computed(), 130);
+  SequenceGroup& other = fixture.add(200);
+  const StepPlan& plan = fixture.scheduler.schedule();
+  EXPECT_EQ(plan.decodes, std::vector<Sequence*>{&sequence});
+  EXPECT_EQ(other.num_cached_tokens, 128);
+  EXPECT_EQ(fixture.scheduler.num_uncomputed_tokens(), 200 - 128);
+  fixture.scheduler.finish(sequence);
 }
 
 }  // namespace

@@ -74,5 +74,21 @@ TEST(SequenceTest, KeepsAHistoryWhenAsked) {
   EXPECT_EQ(sequence.num_generated(), 1);
 }
 
+TEST(SequenceTest, ReplayedTokensCountAsGenerated) {
+  GenerationRequest request;
+  request.prompt_ids = {4, 5, 6, 5, 5};
+  request.num_replayed_tokens = 2;
+  request.first_choice = 3;
+  request.sampling.presence_penalty = 1.0F;
+  const auto group = make_sequence_group(request, nullptr);
+  const Sequence& sequence = *group->choices[0];
+  EXPECT_EQ(sequence.choice(), 3);
+  EXPECT_EQ(sequence.num_prompt_tokens(), 3);
+  EXPECT_EQ(sequence.num_generated(), 2);
+  ASSERT_NE(sequence.history(), nullptr);
+  const auto counts = sequence.history()->counts();
+  EXPECT_EQ(std::vector<int32_t>(counts.begin(), counts.end()), (std::vector<int32_t>{0, 2, 0}));
+}
+
 }  // namespace
 }  // namespace tessera

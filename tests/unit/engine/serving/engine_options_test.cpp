@@ -69,5 +69,25 @@ TEST(EngineOptionsTest, RefusesWhatNeverFitsIntoTheCache) {
   EXPECT_THAT(status.message(), HasSubstr("needs 3 cache blocks"));
 }
 
+TEST(EngineOptionsTest, AReplayHasOneChoiceASeedAndTokensLeft) {
+  GenerationRequest replay = testing::make_request(20, 10);
+  replay.num_replayed_tokens = 5;
+  const EngineOptions options = testing::small_options();
+  EXPECT_TRUE(options.check_request(replay).is_ok());
+  const std::vector<std::function<void(GenerationRequest&)>> faults = {
+      [](GenerationRequest& request) { request.num_replayed_tokens = -1; },
+      [](GenerationRequest& request) { request.num_replayed_tokens = 20; },
+      [](GenerationRequest& request) { request.num_replayed_tokens = 10; },
+      [](GenerationRequest& request) { request.num_choices = 2; },
+      [](GenerationRequest& request) { request.sampling.temperature = 1.0F; },
+      [](GenerationRequest& request) { request.first_choice = -1; },
+  };
+  for (size_t i = 0; i < faults.size(); ++i) {
+    GenerationRequest bad = replay;
+    faults[i](bad);
+    EXPECT_EQ(options.check_request(bad).code(), StatusCode::kInvalidArgument) << "fault " << i;
+  }
+}
+
 }  // namespace
 }  // namespace tessera
