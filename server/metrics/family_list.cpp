@@ -1,6 +1,8 @@
 #include "server/metrics/family_list.h"
 
+#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
@@ -13,14 +15,23 @@ using prometheus::MetricType;
 
 struct FamilyList::Families {
   ClientMetric::Label model_label;
+  std::string role;
   std::vector<MetricFamily> list;
+  size_t current = 0;
 
   void begin(const char* name, const char* help, MetricType type) {
-    list.push_back({name, help, type, {}});
+    const auto same_name = [name](const MetricFamily& family) { return family.name == name; };
+    current = static_cast<size_t>(std::find_if(list.begin(), list.end(), same_name) - list.begin());
+    if (current == list.size()) {
+      list.push_back({name, help, type, {}});
+    }
   }
   ClientMetric& add(const Labels& labels) {
-    ClientMetric& metric = list.back().metric.emplace_back();
+    ClientMetric& metric = list[current].metric.emplace_back();
     metric.label.push_back(model_label);
+    if (!role.empty()) {
+      metric.label.push_back({"role", role});
+    }
     for (const auto& [name, value] : labels) {
       metric.label.push_back({name, value});
     }
@@ -33,6 +44,10 @@ FamilyList::FamilyList(const std::string& model_name) : families_(std::make_uniq
 }
 
 FamilyList::~FamilyList() = default;
+
+void FamilyList::set_role(std::string role) {
+  families_->role = std::move(role);
+}
 
 void FamilyList::counter(const char* name, const char* help, const Counter& value) {
   begin_counters(name, help);

@@ -23,6 +23,9 @@ class FamilyList final {
   FamilyList(const FamilyList&) = delete;
   FamilyList& operator=(const FamilyList&) = delete;
 
+  /// Of the process's part whose families follow: parts of one process share families. Empty: none.
+  void set_role(std::string role);
+
   void counter(const char* name, const char* help, const Counter& value);
   void gauge(const char* name, const char* help, double value);
   void histogram(const char* name, const char* help, const LatencyHistogram& value);

@@ -30,18 +30,22 @@ class PrefillRole final : public WorkerRoleProcess {
     if (!has_http) {
       return Status::ok();
     }
-    TESSERA_TRY(
-        http_,
-        WorkerDoor::open(
-            options,
-            {.readiness = [&engine] { return engine.readiness(); },
-             .liveness = [&engine] { return check_heartbeat(engine.heartbeat_age()); },
-             .add_families =
-                 [this](metrics::FamilyList& list) { add_prefill_families(list, *parts_); }}));
+    TESSERA_TRY(http_,
+                WorkerDoor::open(
+                    options,
+                    {.readiness = [&engine] { return engine.readiness(); },
+                     .liveness = [this] { return liveness(); },
+                     .add_families = [this](metrics::FamilyList& list) { add_families(list); }}));
     return Status::ok();
   }
 
   [[nodiscard]] std::string rpc_address() const override { return rpc_->address(); }
+
+  void add_families(metrics::FamilyList& list) override { add_prefill_families(list, *parts_); }
+
+  [[nodiscard]] Status liveness() const override {
+    return check_heartbeat(parts_->engine().heartbeat_age());
+  }
 
   [[nodiscard]] Status drain_blocking(Deadline deadline) override {
     rpc_->set_draining();

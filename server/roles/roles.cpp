@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "engine/base/log.h"
 #include "server/roles/front_door.h"
@@ -73,7 +74,7 @@ Status run_router(const cli::ResolvedOptions& resolved) {
   print_configuration(resolved);
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
-  TESSERA_TRY(const auto router, RouterRole::open(options, config, text));
+  TESSERA_TRY(const auto router, RouterRole::open(options, config, text, {}));
   serve_until_stopped(*router);
   begin_drain(options);
   end_drain(router->drain_blocking(shutdown_deadline(options)));
@@ -105,7 +106,19 @@ Status serve(const cli::ResolvedOptions& resolved) {
   cli::Options front = options;
   front.prefill_workers = {prefill->rpc_address()};
   front.decode_workers = {decode->rpc_address()};
-  TESSERA_TRY(const auto router, RouterRole::open(front, config, text));
+  RouterRole::Neighbours workers;
+  workers.add_families = [&](metrics::FamilyList& list) {
+    list.set_role("prefill");
+    prefill->add_families(list);
+    list.set_role("decode");
+    decode->add_families(list);
+    list.set_role("");
+  };
+  workers.liveness = [&] {
+    const Status status = prefill->liveness();
+    return status.is_ok() ? decode->liveness() : status;
+  };
+  TESSERA_TRY(const auto router, RouterRole::open(front, config, text, std::move(workers)));
   serve_until_stopped(*router);
   begin_drain(options);
   const Deadline deadline = shutdown_deadline(options);

@@ -53,20 +53,26 @@ struct RouterRole::Parts {
 
 Result<std::unique_ptr<RouterRole>> RouterRole::open(const cli::Options& options,
                                                      const ModelConfig& config,
-                                                     const TextParts& text) {
+                                                     const TextParts& text,
+                                                     Neighbours neighbours) {
   auto parts = std::make_unique<Parts>();
   parts->connector = std::make_unique<router::RpcConnector>();
   TESSERA_TRY(auto settings, router_options(options, config));
   TESSERA_TRY(parts->router, router::Router::create(std::move(settings), *parts->connector));
-  FrontDoor::Parts door{
-      .config = config,
-      .text = text,
-      .service = *parts->router,
-      .max_model_len = longest_sequence(options, config),
-      .liveness = {},
-      .add_service_families = [router = parts->router.get()](metrics::FamilyList& list) {
-        metrics::add_router_families(list, router->metrics());
-      }};
+  FrontDoor::Parts door{.config = config,
+                        .text = text,
+                        .service = *parts->router,
+                        .max_model_len = longest_sequence(options, config),
+                        .liveness = std::move(neighbours.liveness),
+                        .add_service_families = {}};
+  door.add_service_families = [router = parts->router.get(),
+                               add_others =
+                                   std::move(neighbours.add_families)](metrics::FamilyList& list) {
+    metrics::add_router_families(list, router->metrics());
+    if (add_others) {
+      add_others(list);
+    }
+  };
   TESSERA_TRY(parts->door, FrontDoor::open(options, std::move(door)));
   return std::unique_ptr<RouterRole>(new RouterRole(std::move(parts)));
 }

@@ -1,23 +1,32 @@
 // The router: HTTP in front, workers behind.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "engine/base/deadline.h"
 #include "engine/base/result.h"
 #include "engine/config/model_config.h"
 #include "server/cli/options.h"
+#include "server/metrics/family_list.h"
 #include "server/text_parts.h"
 
 namespace tessera {
 
 class RouterRole final {
  public:
+  /// Workers that share the process, for its one front door.
+  struct Neighbours {
+    std::function<void(metrics::FamilyList&)> add_families;  ///< empty: none
+    std::function<Status()> liveness;
+  };
+
   /// Reads no weights. Listens at once; requests wait for workers. `config` and `text` outlive the
   /// role. Errors: those of FrontDoor::open() and of the options.
   [[nodiscard]] static Result<std::unique_ptr<RouterRole>> open(const cli::Options& options,
                                                                 const ModelConfig& config,
-                                                                const TextParts& text);
+                                                                const TextParts& text,
+                                                                Neighbours neighbours);
   ~RouterRole();
   RouterRole(const RouterRole&) = delete;
   RouterRole& operator=(const RouterRole&) = delete;

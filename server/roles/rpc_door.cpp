@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "engine/base/log.h"
-
 namespace tessera {
 
 RpcDoor::RpcDoor(Parts parts)
@@ -20,7 +18,6 @@ Result<std::unique_ptr<RpcDoor>> RpcDoor::open(const cli::Options& options, Part
   TESSERA_TRY(door->server_,
               rpc::RpcServer::create(server, {door->service_.get(), &door->worker_service_}));
   door->server_->set_serving(true);
-  log_info("rpc_listening", "address", door->address());
   return door;
 }
 

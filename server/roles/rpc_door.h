@@ -24,7 +24,7 @@ class RpcDoor final {
     std::function<void()> start_drain;
   };
 
-  /// Listens on --rpc-host and --rpc-port, logs the address, and reports itself as serving.
+  /// Listens on --rpc-host and --rpc-port and reports itself as serving.
   [[nodiscard]] static Result<std::unique_ptr<RpcDoor>> open(const cli::Options& options,
                                                              Parts parts);
 

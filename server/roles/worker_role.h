@@ -8,6 +8,7 @@
 #include "engine/base/result.h"
 #include "engine/config/model_config.h"
 #include "server/cli/options.h"
+#include "server/metrics/family_list.h"
 
 namespace tessera {
 
@@ -21,6 +22,10 @@ class WorkerRoleProcess {
 
   /// "host:port" of the gRPC port.
   [[nodiscard]] virtual std::string rpc_address() const = 0;
+  /// Any thread.
+  virtual void add_families(metrics::FamilyList& list) = 0;
+  /// UNAVAILABLE when the engine is stuck. Any thread.
+  [[nodiscard]] virtual Status liveness() const = 0;
   /// Refuses new requests, lets live ones end until `deadline`, then ends the rest and closes the
   /// gRPC port. Errors: DEADLINE_EXCEEDED when some had to be ended.
   [[nodiscard]] virtual Status drain_blocking(Deadline deadline) = 0;
