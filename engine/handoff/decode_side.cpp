@@ -242,12 +242,10 @@ void DecodeSide::expect_blocks(const Link& link, const Reservation& reservation)
   const int64_t num_held = reservation.num_held_tokens / kBlockTokens;
   for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
     std::vector<int32_t> expected(ids.size(), -1);
-    for (int64_t i = num_held; i < reservation.table.num_blocks(); ++i) {
-      if (is_dealt_to(layout, rank, i)) {
-        // A rank of a striped group keeps every num_ranks-th block only.
-        const int32_t id = ids[static_cast<size_t>(i)];
-        expected[static_cast<size_t>(i)] = is_striped ? id / layout.num_ranks : id;
-      }
+    for (auto i = static_cast<size_t>(num_held); i < ids.size(); ++i) {
+      // A rank of a striped group keeps every num_ranks-th block only.
+      const int32_t local_id = is_striped ? ids[i] / layout.num_ranks : ids[i];
+      expected[i] = is_dealt_to(layout, rank, static_cast<int64_t>(i)) ? local_id : -1;
     }
     const auto index = static_cast<size_t>(rank);
     parts_.receivers[index]->expect(link.connections[index], reservation.key, std::move(expected));

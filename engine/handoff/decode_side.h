@@ -37,6 +37,8 @@ class DecodeSide final : public HandoffSide {
   };
   DecodeSide(DecodeSideOptions options, Parts parts);
   ~DecodeSide() override;
+  DecodeSide(const DecodeSide&) = delete;
+  DecodeSide& operator=(const DecodeSide&) = delete;
 
   void bind(EngineHost& host, std::function<void()> wake) override;
   void begin_turn(TimePoint now) override;

@@ -1,7 +1,6 @@
 #include "engine/handoff/prefill_side.h"
 
 #include <algorithm>
-#include <type_traits>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -43,8 +42,8 @@ void PrefillSide::bind(EngineHost& host, std::function<void()> wake) {
 void PrefillSide::begin_turn(TimePoint now) {
   now_ = now;
   mailbox_.take(events_);
-  for (PrefillMailbox::Event& event : events_) {
-    handle(event);
+  for (const PrefillMailbox::Event& event : events_) {
+    std::visit([this](const auto& detail) { on_event(detail); }, event);
   }
   links_.sweep(now);
   seek_reservations();
@@ -87,50 +86,42 @@ void PrefillSide::supersede(const HandoffKey& key) {
   }
 }
 
-void PrefillSide::handle(PrefillMailbox::Event& event) {
-  const auto visitor = [this](auto& detail) {
-    using Detail = std::decay_t<decltype(detail)>;
-    if constexpr (std::is_same_v<Detail, PrefillMailbox::LinkMessage>) {
-      DecodeLink* link = links_.find(detail.link);
-      if (link == nullptr) {
-        return;  // the link was given up
-      }
-      links_.note_heard(*link, now_);
-      if (const auto* welcome = std::get_if<Welcome>(&detail.message)) {
-        links_.on_welcome(*link, *welcome, now_);
-        return;
-      }
-      std::visit(
-          [&](const auto& message) {
-            if constexpr (!std::is_same_v<std::decay_t<decltype(message)>, Welcome>) {
-              on_message(*link, message);
-            }
-          },
-          detail.message);
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::LinkClosed>) {
-      if (DecodeLink* link = links_.find(detail.link)) {
-        links_.fail(*link, detail.status, now_);
-      }
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::PeerConnected>) {
-      links_.on_connected(detail.peer, now_);
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::ParcelsAcked>) {
-      on_acked(detail);
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::KeyDrained>) {
-      pinned_.release(detail.peer, detail.key);
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::ParcelFailed>) {
-      metrics_.failed_parcels.add();
-      Handoff* handoff = find(detail.key);
-      if (handoff != nullptr && handoff->link != nullptr && handoff->link->peer == detail.peer) {
-        fail(*handoff, unavailable(str_cat("a parcel was refused: ", detail.status.message())));
-      }
-    } else if constexpr (std::is_same_v<Detail, PrefillMailbox::PeerGone>) {
-      if (DecodeLink* link = links_.find_peer(detail.peer)) {
-        links_.fail(*link, detail.status, now_, true);
-      }
-      pinned_.release_all(detail.peer);
-    }
-  };
-  std::visit(visitor, event);
+void PrefillSide::on_event(const PrefillMailbox::LinkMessage& event) {
+  DecodeLink* link = links_.find(event.link);
+  if (link == nullptr) {
+    return;  // the link was given up
+  }
+  links_.note_heard(*link, now_);
+  std::visit([&](const auto& message) { on_message(*link, message); }, event.message);
+}
+
+void PrefillSide::on_event(const PrefillMailbox::LinkClosed& event) {
+  if (DecodeLink* link = links_.find(event.link)) {
+    links_.fail(*link, event.status, now_);
+  }
+}
+
+void PrefillSide::on_event(const PrefillMailbox::PeerConnected& event) {
+  links_.on_connected(event.peer, now_);
+}
+
+void PrefillSide::on_event(const PrefillMailbox::KeyDrained& event) {
+  pinned_.release(event.peer, event.key);
+}
+
+void PrefillSide::on_event(const PrefillMailbox::ParcelFailed& event) {
+  metrics_.failed_parcels.add();
+  Handoff* handoff = find(event.key);
+  if (handoff != nullptr && handoff->link != nullptr && handoff->link->peer == event.peer) {
+    fail(*handoff, unavailable(str_cat("a parcel was refused: ", event.status.message())));
+  }
+}
+
+void PrefillSide::on_event(const PrefillMailbox::PeerGone& event) {
+  if (DecodeLink* link = links_.find_peer(event.peer)) {
+    links_.fail(*link, event.status, now_, true);
+  }
+  pinned_.release_all(event.peer);
 }
 
 PrefillSide::Handoff* PrefillSide::find(const HandoffKey& key) {
@@ -188,6 +179,10 @@ std::vector<HandoffKey> PrefillSide::live_keys(const DecodeLink& link) const {
     }
   }
   return keys;
+}
+
+void PrefillSide::on_message(DecodeLink& link, const Welcome& welcome) {
+  links_.on_welcome(link, welcome, now_);
 }
 
 void PrefillSide::on_message(DecodeLink& link, const Grant& grant) {
@@ -290,7 +285,7 @@ void PrefillSide::on_message(DecodeLink& link, const KeepAlive& keep_alive) {
   }
 }
 
-void PrefillSide::on_acked(const PrefillMailbox::ParcelsAcked& acked) {
+void PrefillSide::on_event(const PrefillMailbox::ParcelsAcked& acked) {
   Handoff* handoff = find(acked.key);
   if (handoff == nullptr || handoff->link == nullptr || handoff->link->peer != acked.peer) {
     return;
@@ -314,17 +309,21 @@ void PrefillSide::seek_reservations() {
       return;
     }
     if (handoff->state == State::kQueued && now_ >= handoff->retry_at) {
-      if (handoff->asked_at == TimePoint{}) {
-        handoff->asked_at = now_;
-        handoff->reached_at = now_;
-      }
-      if (now_ - handoff->reached_at > options_.times.reserve_patience) {
-        fail(*handoff, unavailable("no decode leader can be reached"));
-      } else {
-        try_reserve(*handoff);
-      }
+      seek_reservation(*handoff);
     }
   }
+}
+
+void PrefillSide::seek_reservation(Handoff& handoff) {
+  if (handoff.asked_at == TimePoint{}) {
+    handoff.asked_at = now_;
+    handoff.reached_at = now_;
+  }
+  if (now_ - handoff.reached_at > options_.times.reserve_patience) {
+    fail(handoff, unavailable("no decode leader can be reached"));
+    return;
+  }
+  try_reserve(handoff);
 }
 
 void PrefillSide::try_reserve(Handoff& handoff) {

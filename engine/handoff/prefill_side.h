@@ -35,6 +35,8 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   };
   PrefillSide(PrefillSideOptions options, const Parts& parts);
   ~PrefillSide() override;
+  PrefillSide(const PrefillSide&) = delete;
+  PrefillSide& operator=(const PrefillSide&) = delete;
 
   void bind(EngineHost& host, std::function<void()> wake) override;
   void begin_turn(TimePoint now) override;
@@ -88,19 +90,26 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   void on_link_lost(DecodeLink& link, const Status& status) override;
   [[nodiscard]] std::vector<HandoffKey> live_keys(const DecodeLink& link) const override;
 
-  void handle(PrefillMailbox::Event& event);
+  void on_event(const PrefillMailbox::LinkMessage& event);
+  void on_event(const PrefillMailbox::LinkClosed& event);
+  void on_event(const PrefillMailbox::PeerConnected& event);
+  void on_event(const PrefillMailbox::ParcelsAcked& acked);
+  void on_event(const PrefillMailbox::KeyDrained& event);
+  void on_event(const PrefillMailbox::ParcelFailed& event);
+  void on_event(const PrefillMailbox::PeerGone& event);
+  void on_message(DecodeLink& link, const Welcome& welcome);
   void on_message(DecodeLink& link, const Grant& grant);
   void on_message(DecodeLink& link, const Busy& busy);
   void on_message(DecodeLink& link, const Reject& reject);
   void on_message(DecodeLink& link, const Committed& committed);
   void on_message(DecodeLink& link, const Aborted& aborted);
   void on_message(DecodeLink& link, const KeepAlive& keep_alive);
-  void on_acked(const PrefillMailbox::ParcelsAcked& acked);
 
   [[nodiscard]] Handoff* find(const HandoffKey& key);
   [[nodiscard]] Handoff* find_on(const DecodeLink& link, const HandoffKey& key);
   void supersede(const HandoffKey& key);
   void seek_reservations();
+  void seek_reservation(Handoff& handoff);
   void try_reserve(Handoff& handoff);
   [[nodiscard]] bool is_wanted_by_older(const Handoff& handoff, const std::string& address) const;
   void ask_next(Handoff& handoff);

@@ -33,6 +33,10 @@ function(tessera_add_test)
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/tsan.supp")
+  if(CMAKE_CXX_FLAGS MATCHES "fsanitize=thread")
+    # UCX hooks madvise(), which a thread calls at its end, when ThreadSanitizer knows it no more.
+    set_property(TEST ${ARG_NAME} APPEND PROPERTY ENVIRONMENT "UCX_MEM_EVENTS=no")
+  endif()
 endfunction()
 
 # tessera_add_fuzzer(NAME fuzz_safetensors SRCS ... DEPS ...): built by the preset `fuzz` only.
