@@ -227,6 +227,7 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
                                                        const ModelConfig& config,
                                                        WorkerRole role,
                                                        const Progress& progress) {
+  log_info("loading", "model", worker.model);
   TESSERA_TRY(Decisions decided, decide(worker, config, role));
   std::unique_ptr<ModelParts> parts(new ModelParts(config, std::move(decided.plan)));
   decided.plan = parts->plan_;

@@ -1,5 +1,6 @@
 #include "server/roles/roles.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -106,6 +107,9 @@ Status serve(const cli::ResolvedOptions& resolved) {
   cli::Options front = options;
   front.prefill_workers = {prefill->rpc_address()};
   front.decode_workers = {decode->rpc_address()};
+  // What the workers can run and queue: more would only wait in the router to be refused.
+  front.max_inflight_requests =
+      std::min(options.max_inflight_requests, options.max_num_seqs + options.max_queued_requests);
   RouterRole::Neighbours workers;
   workers.add_families = [&](metrics::FamilyList& list) {
     list.set_role("prefill");

@@ -99,7 +99,7 @@ class DrainTest(unittest.TestCase):
             os.mkfifo(os.path.join(model, "model.safetensors"))  # loading waits for a writer
             command = [OPTIONS.server, "serve", model, "--port", "0"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-                while " backend " not in process.stderr.readline():
+                while " loading " not in process.stderr.readline():
                     self.assertIsNone(process.poll())
                 process.send_signal(signal.SIGTERM)
                 try:
