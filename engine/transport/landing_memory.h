@@ -19,9 +19,8 @@ class LandingMemory final {
   LandingMemory(const LandingMemory&) = delete;
   LandingMemory& operator=(const LandingMemory&) = delete;
 
-  /// Puts fresh pages that nobody reads in place of the region's, for as long as the process lives:
-  /// what a late writer reaches through the old address is not used by anyone. The pages take
-  /// memory only where they are written.
+  /// Keeps the addresses mapped, and from everyone, for as long as the process lives: what a late
+  /// writer reaches there is not used by anyone. The pages take memory only where they are written.
   void revoke() noexcept;
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] int64_t num_bytes() const noexcept { return num_bytes_; }

@@ -96,9 +96,9 @@ class LocalTransport::Hub final : private ProgressThread::Work {
     }
     return has_acted;
   }
-  bool is_active() const override { return false; }
+  [[nodiscard]] bool is_active() const override { return false; }
   bool arm() override { return true; }
-  Time next_timer() const override {
+  [[nodiscard]] Time next_timer() const override {
     const bool is_busy = std::any_of(
         senders_.begin(), senders_.end(), [](Turn* sender) { return sender->is_busy(); });
     return is_busy ? Deadline::Clock::now() + std::chrono::milliseconds(10) : Time::max();
@@ -126,6 +126,8 @@ class LocalReceiver final : public KvReceiver, private Landing {
         image_bytes_(blocks.image_bytes),
         listener_(listener),
         table_(blocks, options.faults) {}
+  LocalReceiver(const LocalReceiver&) = delete;
+  LocalReceiver& operator=(const LocalReceiver&) = delete;
   ~LocalReceiver() override {
     hub_->call([this] { hub_->remove_places_of(*this); });
   }
@@ -278,6 +280,8 @@ class LocalSender final : public KvSender, private Turn {
       : hub_(std::move(hub)), options_(options), listener_(listener) {
     hub_->call([this] { hub_->add_sender(*this); });
   }
+  LocalSender(const LocalSender&) = delete;
+  LocalSender& operator=(const LocalSender&) = delete;
   ~LocalSender() override {
     hub_->call([this] { hub_->remove_sender(*this); });
   }

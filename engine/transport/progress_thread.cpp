@@ -1,11 +1,13 @@
 #include "engine/transport/progress_thread.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <ctime>
 #include <utility>
 
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -20,6 +22,10 @@ using std::chrono::milliseconds;
 
 /// Longer than the gap between two batches of a running transfer, far below a scheduler's slice.
 constexpr microseconds kSpin{50};
+/// Bounds of the sleep while operations are under way: a quarter of the time since anything
+/// happened.
+constexpr microseconds kMinActiveSleep{50};
+constexpr milliseconds kMaxActiveSleep{10};
 /// Also bounds how late a lost event is noticed.
 constexpr milliseconds kMaxSleep{100};
 
@@ -90,30 +96,32 @@ void ProgressThread::run(const std::stop_token& stop) {
       last_event = now;
       continue;
     }
-    if (work_.is_active() && now - last_event < kSpin) {
+    if (now - last_event < kSpin) {
       sched_yield();
       continue;
     }
     if (work_.arm()) {
-      sleep_until(work_.next_timer());
+      sleep(now, last_event);
     }
   }
   run_commands();
   work_.finish();
 }
 
-void ProgressThread::sleep_until(Time timer) const {
-  const Deadline::Clock::duration delay = timer - Deadline::Clock::now();
-  const auto rounded = std::chrono::ceil<milliseconds>(
-      std::clamp<Deadline::Clock::duration>(delay, milliseconds(0), kMaxSleep));
-  std::array<epoll_event, 8> events{};
-  const int num_events = epoll_wait(
-      epoll_, events.data(), static_cast<int>(events.size()), static_cast<int>(rounded.count()));
-  for (int i = 0; i < num_events; ++i) {
+void ProgressThread::sleep(Time now, Time last_event) {
+  Deadline::Clock::duration longest = kMaxSleep;
+  if (work_.is_active()) {
+    longest = std::clamp<Deadline::Clock::duration>(
+        (now - last_event) / 4, kMinActiveSleep, kMaxActiveSleep);
+  }
+  const auto delay = std::chrono::nanoseconds(
+      std::clamp<Deadline::Clock::duration>(work_.next_timer() - now, microseconds(0), longest));
+  timespec timeout{};
+  timeout.tv_nsec = static_cast<long>(delay.count());
+  pollfd events{epoll_, POLLIN, 0};  // ppoll(): epoll_wait() knows no microseconds
+  if (ppoll(&events, 1, &timeout, nullptr) > 0) {
     uint64_t count = 0;
-    if (events[static_cast<size_t>(i)].data.fd == wake_event_) {
-      static_cast<void>(!read(wake_event_, &count, sizeof(count)));
-    }
+    static_cast<void>(!read(wake_event_, &count, sizeof(count)));
   }
 }
 

@@ -25,7 +25,8 @@ class ProgressThread final {
     Work& operator=(const Work&) = delete;
     /// One turn; true when anything happened.
     virtual bool turn(Time now) = 0;
-    /// Transfers are under way: look again without sleeping for a moment.
+    /// Operations are under way that may go on without an event (a full queue in shared memory
+    /// that drains): sleep briefly.
     [[nodiscard]] virtual bool is_active() const = 0;
     /// Asks for events; false when there is work already.
     [[nodiscard]] virtual bool arm() = 0;
@@ -52,7 +53,7 @@ class ProgressThread final {
   void run(const std::stop_token& stop);
   bool run_commands();
   void wake() const;
-  void sleep_until(Time timer) const;
+  void sleep(Time now, Time last_event);
 
   Work& work_;
   const std::string name_;

@@ -47,10 +47,13 @@ void SendPeer::start_self_test(std::span<const std::byte> pattern, Time now) {
 }
 
 void SendPeer::send(const std::vector<Parcel>& parcels) {
+  const auto has_rank = [this](const Parcel& parcel) {
+    return parcel.rank >= 0 && static_cast<size_t>(parcel.rank) < queues_.size();
+  };
+  TESSERA_CHECK(std::all_of(parcels.begin(), parcels.end(), has_rank),
+                "a parcel for a rank that the peer does not have");
   for (const Parcel& parcel : parcels) {
-    const auto rank = static_cast<size_t>(parcel.rank);
-    TESSERA_CHECK(rank < queues_.size(), str_cat("no rank ", parcel.rank, " in this peer"));
-    queues_[rank].push(parcel);
+    queues_[static_cast<size_t>(parcel.rank)].push(parcel);
   }
 }
 

@@ -37,16 +37,14 @@ Status parse_fault(std::string_view text, TransportFaults& faults) {
 
 Result<TransportFaults> parse_transport_faults(std::string_view text) {
   TransportFaults faults;
-  while (!text.empty()) {
-    const size_t comma = text.find(',');
-    TESSERA_RETURN_IF_ERROR(parse_fault(text.substr(0, comma), faults));
-    if (comma == std::string_view::npos) {
-      return faults;
+  size_t begin = text.empty() ? std::string_view::npos : 0;
+  while (begin != std::string_view::npos) {
+    const size_t comma = text.find(',', begin);
+    const Status status = parse_fault(text.substr(begin, comma - begin), faults);
+    if (!status.is_ok()) {
+      return status;
     }
-    text.remove_prefix(comma + 1);
-    if (text.empty()) {
-      return invalid_argument("transport faults end with a comma");
-    }
+    begin = comma == std::string_view::npos ? comma : comma + 1;
   }
   return faults;
 }

@@ -25,14 +25,17 @@ struct Setting {
   const char* transports;  // that have it; UCX warns about what no transport takes. Empty: all
 };
 
+constexpr const char* kSharedMemory = "shm sm mm sysv posix";
+
 // Error handling: without it shared memory is not offered to endpoints that report failures.
-// Segments: software puts go out one segment at a time; 8 KiB, the default, costs half the rate.
+// Segments and the queue of them: software puts go out segment by segment, and every time the queue
+// is full the two sides wait for each other's turn on a processor. A segment in shared memory must
+// stay below 64 KiB: UCX 1.13.1 truncates longer ones without a word (the self-test notices).
 // Keepalive: how soon the death of a silent peer on a lane without sockets is seen.
-constexpr std::array<Setting, 4> kSettings = {{
-    {"MM_ERROR_HANDLING",
-     "y",
-     "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING",
-     "shm sm mm sysv posix"},
+constexpr std::array<Setting, 6> kSettings = {{
+    {"MM_ERROR_HANDLING", "y", "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING", kSharedMemory},
+    {"MM_SEG_SIZE", "32k", "UCX_SYSV_SEG_SIZE UCX_POSIX_SEG_SIZE", kSharedMemory},
+    {"MM_FIFO_SIZE", "256", "UCX_SYSV_FIFO_SIZE UCX_POSIX_FIFO_SIZE", kSharedMemory},
     {"TX_SEG_SIZE", "256k", "UCX_TCP_TX_SEG_SIZE", "tcp"},
     {"RX_SEG_SIZE", "256k", "UCX_TCP_RX_SEG_SIZE", "tcp"},
     {"KEEPALIVE_INTERVAL", "1s", "UCX_KEEPALIVE_INTERVAL", ""},

@@ -47,7 +47,7 @@ struct UcxCallbacks {
     static_cast<UcxLink*>(user_data)->fail(ucx_error("endpoint", status));
   }
   template <UcxLink::MessageKind kKind>
-  static ucs_status_t on_message(void* user_data,
+  static ucs_status_t on_message(void* user_data,  // NOLINT(readability-function-size): UCX's
                                  const void* /*header*/,
                                  size_t /*header_length*/,
                                  void* data,
@@ -276,7 +276,7 @@ std::string UcxLink::lane() const {
   }
   ucp_ep_print_info(endpoint_, stream);
   std::fclose(stream);
-  const std::string lane = parse_lanes(std::string_view(text, size));
+  std::string lane = parse_lanes(std::string_view(text, size));
   std::free(text);  // NOLINT: open_memstream's memory
   return lane;
 }

@@ -65,6 +65,11 @@ class UcxLink final {
   /// Transport and device that carry the data, "tcp/lo" or "posix/memory". Empty before connect().
   [[nodiscard]] std::string lane() const;
 
+  /// Messages, flushes or the close are under way.
+  [[nodiscard]] bool has_operations() const noexcept {
+    return !operations_.empty() || num_closes_ > 0;
+  }
+
   /// By force: what is in flight is cancelled. progress() goes on until is_closed().
   void begin_close();
   [[nodiscard]] bool is_closed() const noexcept { return is_closing_ && num_closes_ == 0; }

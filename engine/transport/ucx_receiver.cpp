@@ -66,7 +66,7 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
 
  private:
   bool turn(Time now) override;
-  bool is_active() const override { return is_active_; }
+  bool is_active() const override;
   bool arm() override;
   Time next_timer() const override;
   void finish() override;
@@ -93,8 +93,7 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
   std::string lane_;
   std::map<uint64_t, Link> links_;
   int64_t num_answers_ = 0;  // for faults
-  bool is_active_ = false;
-  ProgressThread thread_;  // last: the rest is there when it starts
+  ProgressThread thread_;    // last: the rest is there when it starts
 };
 
 Status UcxReceiver::take_place() {
@@ -194,9 +193,6 @@ bool UcxReceiver::turn(Time now) {
       continue;
     }
     ++entry;
-  }
-  if (has_acted) {
-    is_active_ = true;
   }
   return has_acted;
 }
@@ -312,8 +308,13 @@ void UcxReceiver::dispose(Link& link) {
   revoked_regions_ += link.said_goodbye ? 0 : 1;
 }
 
+bool UcxReceiver::is_active() const {
+  return std::any_of(links_.begin(), links_.end(), [](const auto& entry) {
+    return entry.second.ucx->has_operations();
+  });
+}
+
 bool UcxReceiver::arm() {
-  is_active_ = false;
   return std::all_of(
       links_.begin(), links_.end(), [](auto& entry) { return entry.second.ucx->arm(); });
 }

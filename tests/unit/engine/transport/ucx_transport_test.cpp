@@ -1,6 +1,8 @@
 // What needs UCX but no second process.
 #include "engine/transport/ucx_transport.h"
 
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -46,6 +48,34 @@ TEST(UcxTransportTest, RegionsAreBounded) {
   EXPECT_NE(first.connection, second.connection);
   EXPECT_EQ(receiver->open().status().code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(receiver->statistics().open_regions, 2);
+}
+
+TEST(UcxTransportTest, RegionsOfPeersThatMayStillWriteAreRevokedAndCounted) {
+  Nobody nobody;
+  std::vector<std::byte> cache(1000);
+  ReceiverOptions options;
+  options.max_revoked_regions = 2;
+  const std::unique_ptr<KvReceiver> receiver =
+      create_ucx_receiver(options, 0, {cache.data(), 100, 100, 10}, nobody).value();
+  std::vector<LandingRegion> regions;
+  for (int i = 0; i < 2; ++i) {
+    regions.push_back(receiver->open().value());
+    receiver->close(regions.back().connection);
+  }
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (receiver->statistics().revoked_regions < 2 &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(receiver->statistics().revoked_regions, 2);
+  EXPECT_EQ(receiver->statistics().open_regions, 0);
+  EXPECT_EQ(receiver->open().status().code(), StatusCode::kResourceExhausted);
+  // What a late writer would do: the addresses can still be written.
+  for (const LandingRegion& region : regions) {
+    auto* late = reinterpret_cast<volatile char*>(region.base_address);
+    *late = 'x';
+    EXPECT_EQ(*late, 'x');
+  }
 }
 
 }  // namespace

@@ -1,0 +1,354 @@
+// How fast block images get from a prefill worker's memory into a decode rank's cache in another
+// process: landed and acknowledged, beside plain puts over the same lane (no check, no copy into
+// the cache) and beside memcpy; and how long one block takes from send() to its acknowledgement.
+//
+//   UCX_TLS=tcp,self UCX_NET_DEVICES=lo kv_transfer_bench [--megabytes 512] [--slots 16]
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/transport/landing_memory.h"
+#include "engine/transport/ucx_context.h"
+#include "engine/transport/ucx_link.h"
+#include "engine/transport/ucx_transport.h"
+
+namespace tessera::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr HandoffKey kKey{{1, 1}, 1};
+constexpr int32_t kNumSingles = 300;  // parcels sent one by one
+
+struct Options {
+  int64_t megabytes = 512;
+  int32_t num_slots = 16;
+};
+
+/// What one measurement yields. In memory that parent and children share.
+struct Figures {
+  double mb_per_s = 0;
+  double median_us = 0;
+  double p99_us = 0;
+  std::array<char, 64> lane{};
+};
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// A stream of strings between two processes.
+class Pipe {
+ public:
+  Pipe() {
+    if (pipe(ends_.data()) != 0) {
+      std::perror("pipe");
+      std::_Exit(1);
+    }
+  }
+  void write(const std::string& text) const {
+    const uint64_t size = text.size();
+    if (::write(ends_[1], &size, sizeof(size)) < 0 || ::write(ends_[1], text.data(), size) < 0) {
+      std::perror("write");
+    }
+  }
+  [[nodiscard]] std::string read() const {
+    uint64_t size = 0;
+    if (::read(ends_[0], &size, sizeof(size)) != sizeof(size)) {
+      return {};
+    }
+    std::string text(size, '\0');
+    size_t done = 0;
+    while (done < size) {
+      const ssize_t count = ::read(ends_[0], text.data() + done, size - done);
+      if (count <= 0) {
+        return {};
+      }
+      done += static_cast<size_t>(count);
+    }
+    return text;
+  }
+
+ private:
+  std::array<int, 2> ends_{};
+};
+
+/// What both ends of one measurement know.
+struct Case {
+  int64_t image_bytes = 0;
+  int64_t num_parcels = 0;
+  int64_t num_images = 0;  ///< in either memory; parcels go round
+  int32_t num_slots = 0;
+  const std::byte* images = nullptr;  ///< what is put
+  Pipe to_sender;
+  Pipe to_receiver;
+  Figures* figures = nullptr;
+};
+
+class Events final : public KvSender::Listener, public KvReceiver::Listener {
+ public:
+  void on_connected(PeerId /*peer*/) override { add(1); }
+  void on_acked(PeerId /*peer*/, const HandoffKey& /*key*/, int64_t count) override { add(count); }
+  void on_drained(PeerId /*peer*/, const HandoffKey& /*key*/) override {}
+  void on_parcel_failed(PeerId /*p*/, const HandoffKey& /*key*/, const Status& status) override {
+    std::fprintf(stderr, "%s\n", status.to_string().c_str());
+  }
+  void on_peer_failed(PeerId /*peer*/, const Status& status) override {
+    std::fprintf(stderr, "%s\n", status.to_string().c_str());
+    std::_Exit(1);
+  }
+  void on_disconnected(PeerId /*peer*/) override { add(1); }
+  void on_landed(int32_t /*rank*/, const HandoffKey& /*key*/) override {}
+  void on_connection_failed(int32_t /*rank*/, uint64_t /*c*/, const Status& /*s*/) override {}
+  /// Waits for `count` more events.
+  void await(int64_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return count_ >= count; });
+    count_ -= count;
+  }
+
+ private:
+  void add(int64_t count) {
+    const std::lock_guard lock(mutex_);
+    count_ += count;
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int64_t count_ = 0;
+};
+
+void receive_parcels(const Case& run) {
+  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
+  std::memset(cache.data(), 1, static_cast<size_t>(cache.num_bytes()));
+  Events events;
+  ReceiverOptions options;
+  options.num_slots = run.num_slots;
+  const auto receiver =
+      create_ucx_receiver(
+          options, 0, {cache.data(), run.image_bytes, run.image_bytes, run.num_images}, events)
+          .value();
+  const LandingRegion region = receiver->open().value();
+  std::vector<int32_t> blocks;
+  for (int64_t i = 0; i < run.num_parcels + kNumSingles; ++i) {
+    blocks.push_back(static_cast<int32_t>(i % run.num_images));
+  }
+  receiver->expect(region.connection, kKey, blocks);
+  run.to_sender.write(region.worker_address);
+  run.to_sender.write(region.remote_key);
+  run.to_sender.write(std::to_string(region.connection));
+  run.to_sender.write(std::to_string(region.base_address));
+  static_cast<void>(run.to_receiver.read());
+}
+
+LandingRegion read_region(const Case& run) {
+  LandingRegion region;
+  region.worker_address = run.to_sender.read();
+  region.remote_key = run.to_sender.read();
+  region.connection = std::stoull(run.to_sender.read());
+  region.base_address = std::stoull(run.to_sender.read());
+  region.num_slots = run.num_slots;
+  region.slot_bytes = run.image_bytes;
+  return region;
+}
+
+void send_parcels(const Case& run) {
+  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
+  std::memset(cache.data(), 7, static_cast<size_t>(cache.num_bytes()));
+  Events events;
+  const auto sender = create_ucx_sender({}, events).value();
+  if (!sender->register_memory(cache.data(), cache.num_bytes()).is_ok()) {
+    return;
+  }
+  const PeerId peer = sender->connect({read_region(run)});
+  events.await(1);
+  const auto parcel = [&](int64_t i) {
+    return Parcel{kKey,
+                  0,
+                  static_cast<int32_t>(i),
+                  cache.data() + (i % run.num_images * run.image_bytes),
+                  run.image_bytes};
+  };
+  std::vector<Parcel> parcels;
+  for (int64_t i = 0; i < run.num_parcels; ++i) {
+    parcels.push_back(parcel(i));
+  }
+  const Clock::time_point start = Clock::now();
+  sender->send(peer, std::move(parcels));
+  events.await(run.num_parcels);
+  run.figures->mb_per_s =
+      static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+  std::vector<double> times;
+  for (int64_t i = 0; i < kNumSingles; ++i) {
+    const Clock::time_point begin = Clock::now();
+    sender->send(peer, {parcel(run.num_parcels + i)});
+    events.await(1);
+    times.push_back(seconds_since(begin) * 1e6);
+  }
+  std::sort(times.begin(), times.end());
+  run.figures->median_us = times[times.size() / 2];
+  run.figures->p99_us = times[times.size() * 99 / 100];
+  std::snprintf(run.figures->lane.data(),
+                run.figures->lane.size(),
+                "%s",
+                sender->statistics(peer).at(0).lane.c_str());
+  sender->disconnect(peer);
+  events.await(1);
+  run.to_receiver.write("done");
+}
+
+/// Makes way when there is nothing to do: on a busy machine the other end may be waiting for it.
+void turn(UcxLink& link) {
+  if (!link.progress()) {
+    sched_yield();
+  }
+}
+
+void receive_puts(const Case& run) {
+  const auto context = UcxContext::create().value();
+  LandingMemory slots = LandingMemory::create(run.image_bytes * run.num_slots).value();
+  std::memset(slots.data(), 1, static_cast<size_t>(slots.num_bytes()));
+  const UcxMemory memory = UcxMemory::create(*context, slots.data(), slots.num_bytes()).value();
+  const auto link = UcxLink::create(*context).value();
+  run.to_sender.write(link->address());
+  run.to_sender.write(memory.remote_key().value());
+  run.to_sender.write("0");
+  run.to_sender.write(std::to_string(reinterpret_cast<uint64_t>(slots.data())));
+  while (true) {  // the parent ends it
+    turn(*link);
+  }
+}
+
+/// `count` puts, no more in flight than the landing slots allow.
+void put_all(UcxLink& link, const Case& run, const LandingRegion& region, int64_t count) {
+  const std::byte* images = run.images;
+  for (int64_t i = 0; i < count; ++i) {
+    link.put(images + (i % run.num_images * run.image_bytes),
+             run.image_bytes,
+             region.base_address + static_cast<uint64_t>(i % run.num_slots * run.image_bytes));
+    if (i % run.num_slots != run.num_slots - 1 && i != count - 1) {
+      continue;
+    }
+    bool is_done = false;
+    link.flush([&is_done] { is_done = true; });
+    while (!is_done && link.failure().is_ok()) {
+      turn(link);
+    }
+  }
+}
+
+void send_puts(Case run) {
+  const auto context = UcxContext::create().value();
+  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
+  std::memset(cache.data(), 7, static_cast<size_t>(cache.num_bytes()));
+  run.images = cache.data();
+  const LandingRegion region = read_region(run);
+  const auto link = UcxLink::create(*context).value();
+  if (!link->connect(region.worker_address).is_ok() ||
+      !link->import_remote_key(region.remote_key).is_ok()) {
+    return;
+  }
+  put_all(*link, run, region, run.num_slots);
+  const Clock::time_point start = Clock::now();
+  put_all(*link, run, region, run.num_parcels);
+  run.figures->mb_per_s =
+      static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+}
+
+pid_t in_child(const std::function<void()>& work) {
+  std::fflush(stdout);  // or the child writes it again
+  const pid_t pid = fork();
+  if (pid == 0) {
+    work();
+    std::_Exit(0);
+  }
+  return pid;
+}
+
+/// The parent never uses UCX, so that each child starts clean.
+void measure(const std::function<void()>& receive, const std::function<void()>& send) {
+  const pid_t receiver = in_child(receive);
+  const pid_t sender = in_child(send);
+  waitpid(sender, nullptr, 0);
+  kill(receiver, SIGKILL);
+  waitpid(receiver, nullptr, 0);
+}
+
+double memcpy_mb_per_s(const Case& run) {
+  std::vector<char> from(static_cast<size_t>(run.image_bytes * run.num_images), 7);
+  std::vector<char> to(from.size(), 1);
+  const auto image = static_cast<size_t>(run.image_bytes);
+  const Clock::time_point start = Clock::now();
+  for (int64_t i = 0; i < run.num_parcels; ++i) {
+    const size_t offset = static_cast<size_t>(i % run.num_images) * image;
+    std::memcpy(&to[offset], &from[offset], image);
+  }
+  return static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+}
+
+void run_size(const Options& options, int64_t image_bytes, Figures* shared) {
+  Case run;
+  run.image_bytes = image_bytes;
+  run.num_parcels = options.megabytes * 1'000'000 / image_bytes;
+  run.num_images = std::max<int64_t>(1, (int64_t{64} << 20U) / image_bytes);
+  run.num_slots = options.num_slots;
+  run.figures = shared;
+  measure([&] { receive_puts(run); }, [&] { send_puts(run); });
+  const double plain = shared->mb_per_s;
+  measure([&] { receive_parcels(run); }, [&] { send_parcels(run); });
+  std::printf("%8ld KiB %8.0f %8.0f %6.2f %8.0f %9.0f %9.0f  %s\n",
+              static_cast<long>(image_bytes / 1024),
+              shared->mb_per_s,
+              plain,
+              shared->mb_per_s / plain,
+              memcpy_mb_per_s(run),
+              shared->median_us,
+              shared->p99_us,
+              shared->lane.data());
+  std::fflush(stdout);
+}
+
+}  // namespace
+}  // namespace tessera::bench
+
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
+  using namespace tessera::bench;
+  Options options;
+  CLI::App app("Speed of the way of block images into another process's cache");
+  app.add_option("--megabytes", options.megabytes, "to send for each size");
+  app.add_option("--slots", options.num_slots, "landing slots");
+  CLI11_PARSE(app, argc, argv);
+  void* shared =
+      mmap(nullptr, sizeof(Figures), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) {
+    std::perror("mmap");
+    return 1;
+  }
+  std::printf("%12s %8s %8s %6s %8s %9s %9s\n",
+              "image",
+              "MB/s",
+              "put MB/s",
+              "ratio",
+              "memcpy",
+              "median us",
+              "p99 us");
+  for (int64_t kib = 64; kib <= 4096; kib *= 2) {
+    run_size(options, kib * 1024, new (shared) Figures());
+  }
+  return 0;
+}
