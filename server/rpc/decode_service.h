@@ -17,6 +17,8 @@ class DecodeServiceImpl final : public RpcService {
   /// Both must outlive the server.
   DecodeServiceImpl(DecodeWorker& worker, PrefillDoor& door, const ServiceLimits& limits = {});
   ~DecodeServiceImpl() override;
+  DecodeServiceImpl(const DecodeServiceImpl&) = delete;
+  DecodeServiceImpl& operator=(const DecodeServiceImpl&) = delete;
 
   [[nodiscard]] grpc::Service& grpc_service() noexcept override;
   [[nodiscard]] std::string_view name() const noexcept override;

@@ -169,7 +169,8 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
   void cut_slow_reader() {
     is_over_ = true;
     is_cut_ = true;
-    cut_.Set(std::chrono::system_clock::now(), [self = this->shared_from_this()](bool) {
+    cut_.Set(std::chrono::system_clock::now(), [owner = this->shared_from_this()](bool) mutable {
+      const auto self = std::move(owner);  // gRPC keeps the function as long as the alarm lives
       self->params_.cancel_worker();
       const std::lock_guard lock(self->mutex_);
       self->finish_now(resource_exhausted(str_cat("the reader of ",
@@ -184,7 +185,8 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
   /// The status waits behind a write that a dead reader may never take.
   void cancel_after_grace() {
     grace_.Set(std::chrono::system_clock::now() + kSlowReaderGrace,
-               [self = this->shared_from_this()](bool is_due) {
+               [owner = this->shared_from_this()](bool is_due) mutable {
+                 const auto self = std::move(owner);
                  const std::lock_guard lock(self->mutex_);
                  if (is_due && !self->is_done_) {
                    self->params_.context->TryCancel();

@@ -71,8 +71,10 @@ void LinkCall::start() {
   self_ = shared_from_this();
   if (!channel.is_ok()) {
     end_ = channel.status();
-    timer_.Set(std::chrono::system_clock::now(),
-               [self = self_](bool) { self->OnDone(grpc::Status::CANCELLED); });
+    timer_.Set(std::chrono::system_clock::now(), [owner = self_](bool) mutable {
+      const auto self = std::move(owner);  // gRPC keeps the function with the alarm
+      self->OnDone(grpc::Status::CANCELLED);
+    });
     return;
   }
   stub_ = v1::DecodeService::NewStub(channel.value()->grpc_channel());
@@ -86,13 +88,18 @@ void LinkCall::start() {
 
 void LinkCall::start_timer() {
   const auto timeout = params_.options.answer_timeout;
-  timer_.Set(std::chrono::system_clock::now() + timeout, [self = self_, timeout](bool is_due) {
-    const std::lock_guard lock(self->mutex_);
-    if (is_due && !self->has_answer_) {
-      self->break_off_now(unavailable(str_cat(
-          "decode at ", self->params_.address, " did not answer within ", timeout.count(), " ms")));
-    }
-  });
+  timer_.Set(std::chrono::system_clock::now() + timeout,
+             [owner = self_, timeout](bool is_due) mutable {
+               const auto self = std::move(owner);  // gRPC keeps the function with the alarm
+               const std::lock_guard lock(self->mutex_);
+               if (is_due && !self->has_answer_) {
+                 self->break_off_now(unavailable(str_cat("decode at ",
+                                                         self->params_.address,
+                                                         " did not answer within ",
+                                                         timeout.count(),
+                                                         " ms")));
+               }
+             });
 }
 
 void LinkCall::send(PrefillMessage message) {

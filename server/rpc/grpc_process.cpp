@@ -1,6 +1,8 @@
 #include "server/rpc/grpc_process.h"
 
+#include <atomic>
 #include <memory>
+#include <mutex>
 
 #include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
@@ -44,13 +46,14 @@ void forward_log(gpr_log_func_args* arguments) {
 }  // namespace
 
 void set_up_grpc() {
-  static const ThreadAnchor* const kAnchor = [] {
+  static std::once_flag once;
+  static std::atomic<ThreadAnchor*> anchor;  // stays reachable, never destroyed
+  std::call_once(once, [] {
     gpr_set_log_function(forward_log);
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    return std::make_unique<ThreadAnchor>().release();  // stays reachable, never destroyed
-  }();
-  static_cast<void>(kAnchor);
+    anchor = std::make_unique<ThreadAnchor>().release();
+  });
 }
 
 }  // namespace tessera::rpc

@@ -15,6 +15,8 @@ class PrefillServiceImpl final : public RpcService {
   /// `worker` must outlive the server.
   explicit PrefillServiceImpl(PrefillWorker& worker, const ServiceLimits& limits = {});
   ~PrefillServiceImpl() override;
+  PrefillServiceImpl(const PrefillServiceImpl&) = delete;
+  PrefillServiceImpl& operator=(const PrefillServiceImpl&) = delete;
 
   [[nodiscard]] grpc::Service& grpc_service() noexcept override;
   [[nodiscard]] std::string_view name() const noexcept override;

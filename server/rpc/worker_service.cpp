@@ -71,7 +71,10 @@ class PollingCall : public Reactor,
     is_polling_ = true;
     timer_.emplace();  // an alarm cannot be set again from its own callback
     timer_->Set(std::chrono::system_clock::now() + period_,
-                [self = this->shared_from_this()](bool) { self->poll(); });
+                [owner = this->shared_from_this()](bool) mutable {
+                  const auto self = std::move(owner);  // gRPC keeps the function with the alarm
+                  self->poll();
+                });
   }
 
   std::mutex mutex_;  // guards all below

@@ -25,6 +25,8 @@ class WorkerServiceImpl final : public RpcService {
 
   explicit WorkerServiceImpl(Callbacks callbacks, const ServiceLimits& limits = {});
   ~WorkerServiceImpl() override;
+  WorkerServiceImpl(const WorkerServiceImpl&) = delete;
+  WorkerServiceImpl& operator=(const WorkerServiceImpl&) = delete;
 
   [[nodiscard]] grpc::Service& grpc_service() noexcept override;
   [[nodiscard]] std::string_view name() const noexcept override;

@@ -208,7 +208,10 @@ void WorkerWatch::Loop::retry_later() {
   timer_.emplace();  // an alarm cannot be set again from its own callback
   const auto delay_or_none = is_stopping_ ? milliseconds(0) : delay;
   timer_->Set(std::chrono::system_clock::now() + delay_or_none,
-              [self = shared_from_this()](bool) { self->get_info(); });
+              [owner = shared_from_this()](bool) mutable {
+                const auto self = std::move(owner);  // gRPC keeps the function with the alarm
+                self->get_info();
+              });
 }
 
 void WorkerWatch::Loop::stop_blocking() {
