@@ -9,16 +9,13 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/handoff/parcel_plan.h"
+#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 
 namespace tessera {
 namespace {
 
 constexpr int64_t kRetryAfterMs = 50;
-
-double seconds_between(DecodeSide::TimePoint begin, DecodeSide::TimePoint end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
 
 bool contains_bad_token(const std::vector<int32_t>& ids, int64_t vocab_size) {
   return std::any_of(
@@ -98,6 +95,7 @@ void DecodeSide::on_decoded(SequenceGroup& group, TimePoint now) {
   const auto committed = committed_.find(group.id);
   if (committed != committed_.end()) {
     metrics_.first_step_seconds.observe(seconds_between(committed->second.sealed_at, now));
+    log_debug("handoff_first_step", "key", group.key().to_string(), "at_us", steady_us(now));
   }
 }
 
@@ -437,7 +435,7 @@ void DecodeSide::commit(Reservation& reservation) {
   release(reservation);
   answers_.remember(key, Status::ok(), now_);
   metrics_.count_terminal(StatusCode::kOk);
-  log_debug("handoff_committed", "key", key.to_string(), "blocks", table.num_blocks());
+  log_debug("handoff_committed", "key", key.to_string(), "at_us", steady_us(now_));
   send(link, tessera::Committed{key});
   host_->adopt_running(std::move(group), std::move(table), ended);
 }

@@ -21,7 +21,7 @@ void PrefillMailbox::on_connected(PeerId peer) {
 }
 
 void PrefillMailbox::on_acked(PeerId peer, const HandoffKey& key, int64_t num_parcels) {
-  mailbox_.post(ParcelsAcked{peer, key, num_parcels});
+  mailbox_.post(ParcelsAcked{peer, key, num_parcels, Deadline::Clock::now()});
 }
 
 void PrefillMailbox::on_drained(PeerId peer, const HandoffKey& key) {

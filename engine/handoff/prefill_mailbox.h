@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/base/deadline.h"
 #include "engine/handoff/handoff_link.h"
 #include "engine/handoff/mailbox.h"
 #include "engine/transport/kv_sender.h"
@@ -30,6 +31,7 @@ class PrefillMailbox final : public DecodePort::Listener, public KvSender::Liste
     PeerId peer = 0;
     HandoffKey key;
     int64_t num_parcels = 0;
+    Deadline::Clock::time_point at;  ///< when it was heard: the engine reads it a step later
   };
   struct KeyDrained {
     PeerId peer = 0;

@@ -7,16 +7,13 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/handoff/parcel_plan.h"
+#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 
 namespace tessera {
 namespace {
 
 constexpr int64_t kMaxRetryAfterMs = 10'000;
-
-double seconds_between(PrefillSide::TimePoint begin, PrefillSide::TimePoint end) {
-  return std::chrono::duration<double>(end - begin).count();
-}
 
 }  // namespace
 
@@ -294,10 +291,11 @@ void PrefillSide::on_event(const PrefillMailbox::ParcelsAcked& acked) {
   handoff->link->num_unacked -= acked.num_parcels;
   handoff->link->progress_at = now_;
   metrics_.acked_parcels.add(acked.num_parcels);
-  if (handoff->state == State::kSending) {
+  if (handoff->state == State::kSending || acked.at <= handoff->sealed_at) {
     metrics_.acked_parcels_before_end.add(acked.num_parcels);
-  } else if (handoff->state == State::kSealed && handoff->num_acked == handoff->num_sent) {
-    metrics_.transfer_seconds.observe(seconds_between(handoff->sealed_at, now_));
+  }
+  if (handoff->state == State::kSealed && handoff->num_acked == handoff->num_sent) {
+    note_transferred(*handoff, std::max(acked.at, handoff->sealed_at));
   }
 }
 
@@ -454,10 +452,16 @@ bool PrefillSide::on_first_tokens(SequenceGroup& group,
   handoff.state = State::kSealed;
   handoff.sealed_at = now;
   port_.send(handoff.link->id, Seal{.key = handoff.key, .first_tokens = events, .probes = {}});
+  log_debug("handoff_sealed", "key", handoff.key.to_string(), "at_us", steady_us(now));
   if (handoff.num_acked == handoff.num_sent) {
-    metrics_.transfer_seconds.observe(0.0);
+    note_transferred(handoff, now);
   }
   return true;
+}
+
+void PrefillSide::note_transferred(const Handoff& handoff, TimePoint at) {
+  metrics_.transfer_seconds.observe(seconds_between(handoff.sealed_at, at));
+  log_debug("handoff_transferred", "key", handoff.key.to_string(), "at_us", steady_us(at));
 }
 
 void PrefillSide::on_decoded(SequenceGroup& /*group*/, TimePoint /*now*/) {

@@ -116,6 +116,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   void end_round(Handoff& handoff);
   void send_reserve(Handoff& handoff);
   void send_blocks(Handoff& handoff, const BlockTable& table, int64_t num_blocks, TimePoint now);
+  void note_transferred(const Handoff& handoff, TimePoint at);
   void complete(Handoff& handoff);
   void leave_decode(Handoff& handoff, const std::string& reason);
   void drain_parcels(Handoff& handoff, BlockTable& table);
