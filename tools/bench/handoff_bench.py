@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""What the handoff costs on loopback, with router, prefill worker and decode group as processes.
+
+Prints, for prompts of one length sent one after another: the time from the end of prefill to the end
+of the first decode step with its parts (median and p99), the bytes that each rank received against a
+replicated cache, and the share of parcels that had landed before prefill ended. Then the prefix hit
+rate of prefix affinity against round-robin on a load of shared prefixes.
+
+  tools/bench/handoff_bench.py --server build/cpu-release/bin/tessera --model configs/demo_model
+"""
+import argparse
+import concurrent.futures
+import random
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "e2e"))
+from cluster import Cluster  # noqa: E402
+
+LINE = re.compile(r" (handoff_\w+) .*\bkey=(\S+).*\bat_us=(\d+)")
+TPLA = ["--attention-sharding", "tpla", "--tpla-slices", "2"]
+
+
+def events_of(role):
+    """Microseconds on the machine's steady clock, by (key, event)."""
+    return {(found.group(2), found.group(1)): int(found.group(3))
+            for found in map(LINE.search, role.read_log().splitlines()) if found}
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def prompt(rng, length, vocab_size):
+    return [rng.randrange(3, vocab_size) for _ in range(length)]
+
+
+def measure_times(options, length, chunk):
+    rng = random.Random(options.seed)
+    worker = ["--log-level", "debug"]
+    with Cluster(options.server, options.model, common=[],
+                 prefill=[*TPLA, *worker, "--max-num-batched-tokens", str(chunk)],
+                 decode=[*TPLA, *worker, "--tensor-parallel-size", "2"]) as cluster:
+        for _ in range(options.requests + 3):
+            cluster.complete({"prompt": prompt(rng, length, options.vocab_size), "max_tokens": 4,
+                              "temperature": 0, "ignore_eos": True})
+        prefill, decode = cluster.prefills[0], cluster.decodes[0]
+        left = events_of(prefill)
+        right = events_of(decode)
+        keys = [key for key, event in left if event == "handoff_sealed"][3:]  # the first warm up
+        parts = {"last parcel acknowledged": [], "committed on decode": [],
+                 "first decode step ended": []}
+        for key in keys:
+            sealed = left[key, "handoff_sealed"]
+            parts["last parcel acknowledged"].append(left[key, "handoff_transferred"] - sealed)
+            parts["committed on decode"].append(right[key, "handoff_committed"] - sealed)
+            parts["first decode step ended"].append(right[key, "handoff_first_step"] - sealed)
+        print(f"prompts of {length} tokens, chunks of {chunk}, {len(keys)} requests; "
+              "milliseconds after the end of prefill:")
+        for name, values in parts.items():
+            print(f"  {name:26} median {percentile(values, 0.5) / 1e3:7.2f}   "
+                  f"p99 {percentile(values, 0.99) / 1e3:7.2f}")
+        early = prefill.metric("tessera_handoff_acked_parcels_before_end_total")
+        parcels = prefill.metric("tessera_handoff_acked_parcels_total")
+        print(f"  parcels acknowledged before prefill ended: {100 * early / parcels:.0f} %")
+        whole = decode.metric("tessera_cache_bytes_per_token_replicated")
+        blocks = -(-length // 64) * (options.requests + 3)
+        for rank in ("0", "1"):
+            landed = decode.metric("tessera_handoff_landed_bytes_total", rank=rank)
+            print(f"  rank {rank} received {landed / blocks / 64:.0f} bytes a token, "
+                  f"{100 * landed / blocks / 64 / whole:.0f} % of a replicated cache")
+
+
+def hit_rate(options, policy):
+    """Share of prompt tokens that the prefill workers found in their prefix caches."""
+    rng = random.Random(options.seed)
+    prefixes = [prompt(rng, 512, options.vocab_size) for _ in range(12)]
+    requests = [{"prompt": rng.choice(prefixes) + prompt(rng, 32, options.vocab_size),
+                 "max_tokens": 2, "temperature": 0} for _ in range(options.shared_requests)]
+    # Room for a part of the prefixes only, so that it matters where a request goes.
+    with Cluster(options.server, options.model, num_prefill=2,
+                 prefill=[*TPLA, "--num-blocks", "80", "--max-num-seqs", "4"],
+                 decode=[*TPLA, "--tensor-parallel-size", "2"],
+                 router=["--routing-policy", policy]) as cluster:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(cluster.complete, requests))
+        cached = sum(w.metric("tessera_prompt_tokens_cached_total") for w in cluster.prefills)
+        tokens = sum(w.metric("tessera_prompt_tokens_total") for w in cluster.prefills)
+        return cached / tokens
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--shared-requests", type=int, default=200)
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    measure_times(options, 2000, 1024)
+    measure_times(options, 3000, 512)
+    rates = {policy: hit_rate(options, policy) for policy in ("round_robin", "prefix_affinity")}
+    print("prompt tokens found in prefix caches, 12 shared prefixes of 512 tokens over 2 workers: " +
+          ", ".join(f"{policy} {100 * rate:.0f} %" for policy, rate in rates.items()))
+
+
+if __name__ == "__main__":
+    main()
