@@ -69,27 +69,35 @@ std::vector<PrefixRecord::Match> PrefixRecord::match(std::span<const BlockHash> 
     if (found == by_hash_.end()) {
       break;
     }
-    const Entry& entry = *found->second;
     if (i == 0) {
-      for (const WorkerId worker : entry.workers) {
-        if (worker != 0) {
-          matches.push_back({worker, 1});
-        }
-      }
-      continue;
-    }
-    bool has_any = false;
-    for (Match& match : matches) {
-      if (match.num_blocks == static_cast<int64_t>(i) && has(entry, match.worker)) {
-        ++match.num_blocks;
-        has_any = true;
-      }
-    }
-    if (!has_any) {
+      matches = holders(*found->second);
+    } else if (!extend(*found->second, static_cast<int64_t>(i), matches)) {
       break;
     }
   }
   return matches;
+}
+
+std::vector<PrefixRecord::Match> PrefixRecord::holders(const Entry& entry) {
+  std::vector<Match> matches;
+  for (const WorkerId worker : entry.workers) {
+    if (worker != 0) {
+      matches.push_back({worker, 1});
+    }
+  }
+  return matches;
+}
+
+/// False when no match of `num_blocks` goes on with this entry.
+bool PrefixRecord::extend(const Entry& entry, int64_t num_blocks, std::vector<Match>& matches) {
+  bool has_any = false;
+  for (Match& match : matches) {
+    if (match.num_blocks == num_blocks && has(entry, match.worker)) {
+      ++match.num_blocks;
+      has_any = true;
+    }
+  }
+  return has_any;
 }
 
 }  // namespace tessera::router

@@ -59,6 +59,10 @@ class PrefixRecord final {
 
   [[nodiscard]] static bool has(const Entry& entry, WorkerId worker);
   static void add(Entry& entry, WorkerId worker);
+  [[nodiscard]] static std::vector<Match> holders(const Entry& entry);
+  [[nodiscard]] static bool extend(const Entry& entry,
+                                   int64_t num_blocks,
+                                   std::vector<Match>& matches);
 
   const int64_t max_blocks_;
   std::list<Entry> by_use_;  // newest first

@@ -27,6 +27,8 @@ class Router final : public GenerationService {
                                                               Resolver resolver = {});
   /// Ends what is still live with UNAVAILABLE and cancels it at the workers.
   ~Router() override;
+  Router(const Router&) = delete;
+  Router& operator=(const Router&) = delete;
 
   /// Also when no worker is ready: then the request waits, within bounds. Hashes the prompt, about
   /// 1 µs for 64 tokens.

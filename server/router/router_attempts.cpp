@@ -108,22 +108,25 @@ void RouterLoop::on_token(ClientRequest& request,
   if (!deliver(request, part_index, kind, event)) {
     return;
   }
-  if (kind == LegKind::kPrefill && !attempt.held.empty()) {
-    const auto first = std::stable_partition(
-        attempt.held.begin(), attempt.held.end(), [&event](const TokenEvent& held) {
-          return held.choice != event.choice;
-        });
-    const std::vector<TokenEvent> ready(first, attempt.held.end());
-    attempt.held.erase(first, attempt.held.end());
-    for (const TokenEvent& held : ready) {
-      if (!deliver(request, part_index, LegKind::kAttach, held)) {
-        return;
-      }
-    }
+  if (kind == LegKind::kPrefill && !deliver_held(request, part_index, event.choice)) {
+    return;
   }
   if (is_finished(request, part)) {
     finish_part(request, part);
   }
+}
+
+/// The first token of `choice` is here: what decode sent before it follows. False when one of those
+/// broke the attempt.
+bool RouterLoop::deliver_held(ClientRequest& request, size_t part_index, int32_t choice) {
+  std::vector<TokenEvent>& held = request.parts[part_index].attempt->held;
+  const auto first = std::stable_partition(
+      held.begin(), held.end(), [choice](const auto& event) { return event.choice != choice; });
+  const std::vector<TokenEvent> ready(first, held.end());
+  held.erase(first, held.end());
+  return std::all_of(ready.begin(), ready.end(), [&](const TokenEvent& event) {
+    return deliver(request, part_index, LegKind::kAttach, event);
+  });
 }
 
 /// False when the token broke the attempt.
@@ -338,6 +341,15 @@ void RouterLoop::close_legs(Part& part) {
   }
 }
 
+void RouterLoop::start_waiting_parts(ClientRequest& request) {
+  const size_t num_parts = request.parts.size();  // those that are added now are paused
+  for (size_t i = 0; i < num_parts && !request.is_over; ++i) {
+    if (request.parts[i].state == PartState::kWaiting) {
+      try_start(request, i);
+    }
+  }
+}
+
 void RouterLoop::retry_waiting() {
   if (pool_.version() == seen_version_) {
     return;
@@ -346,12 +358,7 @@ void RouterLoop::retry_waiting() {
   const std::vector<uint64_t> waiting(waiting_.begin(), waiting_.end());
   for (const uint64_t serial : waiting) {
     ClientRequest& request = *requests_.at(serial);
-    const size_t num_parts = request.parts.size();
-    for (size_t i = 0; i < num_parts && !request.is_over; ++i) {
-      if (request.parts[i].state == PartState::kWaiting) {
-        try_start(request, i);
-      }
-    }
+    start_waiting_parts(request);
     arm(request);
   }
 }

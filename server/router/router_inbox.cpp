@@ -48,7 +48,10 @@ Status RouterInbox::admit_locked(const GenerationRequest& request) const {
 Status RouterInbox::submit(Submission submission) {
   {
     const std::lock_guard lock(mutex_);
-    TESSERA_RETURN_IF_ERROR(admit_locked(submission.request));
+    Status status = admit_locked(submission.request);
+    if (!status.is_ok()) {
+      return status;
+    }
     const auto num_tokens = static_cast<int64_t>(submission.request.prompt_ids.size());
     live_.emplace(submission.request.id, Live{num_tokens, false});
     num_queued_tokens_ += num_tokens;

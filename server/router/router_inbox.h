@@ -69,6 +69,7 @@ class RouterInbox final {
   };
 
   explicit RouterInbox(const RouterOptions& options);
+  ~RouterInbox() = default;
   RouterInbox(const RouterInbox&) = delete;
   RouterInbox& operator=(const RouterInbox&) = delete;
 

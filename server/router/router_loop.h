@@ -63,6 +63,7 @@ class RouterLoop final {
                              size_t part,
                              LegKind kind,
                              const TokenEvent& event);
+  [[nodiscard]] bool deliver_held(ClientRequest& request, size_t part, int32_t choice);
   void forward(ClientRequest& request, const TokenEvent& event);
   void finish_part(ClientRequest& request, Part& part);
 
@@ -72,6 +73,7 @@ class RouterLoop final {
   void pause(ClientRequest& request, size_t part, bool is_busy);
   void close_legs(Part& part);
   void retry_waiting();
+  void start_waiting_parts(ClientRequest& request);
   void note_waiting(const ClientRequest& request);
 
   void arm(ClientRequest& request);

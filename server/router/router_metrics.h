@@ -24,9 +24,9 @@ constexpr size_t kNumReplayReasons = 6;
 
 /// "worker_lost" and so on: the label's value.
 [[nodiscard]] constexpr std::string_view replay_reason_name(ReplayReason reason) noexcept {
-  constexpr std::array<std::string_view, kNumReplayReasons> kNames = {
+  constexpr std::array<std::string_view, kNumReplayReasons> names = {
       "worker_lost", "unavailable", "aborted", "timeout", "bad_stream", "other"};
-  return kNames[static_cast<size_t>(reason)];
+  return names[static_cast<size_t>(reason)];
 }
 
 struct RouterMetrics {

@@ -70,7 +70,10 @@ Status RouterOptions::validate() const {
       {"commit_grace", commit_grace.count(), 0, kMax},
   };
   for (const auto& field : fields) {
-    TESSERA_RETURN_IF_ERROR(check_option(field.name, field.value, field.low, field.high));
+    Status status = check_option(field.name, field.value, field.low, field.high);
+    if (!status.is_ok()) {
+      return status;
+    }
   }
   TESSERA_RETURN_IF_ERROR(check_rate("retry_ratio", retry_ratio, 0.0, 1.0));
   TESSERA_RETURN_IF_ERROR(check_rate("retry_burst", retry_burst, 1.0, 1e9));

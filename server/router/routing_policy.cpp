@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace tessera::router {
 namespace {
@@ -143,14 +144,18 @@ Route choose_route(PolicyKind policy,
   sort_decode(policy, query.num_prompt_tokens, all_decode);
   const Views good_prefill = without(all_prefill, query.avoid);
   const Views good_decode = without(all_decode, query.avoid);
-  for (const Views* decode_views : {&good_decode, static_cast<const Views*>(&all_decode)}) {
-    if (Route route = local_route(query, *decode_views); route.is_found()) {
-      return route;
+  // From nobody avoided to everybody allowed.
+  const std::pair<const Views&, const Views&> choices[] = {{good_prefill, good_decode},
+                                                           {all_prefill, good_decode},
+                                                           {good_prefill, all_decode},
+                                                           {all_prefill, all_decode}};
+  for (const auto& [prefill_views, decode_views] : choices) {
+    Route route = local_route(query, decode_views);
+    if (!route.is_found()) {
+      route = pair(query, prefill_views, decode_views);
     }
-    for (const Views* prefill_views : {&good_prefill, static_cast<const Views*>(&all_prefill)}) {
-      if (Route route = pair(query, *prefill_views, *decode_views); route.is_found()) {
-        return route;
-      }
+    if (route.is_found()) {
+      return route;
     }
   }
   return {};

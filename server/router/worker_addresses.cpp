@@ -87,7 +87,10 @@ Result<WorkerSpec> WorkerSpec::parse(const std::string& text) {
   std::string_view rest = text;
   while (!trimmed(rest).empty()) {
     const size_t comma = rest.find(',');
-    TESSERA_RETURN_IF_ERROR(add_entry(rest.substr(0, comma), spec));
+    Status status = add_entry(rest.substr(0, comma), spec);
+    if (!status.is_ok()) {
+      return status;
+    }
     rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
   }
   const size_t num_entries = spec.addresses.size() + spec.names.size();
