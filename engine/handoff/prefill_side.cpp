@@ -240,6 +240,9 @@ void PrefillSide::on_message(DecodeLink& link, const Committed& committed) {
     return;
   }
   metrics_.commit_wait_seconds.observe(seconds_between(handoff->sealed_at, now_));
+  if (handoff->num_acked != handoff->num_sent) {
+    note_transferred(*handoff, now_);  // decode has all; the last acknowledgements come later
+  }
   complete(*handoff);
 }
 
