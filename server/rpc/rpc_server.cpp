@@ -17,6 +17,8 @@
 namespace tessera::rpc {
 namespace {
 
+constexpr std::chrono::hours kLongestShutdown{24};
+
 std::string join_address(const std::string& host, int port) {
   const bool is_ipv6 = host.find(':') != std::string::npos;
   return is_ipv6 ? str_cat("[", host, "]:", port) : str_cat(host, ":", port);
@@ -38,11 +40,10 @@ void set_arguments(const RpcServerOptions& options, grpc::ServerBuilder& builder
 }
 
 std::chrono::system_clock::time_point to_system_time(const Deadline& deadline) {
-  constexpr std::chrono::hours kLongest{24};
   const auto left = std::min<Deadline::Clock::duration>(
-      deadline.is_infinite() ? Deadline::Clock::duration(kLongest)
+      deadline.is_infinite() ? Deadline::Clock::duration(kLongestShutdown)
                              : deadline.at() - Deadline::Clock::now(),
-      kLongest);
+      kLongestShutdown);
   return std::chrono::system_clock::now() +
          std::chrono::duration_cast<std::chrono::system_clock::duration>(left);
 }
