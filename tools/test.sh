@@ -42,7 +42,7 @@ step 'build cpu-release' cmake --build --preset cpu-release
 run_tests cpu-release
 if [[ $with_sanitizers == yes ]]; then
   step 'configure cpu-debug' cmake --preset cpu-debug
-  step 'build cpu-debug' cmake --build --preset cpu-debug
+  step 'build cpu-debug' cmake --build --preset cpu-debug --target unit_tests
   run_tests cpu-debug -L unit
 fi
 say "all tests passed in $SECONDS s"

@@ -207,7 +207,9 @@ void RouterLoop::on_part_timer(ClientRequest& request, size_t part_index) {
       !part.waiting_since.has_value() || *part.waiting_since + parts_.options.worker_wait > now_;
   if (!is_patient) {
     const std::string last = part.last_error.is_ok() ? "" : "; " + part.last_error.message();
-    fail(request, unavailable("no worker could take the request in time" + last));
+    const std::string text = "no worker could take the request in time" + last;
+    const bool are_full = part.last_error.code() == StatusCode::kResourceExhausted;
+    fail(request, are_full ? resource_exhausted(text) : unavailable(text));
     return;
   }
   try_start(request, part_index);

@@ -17,7 +17,8 @@ function(tessera_add_library)
 endfunction()
 
 # tessera_add_test(NAME engine_cache_test SRCS ... DEPS ... [LABEL unit] [TIMEOUT 120])
-# One GoogleTest executable, registered as one CTest test.
+# One GoogleTest executable, registered as one CTest test. The target unit_tests builds those of
+# that label.
 function(tessera_add_test)
   cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
   if(NOT ARG_LABEL)
@@ -30,6 +31,12 @@ function(tessera_add_test)
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS} GTest::gmock_main tessera_warnings)
   target_include_directories(${ARG_NAME} PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_definitions(${ARG_NAME} PRIVATE TESSERA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  if(ARG_LABEL STREQUAL "unit")
+    if(NOT TARGET unit_tests)
+      add_custom_target(unit_tests)
+    endif()
+    add_dependencies(unit_tests ${ARG_NAME})
+  endif()
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT}
     ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/support/tsan.supp")

@@ -31,15 +31,15 @@ TEST(CommandLineTest, ServeTakesTheModelAsPositionalOrFlag) {
 
 TEST(CommandLineTest, FlagsSetEachKindOfOption) {
   const Options options = parse_options({"serve",
-                                              "folder",
-                                              "--api-key",
-                                              "one",
-                                              "--api-key=two",
-                                              "--kv-cache-memory",
-                                              "512MiB",
-                                              "--no-enable-prefix-caching",
-                                              "--dtype",
-                                              "float32"});
+                                         "folder",
+                                         "--api-key",
+                                         "one",
+                                         "--api-key=two",
+                                         "--kv-cache-memory",
+                                         "512MiB",
+                                         "--no-enable-prefix-caching",
+                                         "--dtype",
+                                         "float32"});
   EXPECT_EQ(options.api_keys, (std::vector<std::string>{"one", "two"}));
   EXPECT_EQ(options.kv_cache_memory_bytes, 536870912);
   EXPECT_FALSE(options.enable_prefix_caching);
@@ -136,13 +136,10 @@ TEST(CommandLineTest, RouterWithoutWorkersIsAnError) {
 
 TEST(CommandLineTest, LocalPrefillMustFitOneStep) {
   EXPECT_FALSE(parse({"decode", "m", "--local-prefill-max-tokens", "2000"}).is_ok());
-  EXPECT_TRUE(parse({"decode",
-                     "m",
-                     "--local-prefill-max-tokens",
-                     "2000",
-                     "--max-num-batched-tokens",
-                     "2000"})
-                  .is_ok());
+  EXPECT_TRUE(
+      parse(
+          {"decode", "m", "--local-prefill-max-tokens", "2000", "--max-num-batched-tokens", "2000"})
+          .is_ok());
 }
 
 }  // namespace
