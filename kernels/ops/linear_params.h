@@ -47,8 +47,8 @@ struct BatchedLinearParams {
   TensorView out;  ///< [T, G, N], outer strides free
 };
 
-/// Rows sorted by group (expert): rows [offsets[g], offsets[g + 1]) use weight group g. `offsets` may
-/// be a window of a longer list (the experts of one rank): rows of x outside of [offsets[0],
+/// Rows sorted by group (expert): rows [offsets[g], offsets[g + 1]) use weight group g. `offsets`
+/// may be a window of a longer list (the experts of one rank): rows of x outside of [offsets[0],
 /// offsets[G]) are not read, and the same rows of `out` stay as they were.
 struct GroupedLinearParams {
   ConstTensorView x;        ///< [M, K]

@@ -40,8 +40,8 @@ struct MoePermuteParams {
   TensorView row_of_pair;      ///< [T, k] int32: where pair (t, j) went
 };
 
-/// out[t] (+)= sum_j weights[t, j] * expert_out[row_of_pair[t, j]], over the pairs whose row lies in
-/// [offsets[0], offsets[G]): those of the G experts that were computed here.
+/// out[t] (+)= sum_j weights[t, j] * expert_out[row_of_pair[t, j]], over the pairs whose row lies
+/// in [offsets[0], offsets[G]): those of the G experts that were computed here.
 struct MoeCombineParams {
   ConstTensorView expert_out;      ///< [T * k, D] float32
   ConstTensorView row_of_pair;     ///< [T, k] int32
