@@ -57,13 +57,13 @@ void add_receivers(metrics::FamilyList& list, const DecodeParts& parts) {
 
 }  // namespace
 
-void add_prefill_families(metrics::FamilyList& list, PrefillParts& parts) {
+void add_worker_families(metrics::FamilyList& list, PrefillParts& parts) {
   metrics::add_engine_families(list, parts.engine().metrics());
   metrics::add_handoff_families(list, parts.engine().handoff_metrics());
   add_cache_shape(list, parts.model());
 }
 
-void add_decode_families(metrics::FamilyList& list, DecodeParts& parts) {
+void add_worker_families(metrics::FamilyList& list, DecodeParts& parts) {
   metrics::add_engine_families(list, parts.engine().metrics());
   metrics::add_handoff_families(list, parts.engine().handoff_metrics());
   add_cache_shape(list, parts.model());

@@ -8,7 +8,7 @@
 
 namespace tessera {
 
-void add_prefill_families(metrics::FamilyList& list, PrefillParts& parts);
-void add_decode_families(metrics::FamilyList& list, DecodeParts& parts);
+void add_worker_families(metrics::FamilyList& list, PrefillParts& parts);
+void add_worker_families(metrics::FamilyList& list, DecodeParts& parts);
 
 }  // namespace tessera
