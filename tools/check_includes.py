@@ -72,6 +72,11 @@ RULES = {
     # gRPC: services that workers offer, clients of them, conversion to the engine's types.
     "server/rpc": (REQUEST + ["engine/config", "engine/handoff", "engine/transport/landing.h",
                               "proto"], ["grpc", "protobuf"]),
+    # Of them only the public API knows text.
+    "server/rpc/text_preparer.cpp": (REQUEST + ["engine/chat/chat_template.h",
+                                                "engine/tokenizer/tokenizer.h", "proto"],
+                                     ["protobuf", "nlohmann"]),
+    "server/rpc/text_session.h": (REQUEST + ["engine/tokenizer/detokenizer.h", "proto"], []),
     "server/router": (REQUEST + ["engine/config", "engine/handoff/worker_services.h", "server/rpc"],
                       ["openssl"]),
     "server/cli": (TEXT, ["cli11", "nlohmann"]),
