@@ -71,4 +71,9 @@ bool Authenticator::allows(const http::Request& request) const {
   return is_known(*digests, key);
 }
 
+bool Authenticator::allows_key(std::string_view key) const {
+  const std::shared_ptr<const Digests> digests = snapshot();
+  return digests->empty() || is_known(*digests, key);
+}
+
 }  // namespace tessera::openai

@@ -26,6 +26,8 @@ class Authenticator final {
 
   /// True when no key is asked for, or `Authorization: Bearer KEY` or `x-api-key: KEY` matches.
   [[nodiscard]] bool allows(const http::Request& request) const;
+  /// True when no key is asked for, or `key` is one of them.
+  [[nodiscard]] bool allows_key(std::string_view key) const;
 
  private:
   using Digest = std::array<unsigned char, 32>;

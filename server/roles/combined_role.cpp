@@ -1,4 +1,4 @@
-// One engine that prefills and decodes, behind HTTP.
+// One engine that prefills and decodes, behind HTTP and gRPC.
 
 #include <chrono>
 #include <cstdio>
@@ -24,6 +24,7 @@ using Seconds = std::chrono::seconds;
 void drain(const cli::Options& options, Engine& engine, FrontDoor& door) {
   stop_at_next_signal();
   log_info("draining", "timeout_s", options.shutdown_timeout_s);
+  door.set_draining();
   const Status status = engine.drain_blocking(Deadline::after(Seconds(options.shutdown_timeout_s)));
   const bool have_all_ended = door.drain_blocking(Deadline::after(kLastWrites));
   if (!have_all_ended || !status.is_ok()) {

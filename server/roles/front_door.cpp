@@ -8,6 +8,7 @@
 #include "server/cli/version.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_frontend.h"
+#include "server/roles/public_rpc.h"
 #include "server/roles/role_parts.h"
 
 namespace tessera {
@@ -57,7 +58,8 @@ http::HttpServerOptions http_options(const cli::Options& options) {
 struct FrontDoor::State {
   cli::Options options;
   std::unique_ptr<openai::OpenAiFrontend> frontend;
-  std::unique_ptr<http::HttpServer> http;  // last: its thread uses the front end
+  std::unique_ptr<http::HttpServer> http;  // after the front end, which its thread uses
+  std::unique_ptr<PublicRpc> rpc;
 };
 
 Status FrontDoor::check_keys(const cli::Options& options) {
@@ -68,12 +70,20 @@ Result<std::unique_ptr<FrontDoor>> FrontDoor::open(const cli::Options& options, 
   auto state = std::make_unique<State>();
   state->options = options;
   TESSERA_TRY(auto openai, openai_options(options, parts));
+  const ChatTemplate* chat_template =
+      parts.text.chat_template.has_value() ? &*parts.text.chat_template : nullptr;
+  TESSERA_TRY(state->rpc,
+              PublicRpc::open(options,
+                              openai,
+                              {.service = parts.service,
+                               .tokenizer = *parts.text.tokenizer,
+                               .chat_template = chat_template}));
   const bool is_open = openai.api_keys.empty();
   const openai::OpenAiFrontend::Parts frontend_parts{
       .service = parts.service,
       .tokenizer = *parts.text.tokenizer,
       .add_service_families = std::move(parts.add_service_families),
-      .chat_template = parts.text.chat_template.has_value() ? &*parts.text.chat_template : nullptr};
+      .chat_template = chat_template};
   TESSERA_TRY(state->frontend, openai::OpenAiFrontend::create(std::move(openai), frontend_parts));
   const auto handle = [frontend = state->frontend.get()](http::Request request,
                                                          std::shared_ptr<http::Exchange> exchange) {
@@ -99,11 +109,18 @@ void FrontDoor::reload_keys() {
     return;
   }
   state_->frontend->replace_api_keys(keys.value());
+  state_->rpc->replace_keys(keys.value());
   log_info("api_keys_reloaded", "keys", keys.value().size());
 }
 
+void FrontDoor::set_draining() {
+  state_->rpc->set_draining();
+}
+
 bool FrontDoor::drain_blocking(Deadline deadline) {
-  return state_->http->drain_blocking(deadline);
+  const bool have_all_ended = state_->http->drain_blocking(deadline);
+  state_->rpc->close_blocking(deadline);
+  return have_all_ended;
 }
 
 }  // namespace tessera

@@ -1,4 +1,5 @@
-// HTTP with the OpenAI-style API in front of a GenerationService: what clients reach.
+// HTTP with the OpenAI-style API, and the gRPC API beside it, in front of a GenerationService: what
+// clients reach.
 #pragma once
 
 #include <functional>
@@ -28,15 +29,18 @@ class FrontDoor final {
 
   /// What open() would refuse of the keys, before anything is loaded.
   [[nodiscard]] static Status check_keys(const cli::Options& options);
-  /// Listens; logs the URL. Errors: INVALID_ARGUMENT, NOT_FOUND (keys), UNAVAILABLE (port).
+  /// Listens on both ports; logs URL and address. Errors: INVALID_ARGUMENT, NOT_FOUND (keys),
+  /// UNAVAILABLE (port).
   [[nodiscard]] static Result<std::unique_ptr<FrontDoor>> open(const cli::Options& options,
                                                                Parts parts);
   ~FrontDoor();
   FrontDoor(const FrontDoor&) = delete;
   FrontDoor& operator=(const FrontDoor&) = delete;
 
-  /// Reads --api-key-file again; keeps the old keys when that fails.
+  /// Reads --api-key-file again, for both; keeps the old keys when that fails.
   void reload_keys();
+  /// The gRPC API's health checks fail from here on.
+  void set_draining();
   /// Stops accepting, and waits for the last bytes of answers whose requests have ended. True when
   /// all were sent.
   [[nodiscard]] bool drain_blocking(Deadline deadline);

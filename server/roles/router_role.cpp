@@ -85,6 +85,7 @@ void RouterRole::reload_keys() {
 }
 
 Status RouterRole::drain_blocking(Deadline deadline) {
+  parts_->door->set_draining();
   const Status status = parts_->router->drain_blocking(deadline);
   const bool have_all_ended = parts_->door->drain_blocking(Deadline::after(kLastWrites));
   if (status.is_ok() && !have_all_ended) {

@@ -1,4 +1,4 @@
-// The router: HTTP in front, workers behind.
+// The router: HTTP and gRPC in front, workers behind.
 #pragma once
 
 #include <functional>
