@@ -43,12 +43,12 @@ Status check_room(const RoomNeeded& room, const DecodeSideOptions& options, int6
       room.num_prompt_blocks() + room.num_copies() + room.num_growth_blocks(options.growth_blocks);
   const int64_t num_needed = std::max(num_alone, num_at_once);
   if (num_needed > num_blocks) {
-    return resource_exhausted(str_cat("the request needs ",
-                                      num_needed,
-                                      " cache blocks of ",
-                                      kBlockTokens,
-                                      " tokens, the decode group has ",
-                                      num_blocks));
+    return invalid_argument(str_cat("the request needs ",
+                                    num_needed,
+                                    " cache blocks of ",
+                                    kBlockTokens,
+                                    " tokens, the decode group has ",
+                                    num_blocks));
   }
   return Status::ok();
 }

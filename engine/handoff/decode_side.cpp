@@ -11,6 +11,7 @@
 #include "engine/handoff/parcel_plan.h"
 #include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
+#include "kernels/ops/sampling_params.h"
 
 namespace tessera {
 namespace {
@@ -355,6 +356,12 @@ void DecodeSide::try_commit(Reservation& reservation) {
     abort(reservation, status, Tell::kBoth);
     return;
   }
+  if (!host_->try_claim(reservation.key)) {
+    abort(reservation,
+          {StatusCode::kAlreadyExists, "a request with this key is being computed here"},
+          Tell::kBoth);
+    return;
+  }
   commit(reservation);
 }
 
@@ -381,6 +388,12 @@ Status DecodeSide::check_commit(const Reservation& reservation) const {
                                     reservation.room.num_prompt_tokens));
   }
   TESSERA_RETURN_IF_ERROR(attach.sampling.validate(options_.vocab_size));
+  if (attach.sampling.num_top_logprobs > kernels::kMaxTopLogprobs) {
+    return invalid_argument(str_cat("num_top_logprobs is ",
+                                    attach.sampling.num_top_logprobs,
+                                    ", at most ",
+                                    kernels::kMaxTopLogprobs));
+  }
   const int64_t max_total =
       StopCriteria({}, options_.max_model_len).max_total_tokens(attach.sampling, num_prompt);
   if (max_total > reservation.room.max_total_tokens) {

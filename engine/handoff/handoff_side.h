@@ -32,8 +32,11 @@ class EngineHost {
   /// Sequences that run or prefill now.
   [[nodiscard]] virtual std::span<Sequence* const> running() const noexcept = 0;
   [[nodiscard]] virtual int64_t num_seats_taken() const noexcept = 0;
+  /// Makes the key live, so that adopt_running() may follow; false when it is live already (a local
+  /// request under the same key).
+  [[nodiscard]] virtual bool try_claim(const HandoffKey& key) = 0;
   /// Takes a live group that another engine computed: every choice has its first token, those in
-  /// `ended` ended with it; `table` holds the prompt. Not all choices have ended.
+  /// `ended` ended with it; `table` holds the prompt. Not all choices have ended. The key is claimed.
   virtual void adopt_running(std::unique_ptr<SequenceGroup> group,
                              BlockTable table,
                              const std::vector<bool>& ended) = 0;

@@ -5,6 +5,10 @@
 namespace tessera {
 namespace {
 
+// A leader says these, and the sender makes room for them: they must be near what is of use.
+constexpr int32_t kMaxLandingSlots = 4096;
+constexpr int64_t kMaxSlotPadding = int64_t{64} << 10;
+
 int32_t image_of(const DecodeLayout& layout, int32_t rank) {
   return layout.dealing == DecodeLayout::Dealing::kImages ? rank % layout.num_images : 0;
 }
@@ -29,7 +33,9 @@ Status check_welcome(const Welcome& welcome, const BlockSource& source) {
   for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
     const int64_t num_bytes = source.image_bytes(image_of(layout, rank));
     const LandingRegion& region = welcome.regions[static_cast<size_t>(rank)];
-    if (region.slot_bytes < num_bytes || region.num_slots < 1) {
+    const bool has_good_slots = region.num_slots >= 1 && region.num_slots <= kMaxLandingSlots;
+    if (region.slot_bytes < num_bytes || region.slot_bytes > num_bytes + kMaxSlotPadding ||
+        !has_good_slots) {
       return failed_precondition(str_cat("rank ",
                                          rank,
                                          " has ",

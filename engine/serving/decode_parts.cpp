@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine/base/text.h"
 #include "engine/serving/worker_info.h"
 #include "engine/transport/ucx_transport.h"
 
@@ -40,6 +41,7 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
   ReceiverOptions options;
   options.num_slots = settings.landing_slots;
   options.faults = settings.faults;
+  parts->max_revoked_regions_ = options.max_revoked_regions;
   std::vector<KvReceiver*> receivers;
   for (int rank = 0; rank < runner.num_ranks(); ++rank) {
     TESSERA_TRY(
@@ -63,6 +65,22 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
                                     .mailbox = parts->mailbox_,
                                     .check_probes = {}}));
   return parts;
+}
+
+Status DecodeParts::readiness() const {
+  TESSERA_RETURN_IF_ERROR(engine_->readiness());
+  for (size_t rank = 0; rank < receivers_.size(); ++rank) {
+    const int64_t num_revoked = receivers_[rank]->statistics().revoked_regions;
+    if (num_revoked >= max_revoked_regions_) {
+      return unavailable(str_cat("rank ",
+                                 rank,
+                                 " keeps ",
+                                 num_revoked,
+                                 " landing regions of prefill workers that left without a word: "
+                                 "restart this group"));
+    }
+  }
+  return Status::ok();
 }
 
 }  // namespace tessera

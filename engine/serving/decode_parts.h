@@ -27,6 +27,8 @@ class DecodeParts final {
   DecodeParts& operator=(const DecodeParts&) = delete;
 
   [[nodiscard]] DecodeEngine& engine() noexcept { return *engine_; }
+  /// Ok while requests are accepted and new links can be given a landing region. Any thread.
+  [[nodiscard]] Status readiness() const;
   /// Where prefill workers' links arrive.
   [[nodiscard]] PrefillDoor& door() noexcept { return mailbox_; }
   [[nodiscard]] const ModelParts& model() const noexcept { return *model_; }
@@ -41,6 +43,7 @@ class DecodeParts final {
   std::unique_ptr<ModelParts> model_;
   DecodeMailbox mailbox_;
   std::vector<std::unique_ptr<KvReceiver>> receivers_;
+  int64_t max_revoked_regions_ = 0;       // of each
   std::unique_ptr<DecodeEngine> engine_;  // last: its thread uses the rest
 };
 

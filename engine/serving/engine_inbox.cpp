@@ -106,9 +106,9 @@ void EngineInbox::note_started() {
   --num_queued_;
 }
 
-void EngineInbox::note_adopted(const HandoffKey& key) {
+bool EngineInbox::try_claim(const HandoffKey& key) {
   const std::lock_guard lock(mutex_);
-  live_.try_emplace(key, false);
+  return live_.try_emplace(key, false).second;
 }
 
 void EngineInbox::note_other_work(bool has_other_work) {

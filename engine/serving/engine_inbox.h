@@ -53,8 +53,9 @@ class EngineInbox final {
   void collect_blocking(Work& work, Deadline deadline);
   /// A request left the queue: it got blocks. Engine thread only.
   void note_started();
-  /// A request that was not submitted here is live, and has started. Engine thread only.
-  void note_adopted(const HandoffKey& key);
+  /// A request that was not submitted here becomes live, and has started; false when its key is
+  /// live already. Engine thread only.
+  [[nodiscard]] bool try_claim(const HandoffKey& key);
   /// A request is over. Engine thread only.
   void note_ended(const HandoffKey& key, bool has_started);
   /// Whether there is work that belongs to no live request. Engine thread only.

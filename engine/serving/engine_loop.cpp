@@ -113,7 +113,6 @@ void EngineLoop::adopt_running(std::unique_ptr<SequenceGroup> group,
   adopted.last_token_at = now_;
   adopted.is_first_step_due = true;
   next_deadline_ = std::min(next_deadline_, adopted.deadline.at());
-  inbox_.note_adopted(adopted.key());
   live_.emplace(adopted.key(), std::move(group));
   ++num_started_;
   scheduler_.adopt_running(*adopted.choices.front(), std::move(table));
@@ -217,7 +216,7 @@ void EngineLoop::note_decodes(const StepPlan& plan) {
 
 void EngineLoop::end_given_up() {
   for (SequenceGroup* group : given_up_) {
-    fail_group(*group, unavailable("preempted: the cache has no more blocks"));
+    fail_group(*group, resource_exhausted("preempted: the cache has no more blocks"));
   }
   given_up_.clear();
 }

@@ -58,6 +58,7 @@ class EngineLoop final : private EngineHost {
   [[nodiscard]] int64_t num_seats_taken() const noexcept override {
     return scheduler_.num_seats_taken();
   }
+  [[nodiscard]] bool try_claim(const HandoffKey& key) override { return inbox_.try_claim(key); }
   void adopt_running(std::unique_ptr<SequenceGroup> group,
                      BlockTable table,
                      const std::vector<bool>& ended) override;

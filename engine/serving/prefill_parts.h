@@ -30,6 +30,8 @@ class PrefillParts final {
   PrefillParts& operator=(const PrefillParts&) = delete;
 
   [[nodiscard]] PrefillEngine& engine() noexcept { return *engine_; }
+  /// Ok while requests are accepted. Any thread.
+  [[nodiscard]] Status readiness() const { return engine_->readiness(); }
   [[nodiscard]] const ModelParts& model() const noexcept { return *model_; }
   [[nodiscard]] const KvSender& sender() const noexcept { return *sender_; }
 

@@ -527,11 +527,14 @@ Status validate(Role role, const Options& options) {
       add("no decode group: give --decode-workers host:port");
     }
   }
-  if (options.combined && options.tensor_parallel_size > 1 &&
-      options.attention_sharding != "auto" && options.attention_sharding != "replicated") {
+  if (options.combined && options.attention_sharding != "auto" &&
+      options.attention_sharding != "replicated") {
     add(str_cat("--combined prefills and decodes in one cache: --attention-sharding ",
                 options.attention_sharding,
                 " needs the handoff"));
+  }
+  if (options.combined && !options.tpla_calibration.empty()) {
+    add("--combined prefills and decodes in one cache: --tpla-calibration needs the handoff");
   }
   return faults.empty() ? Status::ok() : invalid_argument(faults);
 }

@@ -30,14 +30,18 @@ class WorkerOf final : public WorkerRoleProcess {
     RpcDoor::Parts rpc;
     rpc.service = std::move(service);
     rpc.identity = {role, engine.info(), cli::version_number()};
-    rpc.load = [&engine] { return engine.load(); };
+    rpc.load = [this] {
+      WorkerLoad load = parts_->engine().load();
+      load.is_draining = !parts_->readiness().is_ok();
+      return load;
+    };
     rpc.start_drain = [&engine] { engine.begin_drain(); };
     TESSERA_TRY(rpc_, RpcDoor::open(options, std::move(rpc)));
     if (!has_http) {
       return Status::ok();
     }
     WorkerDoor::Parts http;
-    http.readiness = [&engine] { return engine.readiness(); };
+    http.readiness = [this] { return parts_->readiness(); };
     http.liveness = [this] { return liveness(); };
     http.add_families = [this](metrics::FamilyList& list) { add_families(list); };
     TESSERA_TRY(http_, WorkerDoor::open(options, std::move(http)));

@@ -152,6 +152,10 @@ void to_proto(const HandoffKey& key, v1::HandoffKey& out) {
   out.set_attempt(key.attempt);
 }
 
+Status check_key(const HandoffKey& key) {
+  return key.request == RequestId{} ? invalid_argument("key is all zeros") : Status::ok();
+}
+
 HandoffKey from_proto(const v1::HandoffKey& key) {
   return {{key.request_high(), key.request_low()}, key.attempt()};
 }
@@ -291,6 +295,7 @@ Result<PrefillRequest> from_proto(const v1::PrefillRequest& request, int64_t max
   }
   PrefillRequest out;
   out.key = from_proto(request.key());
+  TESSERA_RETURN_IF_ERROR(check_key(out.key));
   TESSERA_TRY(out.generation, from_proto(request.generation(), out.key, max_prompt_tokens));
   out.decode_candidates.assign(request.decode_candidates().begin(),
                                request.decode_candidates().end());
@@ -310,6 +315,7 @@ Result<AttachRequest> from_proto(const v1::AttachRequest& request) {
   TESSERA_RETURN_IF_ERROR(check_choices(request));
   AttachRequest out;
   out.key = from_proto(request.key());
+  TESSERA_RETURN_IF_ERROR(check_key(out.key));
   TESSERA_TRY(out.sampling, from_proto(request.sampling()));
   copy_choices(request, out);
   return out;
@@ -323,6 +329,7 @@ void to_proto(const HandoffKey& key, const GenerationRequest& request, v1::Gener
 Result<std::pair<HandoffKey, GenerationRequest>> from_proto(const v1::GenerateRequest& request,
                                                             int64_t max_prompt_tokens) {
   const HandoffKey key = from_proto(request.key());
+  TESSERA_RETURN_IF_ERROR(check_key(key));
   TESSERA_TRY(auto generation, from_proto(request.generation(), key, max_prompt_tokens));
   return std::pair(key, std::move(generation));
 }

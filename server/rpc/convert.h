@@ -51,6 +51,8 @@ void to_proto(const WorkerIdentity& identity, v1::WorkerInfo& out);
 void to_proto(const WorkerLoad& load, v1::WorkerLoad& out);
 
 [[nodiscard]] HandoffKey from_proto(const v1::HandoffKey& key);
+/// Errors: INVALID_ARGUMENT for the key that nobody makes: an absent one.
+[[nodiscard]] Status check_key(const HandoffKey& key);
 [[nodiscard]] Result<SamplingParams> from_proto(const v1::SamplingParams& sampling);
 [[nodiscard]] Result<TokenEvent> from_proto(const v1::TokenEvent& event);
 /// Of a failure: an ok code is an error too.

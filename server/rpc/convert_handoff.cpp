@@ -121,6 +121,7 @@ Result<Reserve> read(const v1::Reserve& in) {
       "reserve.max_total_tokens", in.max_total_tokens(), in.prompt_ids_size(), kMaxTotalTokens));
   Reserve out;
   out.key = from_proto(in.key());
+  TESSERA_RETURN_IF_ERROR(check_key(out.key));
   out.prompt_ids.assign(in.prompt_ids().begin(), in.prompt_ids().end());
   out.num_choices = in.num_choices();
   out.max_total_tokens = in.max_total_tokens();

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 LISTENING = re.compile(r" listening .*\burl=(\S+)")
@@ -84,8 +85,11 @@ class TesseraServer:
             found = LISTENING.search(self.read_log())
             if found:
                 self.url = found.group(1)
-                self.get("/readyz")
-                return
+                try:
+                    self.get("/readyz")
+                    return
+                except urllib.error.HTTPError as error:  # the router's workers are not there yet
+                    error.close()
             time.sleep(0.05)  # polls another process's log: there is nothing to wait on
         raise TimeoutError("the server was not ready in time")
 

@@ -233,10 +233,20 @@ TEST(DecodeSideTest, RejectsWhatCanNeverRun) {
   }
   const auto rejects = worker.link->all<Reject>();
   ASSERT_EQ(rejects.size(), 6U);
-  for (size_t i = 0; i < 5; ++i) {
+  for (size_t i = 0; i < 6; ++i) {  // the last can never fit: waiting would not help
     EXPECT_EQ(rejects[i].status.code(), StatusCode::kInvalidArgument) << i;
   }
-  EXPECT_EQ(rejects[5].status.code(), StatusCode::kResourceExhausted);
+  EXPECT_TRUE(fixture.is_clean());
+}
+
+TEST(DecodeSideTest, AKeyThatALocalRequestHasIsNotCommitted) {
+  DecodeFixture fixture;
+  const auto worker = fixture.greet();
+  fixture.host.is_claimed = true;
+  const Request request = bring_to(fixture, worker, Stage::kCommitted);
+  ASSERT_EQ(worker.link->all<Aborted>().size(), 1U);
+  EXPECT_EQ(worker.link->all<Aborted>()[0].status.code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(request.sink->error.code(), StatusCode::kAlreadyExists);
   EXPECT_TRUE(fixture.is_clean());
 }
 

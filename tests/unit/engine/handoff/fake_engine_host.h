@@ -45,6 +45,12 @@ class FakeEngineHost final : public EngineHost {
   int64_t num_seats_taken() const noexcept override {
     return static_cast<int64_t>(running_.size());
   }
+  bool try_claim(const HandoffKey& key) override {
+    const auto has_key = [&](const auto& group) { return group->key() == key; };
+    return !is_claimed && std::none_of(groups_.begin(), groups_.end(), has_key);
+  }
+  bool is_claimed = false;  ///< as if a local request had every key
+
   void adopt_running(std::unique_ptr<SequenceGroup> group,
                      BlockTable table,
                      const std::vector<bool>& ended) override {

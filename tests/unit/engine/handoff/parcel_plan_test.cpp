@@ -65,6 +65,12 @@ TEST(ParcelPlanTest, RefusesAWelcomeThatDoesNotFitTheCache) {
   bad.layout.num_images = 1;
   EXPECT_EQ(check_welcome(bad, source).code(), StatusCode::kFailedPrecondition);
   bad = welcome;
+  bad.regions[1].slot_bytes = int64_t{4} << 30;  // nobody's image: the sender would make room
+  EXPECT_EQ(check_welcome(bad, source).code(), StatusCode::kFailedPrecondition);
+  bad = welcome;
+  bad.regions[1].num_slots = 1 << 20;
+  EXPECT_EQ(check_welcome(bad, source).code(), StatusCode::kFailedPrecondition);
+  bad = welcome;
   bad.regions[1].slot_bytes = 100;
   EXPECT_EQ(check_welcome(bad, source).code(), StatusCode::kFailedPrecondition);
   bad = welcome;

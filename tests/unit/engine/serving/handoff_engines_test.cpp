@@ -71,7 +71,7 @@ TEST(HandoffEnginesTest, APreemptedRequestEndsAndSaysSo) {
   for (auto& request : running) {
     ASSERT_TRUE(request.client->wait_until_done_blocking());
     if (const auto error = request.client->error()) {
-      EXPECT_EQ(error->code(), StatusCode::kUnavailable);
+      EXPECT_EQ(error->code(), StatusCode::kResourceExhausted);
       EXPECT_NE(error->message().find("preempted"), std::string::npos) << error->message();
       ++num_preempted;
     }

@@ -446,7 +446,7 @@ TEST_F(RouterReplayTest, WorkersThatStayBusyEndTheRequest) {
   begin();
   advance(options.worker_wait + milliseconds(1));
   ASSERT_TRUE(client->error.has_value());
-  EXPECT_EQ(client->error->code(), StatusCode::kUnavailable);
+  EXPECT_EQ(client->error->code(), StatusCode::kResourceExhausted);
   EXPECT_NE(client->error->message().find("queue full"), std::string::npos);
   expect_all_over();
 }
