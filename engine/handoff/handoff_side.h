@@ -36,7 +36,8 @@ class EngineHost {
   /// request under the same key).
   [[nodiscard]] virtual bool try_claim(const HandoffKey& key) = 0;
   /// Takes a live group that another engine computed: every choice has its first token, those in
-  /// `ended` ended with it; `table` holds the prompt. Not all choices have ended. The key is claimed.
+  /// `ended` ended with it; `table` holds the prompt. Not all choices have ended. The key is
+  /// claimed.
   virtual void adopt_running(std::unique_ptr<SequenceGroup> group,
                              BlockTable table,
                              const std::vector<bool>& ended) = 0;
