@@ -23,6 +23,7 @@ class PublicRpc final {
       const cli::Options& options,
       const openai::OpenAiOptions& api,
       const rpc::InferenceServiceImpl::Parts& parts);
+  ~PublicRpc() = default;
   PublicRpc(const PublicRpc&) = delete;
   PublicRpc& operator=(const PublicRpc&) = delete;
 

@@ -43,20 +43,21 @@ void JobQueue::stop_blocking() {
 }
 
 void JobQueue::work() {
-  while (true) {
-    Job job;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return is_stopped_ || !jobs_.empty(); });
-      if (is_stopped_) {
-        return;
-      }
-      job = std::move(jobs_.front());
-      jobs_.pop_front();
-      num_bytes_ -= job.num_bytes;
-    }
-    job.run();
+  while (const auto run = take_blocking().run) {
+    run();
   }
+}
+
+JobQueue::Job JobQueue::take_blocking() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return is_stopped_ || !jobs_.empty(); });
+  if (is_stopped_) {
+    return {};
+  }
+  Job job = std::move(jobs_.front());
+  jobs_.pop_front();
+  num_bytes_ -= job.num_bytes;
+  return job;
 }
 
 }  // namespace tessera::rpc

@@ -40,6 +40,8 @@ class JobQueue final {
   };
 
   void work();
+  /// Waits for a job; one without `run` once the queue has stopped.
+  [[nodiscard]] Job take_blocking();
 
   const Bounds bounds_;
   std::mutex mutex_;  // guards jobs_, num_bytes_, is_stopped_

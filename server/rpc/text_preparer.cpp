@@ -29,13 +29,20 @@ int32_t largest(const Ids& ids) {
   return ids.empty() ? 0 : *std::max_element(ids.begin(), ids.end());
 }
 
+Status check_stop_strings(const v1::GenerateTextRequest& request) {
+  for (const std::string& stop : request.stop()) {
+    Status status = check_bytes("stop", stop, kMaxStopBytes);
+    if (!status.is_ok()) {
+      return status;
+    }
+  }
+  return check_count("stop", request.stop_size(), kMaxStopStrings);
+}
+
 Status check_bounds(const v1::GenerateTextRequest& request, const InferenceOptions& options) {
   TESSERA_RETURN_IF_ERROR(
       check_range("num_choices", request.num_choices(), 0, options.max_choices));
-  TESSERA_RETURN_IF_ERROR(check_count("stop", request.stop_size(), kMaxStopStrings));
-  for (const std::string& stop : request.stop()) {
-    TESSERA_RETURN_IF_ERROR(check_bytes("stop", stop, kMaxStopBytes));
-  }
+  TESSERA_RETURN_IF_ERROR(check_stop_strings(request));
   return check_range("sampling.num_top_logprobs",
                      request.sampling().num_top_logprobs(),
                      0,
@@ -104,16 +111,19 @@ Result<std::vector<int32_t>> TextPreparer::prompt_of(const v1::GenerateTextReque
       return encode_text(request.text(), /*add_special_tokens=*/true);
     case v1::GenerateTextRequest::kChat:
       return encode_chat(request.chat());
-    case v1::GenerateTextRequest::kTokenIds: {
-      const auto& ids = request.token_ids().ids();
-      TESSERA_RETURN_IF_ERROR(check_token_ids("token_ids", ids, options_.max_model_len));
-      TESSERA_RETURN_IF_ERROR(check_vocabulary("token_ids", largest(ids)));
-      return std::vector<int32_t>(ids.begin(), ids.end());
-    }
+    case v1::GenerateTextRequest::kTokenIds:
+      return check_ids(request.token_ids());
     case v1::GenerateTextRequest::PROMPT_NOT_SET:
       break;
   }
   return invalid_argument("prompt is not set, expected text, token_ids or chat");
+}
+
+Result<std::vector<int32_t>> TextPreparer::check_ids(const v1::TokenIds& prompt) const {
+  const auto& ids = prompt.ids();
+  TESSERA_RETURN_IF_ERROR(check_token_ids("token_ids", ids, options_.max_model_len));
+  TESSERA_RETURN_IF_ERROR(check_vocabulary("token_ids", largest(ids)));
+  return std::vector<int32_t>(ids.begin(), ids.end());
 }
 
 Result<std::vector<int32_t>> TextPreparer::encode_chat(const v1::ChatPrompt& chat) const {

@@ -21,6 +21,7 @@ class ChatPrompt;
 class DetokenizeRequest;
 class DetokenizeResponse;
 class GenerateTextRequest;
+class TokenIds;
 class TokenizeRequest;
 class TokenizeResponse;
 }  // namespace tessera::v1
@@ -51,6 +52,7 @@ class TextPreparer final {
   [[nodiscard]] Status check_vocabulary(std::string_view field, int32_t largest_id) const;
   [[nodiscard]] Result<std::vector<int32_t>> prompt_of(
       const v1::GenerateTextRequest& request) const;
+  [[nodiscard]] Result<std::vector<int32_t>> check_ids(const v1::TokenIds& prompt) const;
   [[nodiscard]] Result<std::vector<int32_t>> encode_chat(const v1::ChatPrompt& chat) const;
   [[nodiscard]] Result<std::vector<int32_t>> encode_text(std::string_view text,
                                                          bool add_special_tokens) const;

@@ -28,6 +28,7 @@ class TextSession final : public std::enable_shared_from_this<TextSession> {
   };
 
   TextSession(Parts parts, std::shared_ptr<TextStream> stream);
+  ~TextSession() = default;
   TextSession(const TextSession&) = delete;
   TextSession& operator=(const TextSession&) = delete;
 

@@ -39,6 +39,9 @@ class WatchedService final : public GenerationService, public Watched {
     change([&] { script_.cancel(id); });
   }
   [[nodiscard]] Status readiness() const override { return Status::ok(); }
+  void refuse(const Status& status) {
+    change([&] { script_.refuse(status); });
+  }
 
   [[nodiscard]] bool wait_for_submits_blocking(size_t num_submits) const {
     return wait_blocking([&] { return script_.num_submitted() >= num_submits; });
@@ -300,7 +303,7 @@ TEST_F(InferenceServiceTest, RequestTimeoutBoundsTheClientsDeadline) {
 }
 
 TEST_F(InferenceServiceTest, ServicesRefusalPassesThrough) {
-  script().refuse(resource_exhausted("the queue is full"));
+  service_.refuse(resource_exhausted("the queue is full"));
   const grpc::Status status = run_blocking(*stub_, text_request("a"));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(status.error_message(), "the queue is full");
