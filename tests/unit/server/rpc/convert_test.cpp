@@ -216,6 +216,8 @@ TEST(ConvertTest, ViolatedBoundsNameTheFieldAndBothValues) {
   v1::GenerationRequest& generation = *request.mutable_generation();
   generation.set_num_choices(1);
   const auto message = [&] { return from_proto(request, 4).status().message(); };
+  EXPECT_EQ(message(), "key is all zeros");
+  request.mutable_key()->set_request_low(1);
   EXPECT_EQ(message(), "prompt_ids has 0 tokens, expected 1 to 4");
   generation.add_prompt_ids(-7);
   EXPECT_EQ(message(), "prompt_ids names token -7, expected at least 0");

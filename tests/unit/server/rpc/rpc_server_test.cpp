@@ -153,6 +153,7 @@ TEST_F(RpcServerTest, RequestIdIsEchoed) {
   grpc::ClientContext context;
   context.AddMetadata("x-request-id", "client-7");
   v1::AttachRequest request;
+  request.mutable_key()->set_request_low(7);
   request.set_num_choices(1);
   const auto reader = stub->Attach(&context, request);
   v1::DecodeEvent event;
