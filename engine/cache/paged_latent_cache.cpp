@@ -74,14 +74,13 @@ kernels::LatentCacheView PagedLatentCache::layer_view(int64_t layer, int64_t ima
 
 std::vector<LatentImageView> PagedLatentCache::views() const {
   std::vector<LatentImageView> views;
+  auto* const probes = static_cast<double*>(probes_.data());
   for (int64_t layer = 0; layer < shard().num_layers(); ++layer) {
     for (int64_t image = 0; image < num_images(); ++image) {
-      LatentImageView view{layer_view(layer, image), shard(image).columns(layer)};
-      if (probes_.data() != nullptr) {
-        view.probes = probe_address(0) + image;
-        view.probe_stride = num_images();
-      }
-      views.push_back(view);
+      views.push_back({.cache = layer_view(layer, image),
+                       .columns = shard(image).columns(layer),
+                       .probes = probes == nullptr ? nullptr : probes + image,
+                       .probe_stride = num_images()});
     }
   }
   return views;
