@@ -49,8 +49,7 @@ class CpuOps final : public Ops {
   void mla_prefill_typed(const MlaPrefillParams& params);
   template <typename T>
   void mla_decode_typed(const MlaDecodeParams& params);
-  /// Of token t's row.
-  [[nodiscard]] double latent_probe_row(const LatentProbeParams& params, int64_t t, int worker);
+  void latent_probe_row(const LatentProbeParams& params, int64_t t, int worker);
   /// The sums over the i-th block.
   template <typename T>
   [[nodiscard]] ProbeSum cache_probe_block(const CacheProbeParams& params, int64_t i) const;

@@ -51,7 +51,11 @@ struct TokenProbe {
 
 }  // namespace
 
-double CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int worker) {
+void CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int worker) {
+  const int64_t slot = params.slots.as<int64_t>()[t];
+  if (slot < 0) {
+    return;
+  }
   const float* latent =
       params.latent.as<float>() + t * params.latent.stride[0] + params.column_begin;
   const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
@@ -60,27 +64,22 @@ double CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int 
   if (params.dtype == DType::kFloat32) {
     token.add(params.column_begin, latent, params.num_columns);
     token.add(kRopeColumn, rope, rope_width);
-    return token.total.sum;
+  } else {
+    auto* rounded = reinterpret_cast<BFloat16*>(scratch(worker, params.num_columns + rope_width));
+    math_.to_bf16(latent, params.num_columns, rounded);
+    math_.to_bf16(rope, rope_width, rounded + params.num_columns);
+    token.add(params.column_begin, rounded, params.num_columns);
+    token.add(kRopeColumn, rounded + params.num_columns, rope_width);
   }
-  auto* rounded = reinterpret_cast<BFloat16*>(scratch(worker, params.num_columns + rope_width));
-  math_.to_bf16(latent, params.num_columns, rounded);
-  math_.to_bf16(rope, rope_width, rounded + params.num_columns);
-  token.add(params.column_begin, rounded, params.num_columns);
-  token.add(kRopeColumn, rounded + params.num_columns, rope_width);
-  return token.total.sum;
+  double& kept = params.sums[slot * params.sum_stride];
+  kept = params.layer == 0 ? token.total.sum : kept + token.total.sum;
 }
 
 void CpuOps::do_latent_probe(const LatentProbeParams& params, StreamView) {
   const int64_t width = params.num_columns + params.rope.dim(1);
   for_row_ranges(params.slots.dim(0), width, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t t = begin; t < end; ++t) {
-      const int64_t slot = params.slots.as<int64_t>()[t];
-      if (slot < 0) {
-        continue;
-      }
-      const double sum = latent_probe_row(params, t, worker);
-      double& kept = params.sums[slot * params.sum_stride];
-      kept = params.layer == 0 ? sum : kept + sum;
+      latent_probe_row(params, t, worker);
     }
   });
 }
