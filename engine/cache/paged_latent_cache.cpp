@@ -1,5 +1,6 @@
 #include "engine/cache/paged_latent_cache.h"
 
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -73,9 +74,13 @@ kernels::LatentCacheView PagedLatentCache::layer_view(int64_t layer, int64_t ima
 
 std::vector<LatentImageView> PagedLatentCache::views() const {
   std::vector<LatentImageView> views;
+  auto* const probes = static_cast<double*>(probes_.data());
   for (int64_t layer = 0; layer < shard().num_layers(); ++layer) {
     for (int64_t image = 0; image < num_images(); ++image) {
-      views.push_back({layer_view(layer, image), shard(image).columns(layer)});
+      views.push_back({.cache = layer_view(layer, image),
+                       .columns = shard(image).columns(layer),
+                       .probes = probes == nullptr ? nullptr : probes + image,
+                       .probe_stride = num_images()});
     }
   }
   return views;
@@ -92,10 +97,57 @@ void PagedLatentCache::copy_block(int32_t source, int32_t destination, kernels::
                     destination < num_blocks_ && source != destination,
                 "copy_block: no such pair of blocks");
   device_->copy(address(destination), address(source), block_bytes(), stream);
+  if (probes_.data() != nullptr) {
+    const auto num_bytes = static_cast<int64_t>(sizeof(double)) * kBlockTokens * num_images();
+    device_->copy(probe_address(destination), probe_address(source), num_bytes, stream);
+  }
+}
+
+Status PagedLatentCache::keep_probes() {
+  const auto num_bytes =
+      static_cast<int64_t>(sizeof(double)) * num_blocks_ * kBlockTokens * num_images();
+  try {
+    probes_ = device_->allocate(num_bytes);
+  } catch (const DeviceError& error) {
+    return resource_exhausted(
+        str_cat("the cache's probes need ", num_bytes, " bytes: ", error.what()));
+  }
+  return Status::ok();
+}
+
+std::vector<double> PagedLatentCache::probes_blocking(std::span<const int32_t> block_ids,
+                                                      int64_t begin,
+                                                      int64_t end) const {
+  if (probes_.data() == nullptr) {
+    return {};
+  }
+  TESSERA_CHECK(begin >= 0 && end <= static_cast<int64_t>(block_ids.size()) * kBlockTokens,
+                "probes of tokens without a block");
+  std::vector<double> slots(static_cast<size_t>(std::max<int64_t>(0, end - begin) * num_images()));
+  for (int64_t token = begin; token < end;) {
+    const int64_t offset = token % kBlockTokens;
+    const int64_t count = std::min(kBlockTokens - offset, end - token);
+    const int32_t block = block_ids[static_cast<size_t>(token / kBlockTokens)];
+    device_->copy_to_host(slots.data() + (token - begin) * num_images(),
+                          probe_address(block) + offset * num_images(),
+                          static_cast<int64_t>(sizeof(double)) * count * num_images(),
+                          {});
+    token += count;
+  }
+  device_->synchronize_blocking({});
+  std::vector<double> sums(static_cast<size_t>(num_images()));
+  for (size_t i = 0; i < slots.size(); ++i) {
+    sums[i % sums.size()] += slots[i];
+  }
+  return sums;
 }
 
 char* PagedLatentCache::address(int64_t block) const noexcept {
   return static_cast<char*>(memory_.data()) + block * block_bytes();
+}
+
+double* PagedLatentCache::probe_address(int64_t block) const noexcept {
+  return static_cast<double*>(probes_.data()) + block * kBlockTokens * num_images();
 }
 
 }  // namespace tessera

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/base/result.h"
@@ -17,6 +18,9 @@ namespace tessera {
 struct LatentImageView {
   kernels::LatentCacheView cache;
   LatentColumns columns;
+  /// Device memory of the expected probes: of slot s at s * probe_stride. Null: none are kept.
+  double* probes = nullptr;
+  int64_t probe_stride = 0;
 };
 
 class PagedLatentCache final {
@@ -31,10 +35,21 @@ class PagedLatentCache final {
                                                        LatentShard shard,
                                                        int64_t num_blocks);
 
+  /// From now on views() has room for one probe a slot and image (kernels/ops/probe_params.h),
+  /// which a prefill worker fills beside the rows. Before the first step. Errors:
+  /// RESOURCE_EXHAUSTED.
+  [[nodiscard]] Status keep_probes();
+  /// By image: the probe over tokens [begin, end) of a sequence with these blocks; empty where none
+  /// are kept. Waits for the device: between steps.
+  [[nodiscard]] std::vector<double> probes_blocking(std::span<const int32_t> block_ids,
+                                                    int64_t begin,
+                                                    int64_t end) const;
+
   [[nodiscard]] kernels::LatentCacheView layer_view(int64_t layer, int64_t image = 0) const;
   /// Of all layers and images: image i of layer l is element l * num_images() + i.
   [[nodiscard]] std::vector<LatentImageView> views() const;
-  /// Copies all layers of block `source` over block `destination`, in the order of `stream`.
+  /// Copies all layers (and the probes) of block `source` over block `destination`, in the order of
+  /// `stream`.
   void copy_block(int32_t source, int32_t destination, kernels::StreamView stream);
 
   [[nodiscard]] int64_t num_images() const noexcept { return static_cast<int64_t>(images_.size()); }
@@ -56,12 +71,14 @@ class PagedLatentCache final {
                    int64_t num_blocks,
                    kernels::DeviceBuffer memory);
   [[nodiscard]] char* address(int64_t block) const noexcept;
+  [[nodiscard]] double* probe_address(int64_t block) const noexcept;
 
   kernels::Device* device_;
   std::vector<LatentShard> images_;
   std::vector<int64_t> image_offsets_;  // inside a block, one an image, then the end
   int64_t num_blocks_;
   kernels::DeviceBuffer memory_;  // [num_blocks, block_bytes]
+  kernels::DeviceBuffer probes_;  // [num_blocks, kBlockTokens, images] double, or empty
 };
 
 }  // namespace tessera

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 namespace tessera {
 
@@ -16,6 +18,13 @@ class BlockSource {
   [[nodiscard]] virtual const void* image_address(int32_t block_id, int32_t image) const = 0;
   [[nodiscard]] virtual int64_t image_bytes(int32_t image) const = 0;
   [[nodiscard]] virtual int32_t num_images() const = 0;
+  /// By image: the expected probe over tokens [begin, end) of a sequence with these blocks. Empty
+  /// where none are kept. Engine thread, between steps.
+  [[nodiscard]] virtual std::vector<double> probes(std::span<const int32_t> /*block_ids*/,
+                                                   int64_t /*begin*/,
+                                                   int64_t /*end*/) const {
+    return {};
+  }
 };
 
 }  // namespace tessera

@@ -413,9 +413,22 @@ Status DecodeSide::check_commit(const Reservation& reservation) const {
   if (have_all_ended) {
     return invalid_argument("every choice has ended: nothing to decode");
   }
-  return parts_.check_probes && !reservation.seal->probes.empty()
-             ? parts_.check_probes(reservation.seal->probes, reservation.table.ids())
-             : Status::ok();
+  return check_probes(reservation);
+}
+
+Status DecodeSide::check_probes(const Reservation& reservation) const {
+  if (!parts_.check_probes || reservation.seal->probes.empty()) {
+    return Status::ok();
+  }
+  Status status = parts_.check_probes(reservation.seal->probes,
+                                      {.block_ids = reservation.table.ids(),
+                                       .begin = reservation.num_held_tokens,
+                                       .end = reservation.room.num_prompt_tokens});
+  if (!status.is_ok()) {
+    metrics_.probe_mismatches.add();
+    log_warning("probe_mismatch", "key", reservation.key.to_string(), "reason", status.to_string());
+  }
+  return status;
 }
 
 void DecodeSide::commit(Reservation& reservation) {

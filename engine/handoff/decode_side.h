@@ -20,14 +20,15 @@
 #include "engine/handoff/handoff_metrics.h"
 #include "engine/handoff/handoff_options.h"
 #include "engine/handoff/handoff_side.h"
+#include "engine/handoff/probe_check.h"
 
 namespace tessera {
 
 class DecodeSide final : public HandoffSide {
  public:
   /// Compares the sums that prefill expects with what landed. Errors: DATA_LOSS.
-  using ProbeCheck = std::function<Status(const std::vector<double>& expected,
-                                          std::span<const int32_t> block_ids)>;
+  using ProbeCheck =
+      std::function<Status(const std::vector<double>& expected, const LandedTokens& landed)>;
   /// What the side works with; all outlive it.
   struct Parts {
     DecodeMailbox& mailbox;
@@ -118,6 +119,7 @@ class DecodeSide final : public HandoffSide {
   [[nodiscard]] int64_t num_reserved_seats() const;
   void try_commit(Reservation& reservation);
   [[nodiscard]] Status check_commit(const Reservation& reservation) const;
+  [[nodiscard]] Status check_probes(const Reservation& reservation) const;
   void commit(Reservation& reservation);
   void abort(Reservation& reservation, const Status& status, Tell tell);
   void release(Reservation& reservation);

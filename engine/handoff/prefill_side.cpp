@@ -1,6 +1,7 @@
 #include "engine/handoff/prefill_side.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -196,6 +197,8 @@ void PrefillSide::on_message(DecodeLink& link, const Grant& grant) {
   }
   handoff->state = State::kSending;
   handoff->next_block = num_held / kBlockTokens;
+  handoff->num_held_tokens = num_held;
+  handoff->num_prompt_tokens = num_tokens;
   metrics_.reserve_wait_seconds.observe(seconds_between(handoff->asked_at, now_));
   log_debug(
       "handoff_granted", "key", grant.key.to_string(), "held_tokens", num_held, "link", link.id);
@@ -454,12 +457,22 @@ bool PrefillSide::on_first_tokens(SequenceGroup& group,
   send_blocks(handoff, handoff.table, handoff.table.num_blocks(), now);
   handoff.state = State::kSealed;
   handoff.sealed_at = now;
-  port_.send(handoff.link->id, Seal{.key = handoff.key, .first_tokens = events, .probes = {}});
+  port_.send(handoff.link->id,
+             Seal{.key = handoff.key, .first_tokens = events, .probes = probes_of(handoff)});
   log_debug("handoff_sealed", "key", handoff.key.to_string(), "at_us", steady_us(now));
   if (handoff.num_acked == handoff.num_sent) {
     note_transferred(handoff, now);
   }
   return true;
+}
+
+std::vector<double> PrefillSide::probes_of(const Handoff& handoff) const {
+  std::vector<double> probes =
+      source_.probes(handoff.table.ids(), handoff.num_held_tokens, handoff.num_prompt_tokens);
+  // A model that overflows says nothing about how its latents were dealt.
+  const bool are_finite =
+      std::all_of(probes.begin(), probes.end(), [](double probe) { return std::isfinite(probe); });
+  return are_finite ? probes : std::vector<double>();
 }
 
 void PrefillSide::note_transferred(const Handoff& handoff, TimePoint at) {

@@ -76,6 +76,8 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     TimePoint retry_at;              // of the next round
     TimePoint asked_at;              // the first Reserve
     TimePoint reached_at;            // the last answer of any leader, or the first try
+    int64_t num_held_tokens = 0;     // at decode, from kSending on
+    int64_t num_prompt_tokens = 0;   // from kSending on, replayed ones included
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;
@@ -116,6 +118,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   void end_round(Handoff& handoff);
   void send_reserve(Handoff& handoff);
   void send_blocks(Handoff& handoff, const BlockTable& table, int64_t num_blocks, TimePoint now);
+  [[nodiscard]] std::vector<double> probes_of(const Handoff& handoff) const;
   void note_transferred(const Handoff& handoff, TimePoint at);
   void complete(Handoff& handoff);
   void leave_decode(Handoff& handoff, const std::string& reason);

@@ -93,7 +93,11 @@ void CausalLm::layers(const ModelInput& input,
                    .epsilon = epsilon,
                    .out = normed},
                   stream);
-    attention_.forward({layer.attention, cache.subspan(i * num_images, num_images)}, input, stream);
+    attention_.forward({.weights = layer.attention,
+                        .images = cache.subspan(i * num_images, num_images),
+                        .index = static_cast<int64_t>(i)},
+                       input,
+                       stream);
     add_up_delta(num_tokens, stream);
     ops_.rms_norm({.x = hidden,
                    .add = delta,

@@ -83,6 +83,27 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
          .cache = image.cache},
         stream);
   }
+  note_probes(layer, input, stream);
+}
+
+void LatentAttention::note_probes(const Layer& layer, const Projected& input, StreamView stream) {
+  const int64_t num_tokens = input.latent.dim(0);
+  for (const LatentImageView& image : layer.images) {
+    if (image.probes == nullptr) {
+      return;  // decode and combined workers
+    }
+    ops_.latent_probe({.latent = input.latent,
+                       .rope = input.rope,
+                       .positions = first_rows(workspace_.positions, num_tokens),
+                       .slots = first_rows(workspace_.slots, num_tokens),
+                       .layer = layer.index,
+                       .column_begin = image.columns.begin,
+                       .num_columns = image.columns.end - image.columns.begin,
+                       .dtype = image.cache.dtype,
+                       .sums = image.probes,
+                       .sum_stride = image.probe_stride},
+                      stream);
+  }
 }
 
 void LatentAttention::project_queries(const AttentionWeights& weights,

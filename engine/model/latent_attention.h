@@ -26,6 +26,7 @@ class LatentAttention final {
   struct Layer {
     const AttentionWeights& weights;
     std::span<const LatentImageView> images;  ///< of the cache
+    int64_t index = 0;                        ///< of the layer
   };
 
   /// All references outlive this object. The workspace's input arrays hold the step's.
@@ -49,6 +50,8 @@ class LatentAttention final {
   [[nodiscard]] Projected projected(int64_t num_tokens) const;
   /// Fills workspace.q (rope part rotated) and writes the tokens' latents to the cache.
   void project(const Layer& layer, int64_t num_tokens, kernels::StreamView stream);
+  /// The expected probes of what decode ranks will receive, from the whole latents.
+  void note_probes(const Layer& layer, const Projected& input, kernels::StreamView stream);
   void project_queries(const AttentionWeights& weights,
                        const kernels::TensorView& input,
                        kernels::StreamView stream);

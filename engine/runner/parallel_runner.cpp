@@ -1,5 +1,6 @@
 #include "engine/runner/parallel_runner.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -73,6 +74,10 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
                     : rank_images(setup.config, plan, load.dtype);
   TESSERA_TRY(parts.cache,
               PagedLatentCache::create(parts.backend->device(), std::move(images), num_blocks));
+  if (setup.keeps_probes && rank == 0) {
+    TESSERA_RETURN_IF_ERROR(parts.cache->keep_probes());
+  }
+  parts.landed_probe = std::make_unique<LandedProbe>(*parts.cache, *parts.backend);
   const RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
   parts.runner = std::make_unique<ModelRunner>(
       setup.config, parts.weights, setup.limits, *parts.cache, context);
@@ -100,6 +105,29 @@ kernels::TensorView ParallelRunner::forward_blocking(const ModelInput& input) {
     }
   });
   return logits;
+}
+
+std::vector<kernels::ProbeSum> ParallelRunner::landed_probes_blocking(
+    std::span<const int32_t> block_ids, int64_t begin, int64_t end) {
+  TESSERA_CHECK(begin % kBlockTokens == 0 && part(0).cache->num_images() == 1,
+                "landed probes are of whole blocks of one image");
+  const ShardPlan& plan = weights(0).plan;
+  const bool is_striped = plan.attention == AttentionSharding::kDcp;
+  const int64_t step = is_striped ? plan.num_ranks : 1;
+  const int64_t first = begin / kBlockTokens;
+  const int64_t last = std::min(blocks_for_tokens(end), static_cast<int64_t>(block_ids.size()));
+  std::vector<kernels::ProbeSum> sums(ranks_.size());
+  group_.run_blocking([&](int rank) {
+    RankBlocks own{.ids = {}, .first_index = first, .index_step = step, .end = end};
+    if (is_striped) {  // the first block that is this rank's
+      own.first_index += ((rank - first) % step + step) % step;
+    }
+    for (int64_t index = own.first_index; index < last; index += step) {
+      own.ids.push_back(block_ids[static_cast<size_t>(index)] / static_cast<int32_t>(step));
+    }
+    sums[static_cast<size_t>(rank)] = part(rank).landed_probe->sum_blocking(own);
+  });
+  return sums;
 }
 
 void ParallelRunner::copy_block(int32_t source, int32_t destination) {

@@ -7,11 +7,13 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/base/result.h"
 #include "engine/cache/paged_latent_cache.h"
 #include "engine/parallel/rank_group.h"
+#include "engine/runner/landed_probe.h"
 #include "engine/runner/model_runner.h"
 #include "engine/runner/step_runner.h"
 #include "engine/weights/weight_loader.h"
@@ -29,6 +31,8 @@ struct ParallelSetup {
   /// Images of a prefill worker's blocks (COLS of so many slices); 0: what a decode rank keeps.
   /// Only with kReplicated; above 1 every chunk reads all images and no decode row can.
   int64_t prefill_slices = 0;
+  /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
+  bool keeps_probes = false;
   /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
   LoadOptions load;
   /// load_model_weights or make_dummy_weights, called by all ranks at once.
@@ -51,6 +55,12 @@ class ParallelRunner final : public StepRunner {
   /// The forward pass alone: logits [logits_rows, V] float32, on rank 0's device.
   [[nodiscard]] kernels::TensorView forward_blocking(const ModelInput& input);
 
+  /// By rank: the probe over tokens [begin, end) of a sequence with these blocks, as they lie in
+  /// the rank's cache; `begin` is a block's first token. Not on a prefill worker. Throws
+  /// DeviceError.
+  [[nodiscard]] std::vector<kernels::ProbeSum> landed_probes_blocking(
+      std::span<const int32_t> block_ids, int64_t begin, int64_t end);
+
   [[nodiscard]] int num_ranks() const noexcept { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] PagedLatentCache& cache(int rank) { return *part(rank).cache; }
   [[nodiscard]] const ModelWeights& weights(int rank) const {
@@ -65,6 +75,7 @@ class ParallelRunner final : public StepRunner {
     ModelWeights weights;
     std::optional<PagedLatentCache> cache;
     std::unique_ptr<ModelRunner> runner;
+    std::unique_ptr<LandedProbe> landed_probe;
     Status status;  ///< of its making
   };
 

@@ -56,6 +56,13 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
   // A sliced group computes its own tokens approximately: nobody else may read those.
   side.publishes_own_blocks =
       sharding.attention != AttentionSharding::kTpla || sharding.num_slices == 1;
+  auto check_probes = [&runner, layout = side.layout](const std::vector<double>& expected,
+                                                      const LandedTokens& landed) {
+    return compare_probes(
+        layout,
+        expected,
+        runner.landed_probes_blocking(landed.block_ids, landed.begin, landed.end));
+  };
   TESSERA_TRY(parts->engine_,
               DecodeEngine::create(make_engine_options(worker, *parts->model_),
                                    std::move(side),
@@ -63,7 +70,7 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
                                    {.runner = runner,
                                     .receivers = std::move(receivers),
                                     .mailbox = parts->mailbox_,
-                                    .check_probes = {}}));
+                                    .check_probes = std::move(check_probes)}));
   return parts;
 }
 

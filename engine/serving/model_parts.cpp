@@ -207,6 +207,7 @@ ParallelSetup make_setup(const WorkerConfig& worker,
                                  .max_model_len = memory.max_model_len},
                       .num_blocks = memory.num_blocks,
                       .prefill_slices = decided.prefill_slices,
+                      .keeps_probes = decided.prefill_slices > 0,
                       .load = {},
                       .load_weights = {}};
   setup.load.dtype = decided.plan.dtype;

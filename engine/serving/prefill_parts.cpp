@@ -22,6 +22,11 @@ class CacheBlockSource final : public BlockSource {
   [[nodiscard]] int32_t num_images() const override {
     return static_cast<int32_t>(cache_.num_images());
   }
+  [[nodiscard]] std::vector<double> probes(std::span<const int32_t> block_ids,
+                                           int64_t begin,
+                                           int64_t end) const override {
+    return cache_.probes_blocking(block_ids, begin, end);
+  }
 
  private:
   const PagedLatentCache& cache_;

@@ -1,5 +1,6 @@
 // Ops on the CPU. Each member is implemented in the source file of its family: linear.cpp,
-// rowwise.cpp, latent_cache.cpp, mla_prefill.cpp, mla_decode.cpp, moe.cpp, sampling.cpp.
+// rowwise.cpp, latent_cache.cpp, probes.cpp, mla_prefill.cpp, mla_decode.cpp, moe.cpp,
+// sampling.cpp.
 #pragma once
 
 #include <algorithm>
@@ -34,6 +35,8 @@ class CpuOps final : public Ops {
   void do_grouped_linear(const GroupedLinearParams& params, StreamView stream) override;
   void do_latent_write(const LatentWriteParams& params, StreamView stream) override;
   void do_latent_gather(const LatentGatherParams& params, StreamView stream) override;
+  void do_latent_probe(const LatentProbeParams& params, StreamView stream) override;
+  void do_cache_probe(const CacheProbeParams& params, StreamView stream) override;
   void do_mla_prefill(const MlaPrefillParams& params, StreamView stream) override;
   void do_mla_decode(const MlaDecodeParams& params, StreamView stream) override;
   void do_merge_scale(const MergeScaleParams& params, StreamView stream) override;
@@ -46,6 +49,10 @@ class CpuOps final : public Ops {
   void mla_prefill_typed(const MlaPrefillParams& params);
   template <typename T>
   void mla_decode_typed(const MlaDecodeParams& params);
+  void latent_probe_row(const LatentProbeParams& params, int64_t t, int worker);
+  /// The sums over the i-th block.
+  template <typename T>
+  [[nodiscard]] ProbeSum cache_probe_block(const CacheProbeParams& params, int64_t i) const;
   /// Runs task(begin, end, worker) over ranges of [0, num_rows), about `row_cost` operations a row;
   /// small work stays on the calling thread.
   template <typename Task>

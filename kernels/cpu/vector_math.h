@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/ops/probe_signs.h"
 
 namespace tessera::kernels::cpu {
 
@@ -70,6 +71,16 @@ struct VectorMath {
   void (*to_bf16)(const float* x, int64_t count, BFloat16* out) = nullptr;
   void (*to_f32)(const BFloat16* x, int64_t count, float* out) = nullptr;
 
+  /// Adds x and |x| to `total`, x_j negated where bit j % 64 of negative[j / 64] is set. In double.
+  void (*add_signed_f32)(const float* x,
+                         int64_t count,
+                         const uint64_t* negative,
+                         ProbeSum* total) = nullptr;
+  void (*add_signed_bf16)(const BFloat16* x,
+                          int64_t count,
+                          const uint64_t* negative,
+                          ProbeSum* total) = nullptr;
+
   // The same by element type, for templates.
   void add_scores(Rows<float> q,
                   int64_t num_q,
@@ -108,6 +119,15 @@ struct VectorMath {
                   float* acc,
                   int64_t acc_stride) const {
     add_values_bf16(p, p_stride, num_q, v, num_v, width, acc, acc_stride);
+  }
+  void add_signed(const float* x, int64_t count, const uint64_t* negative, ProbeSum* total) const {
+    add_signed_f32(x, count, negative, total);
+  }
+  void add_signed(const BFloat16* x,
+                  int64_t count,
+                  const uint64_t* negative,
+                  ProbeSum* total) const {
+    add_signed_bf16(x, count, negative, total);
   }
 };
 

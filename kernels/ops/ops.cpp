@@ -163,6 +163,32 @@ void Ops::latent_gather(const LatentGatherParams& params, StreamView stream) {
   do_latent_gather(params, stream);
 }
 
+void Ops::latent_probe(const LatentProbeParams& params, StreamView stream) {
+  Dim tokens{"T"}, latent{"R"}, rope{"dr"};
+  const ShapeCheck check("latent_probe");
+  check.tensor("latent", params.latent, {&tokens, &latent}, {kF32});
+  check.tensor("rope", params.rope, {&tokens, &rope}, {kF32});
+  check.tensor("positions", params.positions, {&tokens}, {kI32});
+  check.tensor("slots", params.slots, {&tokens}, {kI64});
+  check.is_true(params.column_begin >= 0 && params.num_columns >= 0 &&
+                    params.column_begin + params.num_columns <= latent.size,
+                "columns outside of the latent");
+  check.is_true(params.dtype == kF32 || params.dtype == kBf16, "cache dtype");
+  check.is_true(params.sums != nullptr && params.sum_stride >= 1, "nowhere to put the sums");
+  do_latent_probe(params, stream);
+}
+
+void Ops::cache_probe(const CacheProbeParams& params, StreamView stream) {
+  Dim blocks{"n"};
+  const ShapeCheck check("cache_probe");
+  check_cache(check, params.cache);
+  check.tensor("blocks", params.blocks, {&blocks}, {kI32});
+  check.is_true(params.column_begin >= 0 && params.first_index >= 0 && params.index_step >= 1,
+                "columns and blocks count from 0");
+  check.is_true(params.sums != nullptr || blocks.size == 0, "nowhere to put the sums");
+  do_cache_probe(params, stream);
+}
+
 void Ops::mla_prefill(const MlaPrefillParams& params, StreamView stream) {
   Dim queries{"T"}, heads{"H"}, qk{"dn + dr"}, keys{"n"}, kv{"dn + dv"}, rope{"dr"}, value{"dv"};
   const ShapeCheck check("mla_prefill");

@@ -9,6 +9,7 @@
 #include "kernels/ops/attention_params.h"
 #include "kernels/ops/linear_params.h"
 #include "kernels/ops/moe_params.h"
+#include "kernels/ops/probe_params.h"
 #include "kernels/ops/sampling_params.h"
 #include "kernels/ops/transform_params.h"
 
@@ -38,6 +39,8 @@ class Ops {
   void grouped_linear(const GroupedLinearParams& params, StreamView stream);
   void latent_write(const LatentWriteParams& params, StreamView stream);
   void latent_gather(const LatentGatherParams& params, StreamView stream);
+  void latent_probe(const LatentProbeParams& params, StreamView stream);
+  void cache_probe(const CacheProbeParams& params, StreamView stream);
   void mla_prefill(const MlaPrefillParams& params, StreamView stream);
   void mla_decode(const MlaDecodeParams& params, StreamView stream);
   void merge_scale(const MergeScaleParams& params, StreamView stream);
@@ -62,6 +65,8 @@ class Ops {
   virtual void do_grouped_linear(const GroupedLinearParams& params, StreamView stream) = 0;
   virtual void do_latent_write(const LatentWriteParams& params, StreamView stream) = 0;
   virtual void do_latent_gather(const LatentGatherParams& params, StreamView stream) = 0;
+  virtual void do_latent_probe(const LatentProbeParams& params, StreamView stream) = 0;
+  virtual void do_cache_probe(const CacheProbeParams& params, StreamView stream) = 0;
   virtual void do_mla_prefill(const MlaPrefillParams& params, StreamView stream) = 0;
   virtual void do_mla_decode(const MlaDecodeParams& params, StreamView stream) = 0;
   virtual void do_merge_scale(const MergeScaleParams& params, StreamView stream) = 0;

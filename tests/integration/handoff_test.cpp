@@ -1,8 +1,10 @@
 // A request that one engine prefills and another decodes gets the tokens of one engine that does
 // both, on the bundled model in float32.
 
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -10,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/cache/paged_latent_cache.h"
+#include "engine/runner/landed_probe.h"
 #include "engine/runner/model_runner.h"
 #include "engine/serving/decode_engine.h"
 #include "engine/serving/prefill_engine.h"
@@ -26,7 +29,6 @@ using ::tessera::testing::CollectingSink;
 using ::tessera::testing::LocalDecodePort;
 using ::tessera::testing::LocalKvReceiver;
 using ::tessera::testing::LocalKvSender;
-using ::tessera::testing::PlainBlockSource;
 using ::tessera::testing::RoutingSink;
 
 constexpr int64_t kMaxModelLen = 640;
@@ -35,7 +37,8 @@ constexpr int64_t kNumTokens = 20;
 
 /// The bundled model, its cache and its runner: what any engine is built on.
 struct ModelOnCpu {
-  [[nodiscard]] static Result<std::unique_ptr<ModelOnCpu>> create(int64_t max_batched_tokens) {
+  [[nodiscard]] static Result<std::unique_ptr<ModelOnCpu>> create(int64_t max_batched_tokens,
+                                                                  bool keeps_probes = false) {
     auto self = std::make_unique<ModelOnCpu>();
     const std::string folder = std::string(TESSERA_SOURCE_DIR) + "/configs/demo_model";
     TESSERA_TRY(self->config, ModelConfig::load(folder));
@@ -51,6 +54,9 @@ struct ModelOnCpu {
         PagedLatentCache cache,
         PagedLatentCache::create(self->backend->device(), LatentShard::full(layout), kNumBlocks));
     self->cache = std::make_unique<PagedLatentCache>(std::move(cache));
+    if (keeps_probes) {
+      TESSERA_RETURN_IF_ERROR(self->cache->keep_probes());
+    }
     EngineOptions& options = self->options;
     options.vocab_size = self->config.vocab_size;
     options.max_model_len = kMaxModelLen;
@@ -88,13 +94,32 @@ bool wait_until_done(CollectingSink& sink) {
   return false;
 }
 
+class CacheSource final : public BlockSource {
+ public:
+  explicit CacheSource(const PagedLatentCache& cache) : cache_(cache) {}
+  const void* image_address(int32_t block_id, int32_t image) const override {
+    return cache_.image_address(block_id, image);
+  }
+  int64_t image_bytes(int32_t image) const override { return cache_.image_bytes(image); }
+  int32_t num_images() const override { return 1; }
+  std::vector<double> probes(std::span<const int32_t> block_ids,
+                             int64_t begin,
+                             int64_t end) const override {
+    return cache_.probes_blocking(block_ids, begin, end);
+  }
+
+ private:
+  const PagedLatentCache& cache_;
+};
+
 /// Prefill and decode engines, joined in this process.
 class Pair final {
  public:
   Pair(std::unique_ptr<ModelOnCpu> prefill_model, std::unique_ptr<ModelOnCpu> decode_model)
       : prefill_model_(std::move(prefill_model)),
         decode_model_(std::move(decode_model)),
-        source_(prefill_model_->block_memory(), prefill_model_->cache->block_bytes()),
+        source_(*prefill_model_->cache),
+        landed_probe_(*decode_model_->cache, *decode_model_->backend),
         sender_(prefill_mailbox_),
         port_(prefill_mailbox_),
         receiver_(decode_mailbox_,
@@ -105,13 +130,17 @@ class Pair final {
     WorkerInfo info;
     info.layout_fingerprint = "demo";
     info.max_local_prefill_tokens = 70;
-    decode_ = DecodeEngine::create(decode_model_->options,
-                                   {},
-                                   info,
-                                   {.runner = *decode_model_->runner,
-                                    .receivers = {&receiver_},
-                                    .mailbox = decode_mailbox_,
-                                    .check_probes = {}})
+    decode_ = DecodeEngine::create(
+                  decode_model_->options,
+                  {},
+                  info,
+                  {.runner = *decode_model_->runner,
+                   .receivers = {&receiver_},
+                   .mailbox = decode_mailbox_,
+                   .check_probes =
+                       [this](const std::vector<double>& expected, const LandedTokens& landed) {
+                         return check_probes(expected, landed);
+                       }})
                   .value();
     prefill_ = PrefillEngine::create(prefill_model_->options,
                                      {},
@@ -146,13 +175,26 @@ class Pair final {
     }
     return num_used() == 0;
   }
+  /// Handoffs whose probes were compared.
+  [[nodiscard]] int64_t num_probed() const { return num_probed_.load(); }
   [[nodiscard]] PrefillEngine& prefill() { return *prefill_; }
   [[nodiscard]] DecodeEngine& decode() { return *decode_; }
 
  private:
+  Status check_probes(const std::vector<double>& expected, const LandedTokens& landed) {
+    RankBlocks blocks{.ids = {}, .first_index = landed.begin / kBlockTokens, .end = landed.end};
+    const auto& ids = landed.block_ids;
+    blocks.ids.assign(ids.begin() + blocks.first_index, ids.end());
+    const std::vector<kernels::ProbeSum> sums = {landed_probe_.sum_blocking(blocks)};
+    ++num_probed_;
+    return compare_probes({}, expected, sums);
+  }
+
   std::unique_ptr<ModelOnCpu> prefill_model_;
   std::unique_ptr<ModelOnCpu> decode_model_;
-  PlainBlockSource source_;
+  CacheSource source_;
+  LandedProbe landed_probe_;
+  std::atomic<int64_t> num_probed_{0};
   PrefillMailbox prefill_mailbox_;
   DecodeMailbox decode_mailbox_;
   LocalKvSender sender_;
@@ -175,8 +217,8 @@ class HandoffTest : public ::testing::Test {
     ASSERT_GE(text_.size(), 450U);
     combined_model_ = ModelOnCpu::create(1024).value();
     combined_ = Engine::create(combined_model_->options, *combined_model_->runner).value();
-    pair_ =
-        std::make_unique<Pair>(ModelOnCpu::create(100).value(), ModelOnCpu::create(256).value());
+    pair_ = std::make_unique<Pair>(ModelOnCpu::create(100, true).value(),
+                                   ModelOnCpu::create(256).value());
   }
   void TearDown() override { EXPECT_TRUE(pair_->becomes_empty()); }
 
@@ -225,6 +267,8 @@ TEST_F(HandoffTest, GreedyTokensEqualTheCombinedEngines) {
   }
   EXPECT_GT(pair_->prefill().metrics().prompt_tokens_cached.value(), 0);
   EXPECT_GT(pair_->decode().handoff_metrics().prompt_tokens_held.value(), 0);
+  EXPECT_EQ(pair_->num_probed(), 12);
+  EXPECT_EQ(pair_->decode().handoff_metrics().probe_mismatches.value(), 0);
 }
 
 TEST_F(HandoffTest, ManyAtOnceEqualTheCombinedEngines) {

@@ -109,6 +109,8 @@ class FakeOps final : public kernels::Ops {
   void do_batched_linear(const kernels::BatchedLinearParams&, StreamView) override { refuse(); }
   void do_grouped_linear(const kernels::GroupedLinearParams&, StreamView) override { refuse(); }
   void do_latent_write(const kernels::LatentWriteParams&, StreamView) override { refuse(); }
+  void do_latent_probe(const kernels::LatentProbeParams&, StreamView) override { refuse(); }
+  void do_cache_probe(const kernels::CacheProbeParams&, StreamView) override { refuse(); }
   void do_latent_gather(const kernels::LatentGatherParams&, StreamView) override { refuse(); }
   void do_mla_prefill(const kernels::MlaPrefillParams&, StreamView) override { refuse(); }
   void do_mla_decode(const kernels::MlaDecodeParams&, StreamView) override { refuse(); }

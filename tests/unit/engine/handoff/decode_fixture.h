@@ -64,10 +64,12 @@ class RecordingReceiver final : public KvReceiver {
 
 class DecodeFixture {
  public:
-  explicit DecodeFixture(int32_t num_blocks = 16, DecodeLayout layout = {})
+  explicit DecodeFixture(int32_t num_blocks = 16,
+                         DecodeLayout layout = {},
+                         DecodeSide::ProbeCheck check_probes = {})
       : host(num_blocks, layout.dealing == DecodeLayout::Dealing::kBlocks ? layout.num_ranks : 1),
         receivers(static_cast<size_t>(layout.num_ranks)),
-        side(make_options(layout), {mailbox, pointers(), metrics, {}}) {
+        side(make_options(layout), {mailbox, pointers(), metrics, std::move(check_probes)}) {
     host.side = &side;
     side.bind(host, [] {});
     turn();

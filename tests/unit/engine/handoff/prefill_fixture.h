@@ -56,6 +56,15 @@ class TinyBlockSource final : public BlockSource {
   }
   int64_t image_bytes(int32_t /*image*/) const override { return 8; }
   int32_t num_images() const override { return 1; }
+  std::vector<double> probes(std::span<const int32_t> block_ids,
+                             int64_t begin,
+                             int64_t end) const override {
+    asked = {static_cast<int64_t>(block_ids.size()), begin, end};
+    return answer;
+  }
+
+  std::vector<double> answer;          ///< to probes()
+  mutable std::vector<int64_t> asked;  ///< blocks, begin and end of the last probes()
 
  private:
   std::vector<char> bytes_ = std::vector<char>(4096);

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/engine/handoff/prefill_fixture.h"
@@ -31,6 +33,26 @@ PrefillFixture::Request bring_to(PrefillFixture& fixture, Stage stage) {
     fixture.ack_all(request);
   }
   return request;
+}
+
+TEST(PrefillSideTest, SealsWithTheProbesOfWhatItSent) {
+  PrefillFixture fixture;
+  fixture.source.answer = {2.5};
+  const auto request = fixture.add(1);
+  fixture.connect(1);
+  fixture.hear(1, Grant{request.key, 64});
+  fixture.draw_first_tokens(request);
+  ASSERT_EQ(fixture.sent<Seal>(1).size(), 1U);
+  EXPECT_EQ(fixture.sent<Seal>(1)[0].probes, std::vector<double>{2.5});
+  EXPECT_EQ(fixture.source.asked, (std::vector<int64_t>{3, 64, 130}));
+}
+
+TEST(PrefillSideTest, ProbesThatOverflowedAreNotSent) {
+  PrefillFixture fixture;
+  fixture.source.answer = {1.0, std::numeric_limits<double>::infinity()};
+  static_cast<void>(bring_to(fixture, Stage::kSealed));
+  ASSERT_EQ(fixture.sent<Seal>(1).size(), 1U);
+  EXPECT_TRUE(fixture.sent<Seal>(1)[0].probes.empty());
 }
 
 TEST(PrefillSideTest, HandsARequestOver) {
