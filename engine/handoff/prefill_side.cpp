@@ -135,7 +135,11 @@ PrefillSide::Handoff* PrefillSide::find_on(const DecodeLink& link, const Handoff
 void PrefillSide::on_link_ready(DecodeLink& link) {
   for (const auto& [key, handoff] : handoffs_) {
     if (handoff->state == State::kReserving && handoff->link == &link && !handoff->is_asked) {
-      send_reserve(*handoff);
+      // It is asked in this turn, in the order of the queue and no more than may be.
+      handoff->state = State::kQueued;
+      handoff->link = nullptr;
+      handoff->reached_at = now_;
+      handoff->was_reached = true;
     }
   }
 }
@@ -212,6 +216,7 @@ void PrefillSide::on_message(DecodeLink& link, const Busy& busy) {
   }
   metrics_.busy_answers.add();
   handoff->reached_at = now_;
+  handoff->was_reached = true;
   handoff->busy.insert(link.address);
   const HandoffTimes::Duration pause =
       std::chrono::milliseconds(std::clamp<int64_t>(busy.retry_after_ms, 0, kMaxRetryAfterMs));
@@ -309,25 +314,33 @@ void PrefillSide::seek_reservations() {
   int32_t num_early = 0;
   const std::vector<Handoff*> queue = queue_;  // a failed one leaves it
   for (Handoff* handoff : queue) {
-    if (num_early++ == options_.num_early_reservations) {
+    if (num_early >= options_.num_early_reservations) {
       return;
     }
-    if (handoff->state == State::kQueued && now_ >= handoff->retry_at) {
-      seek_reservation(*handoff);
-    }
+    const bool is_due = handoff->state == State::kQueued && now_ >= handoff->retry_at;
+    num_early += (is_due ? seek_reservation(*handoff) : is_early(*handoff)) ? 1 : 0;
   }
 }
 
-void PrefillSide::seek_reservation(Handoff& handoff) {
+/// Who waits for a link holds nothing and asks for nothing: a leader that cannot be reached must
+/// not stop those behind.
+bool PrefillSide::is_early(const Handoff& handoff) {
+  return handoff.state != State::kReserving || handoff.is_asked;
+}
+
+/// Returns is_early(), false when the request has failed.
+bool PrefillSide::seek_reservation(Handoff& handoff) {
   if (handoff.asked_at == TimePoint{}) {
     handoff.asked_at = now_;
     handoff.reached_at = now_;
   }
-  if (now_ - handoff.reached_at > options_.times.reserve_patience) {
+  const bool is_after_round = handoff.candidate == 0 && handoff.num_rounds > 0;
+  if (is_after_round && now_ - handoff.reached_at > options_.times.reserve_patience) {
     fail(handoff, unavailable("no decode leader can be reached"));
-    return;
+    return false;
   }
   try_reserve(handoff);
+  return is_early(handoff);
 }
 
 void PrefillSide::try_reserve(Handoff& handoff) {
@@ -336,6 +349,7 @@ void PrefillSide::try_reserve(Handoff& handoff) {
     const std::string& address = candidates[handoff.candidate];
     if (is_wanted_by_older(handoff, address)) {
       handoff.reached_at = now_;
+      handoff.was_reached = true;
       continue;
     }
     DecodeLink* link = links_.find_or_open(address, now_);
@@ -378,6 +392,9 @@ void PrefillSide::ask_next(Handoff& handoff) {
 void PrefillSide::end_round(Handoff& handoff) {
   handoff.state = State::kQueued;
   handoff.candidate = 0;
+  if (std::exchange(handoff.was_reached, false)) {
+    handoff.reached_at = now_;
+  }
   const int32_t shift = std::min(handoff.num_rounds++, 6);
   const HandoffTimes::Duration delay =
       std::min(options_.times.back_off_min * (1 << shift), options_.times.back_off_max);
@@ -529,9 +546,10 @@ PrefillSide::TimePoint PrefillSide::next_deadline() const {
   TimePoint next = links_.next_deadline();
   int32_t num_early = 0;
   for (const Handoff* handoff : queue_) {
-    if (num_early++ == options_.num_early_reservations) {
+    if (num_early >= options_.num_early_reservations) {
       break;
     }
+    num_early += is_early(*handoff) ? 1 : 0;
     if (handoff->state == State::kQueued) {
       next = std::min(next, handoff->retry_at);
     }

@@ -75,9 +75,11 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     HandoffTimes::Duration pause{};  // the longest that a Busy of this round asked for
     TimePoint retry_at;              // of the next round
     TimePoint asked_at;              // the first Reserve
-    TimePoint reached_at;            // the last answer of any leader, or the first try
-    int64_t num_held_tokens = 0;     // at decode, from kSending on
-    int64_t num_prompt_tokens = 0;   // from kSending on, replayed ones included
+    TimePoint reached_at;           // the last answer of any leader, or the first try; a round with
+                                    // an answer counts as one until its end
+    bool was_reached = false;       // in this round
+    int64_t num_held_tokens = 0;    // at decode, from kSending on
+    int64_t num_prompt_tokens = 0;  // from kSending on, replayed ones included
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;
@@ -111,7 +113,8 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   [[nodiscard]] Handoff* find_on(const DecodeLink& link, const HandoffKey& key);
   void supersede(const HandoffKey& key);
   void seek_reservations();
-  void seek_reservation(Handoff& handoff);
+  [[nodiscard]] bool seek_reservation(Handoff& handoff);
+  [[nodiscard]] static bool is_early(const Handoff& handoff);
   void try_reserve(Handoff& handoff);
   [[nodiscard]] bool is_wanted_by_older(const Handoff& handoff, const std::string& address) const;
   void ask_next(Handoff& handoff);

@@ -290,6 +290,36 @@ TEST(PrefillSideTest, GivesUpWhenNoLeaderCanBeReached) {
   EXPECT_TRUE(fixture.is_clean());
 }
 
+TEST(PrefillSideTest, EveryCandidateHasItsTurnBeforeTheRequestIsGivenUp) {
+  PrefillFixture fixture;
+  const auto request = fixture.add(1, 130, {"a", "b"});
+  fixture.turn(seconds(10));  // "a" never connects
+  ASSERT_EQ(request.sink->num_ends, 0);
+  ASSERT_EQ(fixture.port.opened, (std::vector<std::string>{"a", "b"}));
+  fixture.connect(2);
+  ASSERT_EQ(fixture.sent<Reserve>(2).size(), 1U);
+  fixture.hear(2, Grant{request.key, 0});
+  EXPECT_EQ(request.sink->reserved_at, std::vector<std::string>{"b"});
+}
+
+TEST(PrefillSideTest, ALeaderThatDoesNotConnectHoldsUpNobodyBehind) {
+  PrefillFixture fixture(1);
+  const auto first = fixture.add(1);
+  const auto second = fixture.add(2, 130, {"b"});
+  fixture.connect(2);
+  EXPECT_EQ(fixture.sent<Reserve>(2).size(), 1U);
+  EXPECT_TRUE(fixture.sent<Reserve>(1).empty());
+}
+
+TEST(PrefillSideTest, NoMoreThanTheFirstFewAskALinkThatComesReady) {
+  PrefillFixture fixture(1);
+  const auto first = fixture.add(2);
+  const auto second = fixture.add(1);
+  fixture.connect(1);
+  ASSERT_EQ(fixture.sent<Reserve>(1).size(), 1U);
+  EXPECT_EQ(fixture.sent<Reserve>(1)[0].key, first.key);
+}
+
 TEST(PrefillSideTest, ALeaderThatNeverConnectsIsGivenUp) {
   PrefillFixture fixture;
   fixture.add(1);
