@@ -202,7 +202,9 @@ void RouterLoop::on_reserved(ClientRequest& request, size_t part, const std::str
   const Status status = dispatcher_.attach(request, part, address);
   if (!status.is_ok()) {
     fail_part(request, part, status, reason_of(status.code()));
+    return;
   }
+  request.parts[part].waiting_since.reset();  // somebody has room: the patience begins anew
 }
 
 void RouterLoop::on_handed_over(ClientRequest& request, size_t part_index) {

@@ -46,9 +46,11 @@ struct RouterOptions {
   double retry_ratio = 0.1;            ///< replays a request earns for all
   double retry_burst = 64;             ///< replays that may start at once
   double retry_floor_per_second = 16;  ///< earned without any request; a replay waits, never fails
-  std::chrono::milliseconds prefill_stall{120'000};  ///< no event of an attempt before commit
-  std::chrono::milliseconds decode_stall{30'000};    ///< no token after commit
-  std::chrono::milliseconds commit_grace{1000};      ///< for decode's word when prefill failed last
+  /// No event of an attempt before commit. A queued or computing prefill is silent by design, for
+  /// as long as the prompt or a full decode takes; lost connections are found by other means.
+  std::chrono::milliseconds prefill_stall{3'600'000};
+  std::chrono::milliseconds decode_stall{30'000};  ///< no token after commit
+  std::chrono::milliseconds commit_grace{1000};    ///< for decode's word when prefill failed last
 
   /// Errors: INVALID_ARGUMENT naming the option.
   [[nodiscard]] Status validate() const;

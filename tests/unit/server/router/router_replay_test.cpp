@@ -440,6 +440,42 @@ TEST_F(RouterReplayTest, BusyWorkersAreTriedAgainWithoutCounting) {
   complete(0);
 }
 
+TEST_F(RouterReplayTest, PreemptionsWithProgressBetweenNeverEndTheRequest) {
+  start(1, 1);
+  begin();
+  find_legs();
+  for (int32_t i = 0; i < 5; ++i) {
+    reserve_first();
+    say(*prefill, token(2 * i, 10 + 2 * i));
+    hand_over(*prefill);
+    say(*decode, token(2 * i + 1, 11 + 2 * i));
+    advance(milliseconds(8000));
+    fail(*decode, resource_exhausted("preempted: no block is free"));
+    find_legs();
+    ASSERT_FALSE(client->is_over());
+    ASSERT_EQ(prefill->generation.num_replayed_tokens, 2 * i + 2);
+  }
+  EXPECT_EQ(num_replays(), 0);
+  complete(10);
+}
+
+TEST_F(RouterReplayTest, APreemptedRequestWithoutFurtherProgressEndsResourceExhausted) {
+  start(1, 1);
+  begin();
+  find_legs();
+  reserve_first();
+  say(*prefill, token(0, 10));
+  hand_over(*prefill);
+  worker("p0").refusal = resource_exhausted("queue full");
+  fail(*decode, resource_exhausted("preempted: no block is free"));
+  advance(options.worker_wait - milliseconds(1));
+  EXPECT_FALSE(client->is_over());
+  advance(milliseconds(2));
+  ASSERT_TRUE(client->error.has_value());
+  EXPECT_EQ(client->error->code(), StatusCode::kResourceExhausted);
+  expect_all_over();
+}
+
 TEST_F(RouterReplayTest, WorkersThatStayBusyEndTheRequest) {
   start(1, 1);
   worker("p0").refusal = resource_exhausted("queue full");
