@@ -123,9 +123,11 @@ void DecodeSide::on_message(LinkId id, Link& link, Reserve& reserve) {
     send(id, Reject{key, unavailable("the decode group is draining")});
     return;
   }
-  const RoomNeeded room{.num_prompt_tokens = static_cast<int64_t>(reserve.prompt_ids.size()),
-                        .max_total_tokens = reserve.max_total_tokens,
-                        .num_choices = reserve.num_choices};
+  const RoomNeeded room{
+      .num_prompt_tokens = static_cast<int64_t>(reserve.prompt_ids.size()),
+      // A prefill worker may allow longer sequences: they end here.
+      .max_total_tokens = std::min(reserve.max_total_tokens, options_.max_model_len),
+      .num_choices = reserve.num_choices};
   Status status = check_reserve(reserve, room);
   if (!status.is_ok()) {
     log_debug("handoff_rejected", "key", key.to_string(), "reason", status.to_string());
@@ -394,12 +396,6 @@ Status DecodeSide::check_commit(const Reservation& reservation) const {
                                     ", at most ",
                                     kernels::kMaxTopLogprobs));
   }
-  const int64_t max_total =
-      StopCriteria({}, options_.max_model_len).max_total_tokens(attach.sampling, num_prompt);
-  if (max_total > reservation.room.max_total_tokens) {
-    return invalid_argument(str_cat(
-        "Attach allows ", max_total, " tokens, Reserve ", reservation.room.max_total_tokens));
-  }
   bool have_all_ended = true;
   for (size_t i = 0; i < num_choices; ++i) {
     const TokenEvent& event = first[i];
@@ -434,6 +430,11 @@ Status DecodeSide::check_probes(const Reservation& reservation) const {
 void DecodeSide::commit(Reservation& reservation) {
   const HandoffKey key = reservation.key;
   AttachRequest& attach = *reservation.attach;
+  // Room was promised for so many, whatever the workers' max_model_len are.
+  attach.sampling.max_tokens =
+      std::min(attach.sampling.max_tokens,
+               reservation.room.max_total_tokens -
+                   (reservation.room.num_prompt_tokens - attach.num_replayed_tokens));
   const std::vector<TokenEvent>& first = reservation.seal->first_tokens;
   auto group = make_sequence_group({.id = key.request,
                                     .prompt_ids = std::move(reservation.prompt_ids),

@@ -226,7 +226,8 @@ TEST(DecodeSideTest, RejectsWhatCanNeverRun) {
   bad[1].prompt_ids[3] = 50;
   bad[2].num_choices = 5;
   bad[3].max_total_tokens = 130;
-  bad[4].max_total_tokens = 1025;
+  bad[4].prompt_ids = make_prompt(1024);  // no room for a token
+  bad[4].max_total_tokens = 1100;
   bad[5].max_total_tokens = 64 * 9;
   for (const Reserve& reserve : bad) {
     fixture.hear(worker, reserve);
@@ -514,7 +515,7 @@ TEST(DecodeSideTest, PartsThatDoNotFitTogetherAreRefused) {
   bad_seal.first_tokens[0].index = 1;
   EXPECT_EQ(run(bad_seal, attach), StatusCode::kInvalidArgument);
   AttachRequest bad_attach = attach;
-  bad_attach.sampling.max_tokens = 10;
+  bad_attach.sampling.num_top_logprobs = 64;  // more than a step's output has
   EXPECT_EQ(run(seal, bad_attach), StatusCode::kInvalidArgument);
   bad_attach = attach;
   bad_attach.num_choices = 2;
@@ -522,6 +523,22 @@ TEST(DecodeSideTest, PartsThatDoNotFitTogetherAreRefused) {
   bad_attach = attach;
   bad_attach.num_replayed_tokens = 130;
   EXPECT_EQ(run(seal, bad_attach), StatusCode::kInvalidArgument);
+}
+
+TEST(DecodeSideTest, NobodyGeneratesMoreThanRoomWasPromisedFor) {
+  DecodeFixture fixture;
+  const auto worker = fixture.greet();
+  Reserve reserve = DecodeFixture::make_reserve(make_key(1));  // 130 tokens
+  reserve.max_total_tokens = 140;
+  fixture.hear(worker, reserve);
+  AttachRequest attach = DecodeFixture::make_attach(make_key(1));
+  attach.sampling.max_tokens = 500;  // as if this group took longer sequences than prefill does
+  EXPECT_TRUE(fixture.mailbox.attach(attach, std::make_shared<CountingSink>()).is_ok());
+  fixture.turn();
+  fixture.hear(worker, DecodeFixture::make_seal(make_key(1)));
+  fixture.land(make_key(1));
+  ASSERT_NE(fixture.host.find(make_key(1)), nullptr);
+  EXPECT_EQ(fixture.host.find(make_key(1))->sampling.max_tokens, 10);
 }
 
 TEST(DecodeSideTest, ChoicesThatEndedAreNotDecoded) {
