@@ -151,14 +151,19 @@ TEST_P(ThreadCommunicatorTest, ManyCollectivesInARowDoNotMix) {
   EXPECT_EQ(num_wrong, 0);
 }
 
-TEST_P(ThreadCommunicatorTest, EmptyTensorsAreFine) {
+TEST_P(ThreadCommunicatorTest, EmptyTensorsKeepTheRanksInStep) {
+  std::vector<Floats> after(static_cast<size_t>(size()), Floats{1.0F, 2.0F});
   group_.run_blocking([&](int rank) {
     Floats none;
     group_.world(rank).all_reduce(view_of(none, {0, 4}), {});
     group_.world(rank).all_gather_columns(
         view_of(none, {0, 4}), view_of(none, {0, 4 * size()}), {});
+    group_.world(rank).all_reduce(view_of(after[static_cast<size_t>(rank)], {1, 2}), {});
   });
-  SUCCEED();
+  const auto num_ranks = static_cast<float>(size());
+  for (const Floats& sum : after) {
+    EXPECT_EQ(sum, (Floats{num_ranks, 2.0F * num_ranks}));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, ThreadCommunicatorTest, ::testing::Range(1, 6));
