@@ -20,8 +20,8 @@ inline constexpr int64_t kChecksumRowBytes = 4096;
 
 [[nodiscard]] uint64_t image_checksum(const void* image, int64_t num_bytes);
 
-/// Copies and returns the checksum of what now stands at `destination` (read back row by row while
-/// it is in the cache).
+/// Copies and returns the checksum of the bytes that it stored at `destination`, also when `source`
+/// changes meanwhile.
 [[nodiscard]] uint64_t copy_with_checksum(void* destination, const void* source, int64_t num_bytes);
 
 }  // namespace tessera
