@@ -32,16 +32,19 @@ uint64_t copy_with_checksum(void* destination, const void* source, int64_t num_b
   char* to = static_cast<char*>(destination);
   const char* from = static_cast<const char*>(source);
   const RowLoops& loops = best_row_loops();
+  const bool is_aligned = reinterpret_cast<uintptr_t>(to) % kStreamAlignment == 0;
+  const auto copy_row = is_aligned ? loops.stream : loops.copy;
   uint64_t sum = static_cast<uint64_t>(num_bytes) * kLengthFactor;
   const int64_t num_full_rows = num_bytes / kChecksumRowBytes;
   for (int64_t row = 0; row < num_full_rows; ++row) {
     const int64_t offset = row * kChecksumRowBytes;
-    sum += loops.copy(to + offset, from + offset) * image_factor(row);
+    sum += copy_row(to + offset, from + offset) * image_factor(row);
   }
   const int64_t offset = num_full_rows * kChecksumRowBytes;
   if (offset < num_bytes) {
     sum += last_row(to + offset, from + offset, num_bytes - offset) * image_factor(num_full_rows);
   }
+  order_streams();
   return sum;
 }
 

@@ -57,8 +57,10 @@ uint64_t portable_copy(char* to, const char* from) {
 
 #if defined(__x86_64__)
 
-// always_inline: the two callers differ in `kStores` only.
-template <bool kStores>
+enum class Store : uint8_t { kNone, kCached, kStreamed };
+
+// always_inline: the callers differ in `kStore` only.
+template <Store kStore>
 __attribute__((target("avx2"), always_inline)) inline uint64_t avx2_row(char* to,
                                                                         const char* from) {
   __m256i even = _mm256_setzero_si256();
@@ -66,10 +68,15 @@ __attribute__((target("avx2"), always_inline)) inline uint64_t avx2_row(char* to
   for (size_t k = 0; k < kRowFactors.size(); k += 8) {
     __m256i words =
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + (k * sizeof(uint32_t))));
-    if constexpr (kStores) {
+    if constexpr (kStore != Store::kNone) {
       // One load: the compiler may not read again what another process may have changed.
       asm volatile("" : "+x"(words));  // NOLINT(hicpp-no-assembler)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (k * sizeof(uint32_t))), words);
+      auto* destination = reinterpret_cast<__m256i*>(to + (k * sizeof(uint32_t)));
+      if constexpr (kStore == Store::kStreamed) {
+        _mm256_stream_si256(destination, words);
+      } else {
+        _mm256_storeu_si256(destination, words);
+      }
     }
     const __m256i factors = _mm256_load_si256(reinterpret_cast<const __m256i*>(&kRowFactors[k]));
     even = _mm256_add_epi64(even, _mm256_mul_epu32(words, factors));
@@ -82,16 +89,20 @@ __attribute__((target("avx2"), always_inline)) inline uint64_t avx2_row(char* to
 }
 
 __attribute__((target("avx2"))) uint64_t avx2_sum(const char* row) {
-  return avx2_row<false>(nullptr, row);
+  return avx2_row<Store::kNone>(nullptr, row);
 }
 
 __attribute__((target("avx2"))) uint64_t avx2_copy(char* to, const char* from) {
-  return avx2_row<true>(to, from);
+  return avx2_row<Store::kCached>(to, from);
+}
+
+__attribute__((target("avx2"))) uint64_t avx2_stream(char* to, const char* from) {
+  return avx2_row<Store::kStreamed>(to, from);
 }
 
 #endif
 
-constexpr RowLoops kPortable{&portable_sum, &portable_copy};
+constexpr RowLoops kPortable{&portable_sum, &portable_copy, &portable_copy};
 
 }  // namespace
 
@@ -101,11 +112,17 @@ const RowLoops& portable_row_loops() noexcept {
 
 const RowLoops& best_row_loops() noexcept {
 #if defined(__x86_64__)
-  static constexpr RowLoops kAvx2{&avx2_sum, &avx2_copy};
+  static constexpr RowLoops kAvx2{&avx2_sum, &avx2_copy, &avx2_stream};
   static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
   return has_avx2 ? kAvx2 : kPortable;
 #else
   return kPortable;
+#endif
+}
+
+void order_streams() noexcept {
+#if defined(__x86_64__)
+  _mm_sfence();
 #endif
 }
 

@@ -20,7 +20,14 @@ struct RowLoops {
   /// Stores the row at `to` and returns S(r) of what was stored, whatever happens to `from`
   /// meanwhile.
   uint64_t (*copy)(char* to, const char* from);
+  /// The same past the caches, where the processor can: `to` is at a multiple of kStreamAlignment,
+  /// and order_streams() comes before anyone is told.
+  uint64_t (*stream)(char* to, const char* from);
 };
+
+inline constexpr uintptr_t kStreamAlignment = 32;
+/// What was streamed is visible to others before any later store is.
+void order_streams() noexcept;
 
 [[nodiscard]] const RowLoops& portable_row_loops() noexcept;
 /// The fastest that this processor has.

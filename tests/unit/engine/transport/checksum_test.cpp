@@ -1,6 +1,7 @@
 #include "engine/transport/checksum.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -113,6 +114,10 @@ TEST(ChecksumTest, AllLoopsGiveTheSameSumsAndCopies) {
       EXPECT_EQ(copy.front(), 'x');
       EXPECT_EQ(copy.back(), 'x');
     }
+    alignas(kStreamAlignment) std::array<char, kChecksumRowBytes> streamed{};
+    EXPECT_EQ(best.stream(streamed.data(), row), portable.sum(row)) << shift;
+    order_streams();
+    EXPECT_EQ(std::memcmp(streamed.data(), row, kChecksumRowBytes), 0) << shift;
   }
 }
 

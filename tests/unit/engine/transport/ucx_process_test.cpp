@@ -459,7 +459,7 @@ TEST_P(UcxProcessTest, ASlowLaneIsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Lanes,
                          UcxProcessTest,
-                         testing::Values("tcp,self", "sysv,posix,self"),
+                         testing::Values("tcp,self", "sysv,posix,self", "posix,self"),
                          [](const auto& lanes) {
                            const std::string name = lanes.param;
                            return name.substr(0, name.find(','));
