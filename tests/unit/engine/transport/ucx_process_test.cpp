@@ -440,7 +440,11 @@ TEST_P(UcxProcessTest, AnAbortIsAnsweredWhileTheReceiverStandsStill) {
   receiver.process.send(SIGSTOP);
   sender->send(peer, parcels_of(1, memory, 300001, 1));
   sender->abort(peer, key_of(1));
-  // The put is under way and reads the source: only the end of the connection ends it.
+  if (std::string(GetParam()).find("sysv") != std::string::npos) {
+    // The sender has the slots mapped and stored the image itself.
+    EXPECT_TRUE(log.await("drained", peer));
+  }
+  // Else the put is under way and reads the source: only the end of the connection ends it.
   sender->disconnect(peer);
   EXPECT_TRUE(log.await("disconnected", peer));
   EXPECT_EQ(log.count("acked", peer), 0);
