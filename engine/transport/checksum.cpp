@@ -44,7 +44,7 @@ uint64_t copy_with_checksum(void* destination, const void* source, int64_t num_b
   if (offset < num_bytes) {
     sum += last_row(to + offset, from + offset, num_bytes - offset) * image_factor(num_full_rows);
   }
-  order_streams();
+  order_stores();
   return sum;
 }
 

@@ -120,9 +120,11 @@ const RowLoops& best_row_loops() noexcept {
 #endif
 }
 
-void order_streams() noexcept {
+void order_stores() noexcept {
 #if defined(__x86_64__)
   _mm_sfence();
+#else
+  __sync_synchronize();
 #endif
 }
 

@@ -21,13 +21,13 @@ struct RowLoops {
   /// meanwhile.
   uint64_t (*copy)(char* to, const char* from);
   /// The same past the caches, where the processor can: `to` is at a multiple of kStreamAlignment,
-  /// and order_streams() comes before anyone is told.
+  /// and order_stores() comes before anyone is told.
   uint64_t (*stream)(char* to, const char* from);
 };
 
 inline constexpr uintptr_t kStreamAlignment = 32;
-/// What was streamed is visible to others before any later store is.
-void order_streams() noexcept;
+/// What was stored or streamed is visible to others before any later store is.
+void order_stores() noexcept;
 
 [[nodiscard]] const RowLoops& portable_row_loops() noexcept;
 /// The fastest that this processor has.

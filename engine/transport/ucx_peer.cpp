@@ -1,7 +1,6 @@
 #include "engine/transport/ucx_peer.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <utility>
 
@@ -105,7 +104,6 @@ void UcxPeer::put(size_t rank, std::span<SlotQueue::Put> puts) {
       put.checksum =
           copy_with_checksum(slots + (put.slot * region.slot_bytes), put.source, put.num_bytes);
     }
-    std::atomic_thread_fence(std::memory_order_release);
     core_.finish_puts(rank, puts);
     return;
   }

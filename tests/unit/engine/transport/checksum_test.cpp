@@ -116,7 +116,7 @@ TEST(ChecksumTest, AllLoopsGiveTheSameSumsAndCopies) {
     }
     alignas(kStreamAlignment) std::array<char, kChecksumRowBytes> streamed{};
     EXPECT_EQ(best.stream(streamed.data(), row), portable.sum(row)) << shift;
-    order_streams();
+    order_stores();
     EXPECT_EQ(std::memcmp(streamed.data(), row, kChecksumRowBytes), 0) << shift;
   }
 }
