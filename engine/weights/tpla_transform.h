@@ -15,9 +15,6 @@
 
 namespace tessera {
 
-/// Of every worker: prefill workers and decode groups must rotate alike.
-inline constexpr uint64_t kHadamardSeed = 0;
-
 class TplaTransform final {
  public:
   /// Latents as the checkpoint has them.
