@@ -1,0 +1,46 @@
+// One layer of a calibration file, from what is known of the layer and how it is to be cut. Pure
+// functions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "engine/calibration/dealing.h"
+#include "engine/calibration/latent_basis.h"
+#include "engine/calibration/layer_weights.h"
+#include "engine/weights/tpla_calibration.h"
+
+namespace tessera {
+
+enum class RefitKind : uint8_t {
+  kNone,          ///< the basis's own keys, times the logit factor
+  kLeastSquares,  ///< the best linear estimate of the whole logit from what a slice holds
+};
+
+[[nodiscard]] std::string_view refit_kind_name(RefitKind kind) noexcept;
+[[nodiscard]] std::optional<RefitKind> parse_refit_kind(std::string_view name) noexcept;
+
+struct CutOptions {
+  DealingOptions dealing;
+  std::optional<double> logit_factor = std::nullopt;  ///< none: default_logit_factor()
+  RefitKind refit = RefitKind::kNone;
+};
+
+/// What is known of a layer.
+struct LayerKnowledge {
+  const LatentMoments& moments;
+  const HeadKeys& keys;
+};
+
+/// g where slices are mixed (a slice's part of the logit is a g-th of all of it), else 1.
+[[nodiscard]] double default_logit_factor(const LatentBasis& basis,
+                                          const DealingOptions& dealing) noexcept;
+
+/// The basis with its directions dealt, its inverse, factor and keys. With all columns shared: the
+/// latents as they are.
+[[nodiscard]] TplaCalibration::Layer calibrate_layer(const LayerKnowledge& layer,
+                                                     const LatentBasis& basis,
+                                                     const CutOptions& options);
+
+}  // namespace tessera
