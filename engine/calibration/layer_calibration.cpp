@@ -10,8 +10,6 @@ namespace {
 /// Keeps keys finite where a direction of a slice does not vary.
 constexpr double kRegularisation = 1e-4;
 
-using FloatMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
 std::vector<float> to_floats(const Matrix& matrix) {
   const FloatMatrix rows = matrix.cast<float>();
   return {rows.data(), rows.data() + rows.size()};
@@ -62,24 +60,53 @@ std::vector<Eigen::Index> columns_of_slice(const DealingOptions& dealing,
   return columns;
 }
 
-/// S: the slice's columns of m = n A, Sigma the covariance of m. Of all linear functions of m_S the
-/// one nearest to the logit q.n is q^T A^-T Sigma_{:,S} Sigma_SS^-1 m_S.
-std::vector<float> least_squares_keys(const LayerKnowledge& layer,
-                                      const DealtBasis& basis,
-                                      const DealingOptions& dealing) {
-  const Matrix sigma = basis.forward.transpose() * layer.moments.covariance * basis.forward;
-  std::vector<float> result;
-  for (int64_t slice = 0; slice < dealing.num_slices; ++slice) {
-    const auto columns = columns_of_slice(dealing, sigma.rows(), slice);
-    const Matrix own = regularised(sigma(columns, columns), kRegularisation);
-    const Matrix estimate = solve_positive(own, sigma(columns, Eigen::all)) * basis.inverse;
-    for (const Matrix& keys : layer.keys) {
-      const std::vector<float> head = to_floats(estimate * keys);
-      result.insert(result.end(), head.begin(), head.end());
+/// What a slice multiplies queries by, of one layer cut in one way.
+class SliceKeys final {
+ public:
+  SliceKeys(const LayerKnowledge& layer, const DealtBasis& basis, const CutOptions& options)
+      : layer_(layer), basis_(basis), options_(options) {}
+
+  /// Keys become the slice's: [w, dn] of each head.
+  [[nodiscard]] std::vector<Matrix> of_slice(int64_t slice, double logit_factor) {
+    const auto columns = columns_of_slice(options_.dealing, basis_.forward.cols(), slice);
+    const Matrix forward = basis_.forward(Eigen::all, columns);
+    Matrix estimate = basis_.inverse(columns, Eigen::all);
+    const int64_t shared = options_.dealing.num_shared;
+    estimate.bottomRows(estimate.rows() - shared) *= logit_factor;
+    std::vector<Matrix> keys;
+    int64_t group = -1;
+    for (const HeadKnowledge& head : layer_.heads) {
+      const Matrix& covariance = covariance_of(head);
+      if (options_.refit == RefitKind::kLeastSquares && head.covariance_group != group) {
+        group = head.covariance_group;
+        estimate = least_squares(covariance, forward);
+      }
+      keys.emplace_back(estimate * head.keys);
+      const Matrix error = forward * keys.back() - head.keys;  // [R, dn]
+      const Matrix variance = error.transpose() * covariance * error;
+      logit_error_ += head.value_weight * variance.cwiseProduct(head.query_moment).sum();
     }
+    return keys;
   }
-  return result;
-}
+  /// Of all slices so far.
+  [[nodiscard]] double logit_error() const noexcept { return logit_error_; }
+
+ private:
+  [[nodiscard]] const Matrix& covariance_of(const HeadKnowledge& head) const {
+    return layer_.attention_covariances[static_cast<size_t>(head.covariance_group)];
+  }
+  /// B the slice's columns of A, C the covariance of n: of all linear functions of n B the nearest
+  /// to n x is n B (B^T C B)^-1 B^T C x.
+  static Matrix least_squares(const Matrix& covariance, const Matrix& forward) {
+    const Matrix right = forward.transpose() * covariance;
+    return solve_positive(regularised(right * forward, kRegularisation), right);
+  }
+
+  const LayerKnowledge& layer_;
+  const DealtBasis& basis_;
+  const CutOptions& options_;
+  double logit_error_ = 0.0;
+};
 
 }  // namespace
 
@@ -101,26 +128,35 @@ double default_logit_factor(const LatentBasis& basis, const DealingOptions& deal
   return is_mixed ? static_cast<double>(dealing.num_slices) : 1.0;
 }
 
-TplaCalibration::Layer calibrate_layer(const LayerKnowledge& layer,
-                                       const LatentBasis& basis,
-                                       const CutOptions& options) {
+CutLayer cut_layer(const LayerKnowledge& layer,
+                   const LatentBasis& basis,
+                   const CutOptions& options) {
   const int64_t width = basis.forward.rows();
-  TplaCalibration::Layer result;
+  CutLayer cut;
+  TplaCalibration::Layer& result = cut.calibration;
   result.num_shared = options.dealing.num_shared;
   if (result.num_shared == width) {
     result.basis = to_floats(Matrix::Identity(width, width));
-    return result;
+    return cut;
   }
-  const DealtBasis cut = dealt(basis, options.dealing);
-  result.basis = to_floats(cut.forward);
+  const DealtBasis columns = dealt(basis, options.dealing);
+  result.basis = to_floats(columns.forward);
   if (!basis.is_orthogonal) {
-    result.inverse = to_floats(cut.inverse);
+    result.inverse = to_floats(columns.inverse);
   }
   result.logit_factor = options.logit_factor.value_or(default_logit_factor(basis, options.dealing));
-  if (options.refit == RefitKind::kLeastSquares) {
-    result.keys = least_squares_keys(layer, cut, options.dealing);
+  SliceKeys slices(layer, columns, options);
+  for (int64_t slice = 0; slice < options.dealing.num_slices; ++slice) {
+    const std::vector<Matrix> keys = slices.of_slice(slice, result.logit_factor);
+    for (const Matrix& head : keys) {
+      if (options.refit != RefitKind::kNone) {
+        const std::vector<float> values = to_floats(head);
+        result.keys.insert(result.keys.end(), values.begin(), values.end());
+      }
+    }
   }
-  return result;
+  cut.logit_error = slices.logit_error();
+  return cut;
 }
 
 }  // namespace tessera

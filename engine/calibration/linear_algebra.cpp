@@ -3,6 +3,7 @@
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
 #include <Eigen/QR>
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <numbers>
@@ -25,16 +26,28 @@ Matrix regularised(const Matrix& matrix, double share) {
   return result;
 }
 
+namespace {
+
+Eigen::LLT<Matrix> factored(const Matrix& matrix) {
+  TESSERA_CHECK(matrix.allFinite(), "a matrix to be factored is finite");
+  Eigen::LLT<Matrix> factor(matrix);
+  const double scale = std::max(matrix.diagonal().cwiseAbs().maxCoeff(), 1e-300);
+  for (double ridge = 1e-12 * scale; factor.info() != Eigen::Success; ridge *= 10.0) {
+    Matrix raised = matrix;
+    raised.diagonal().array() += ridge;
+    factor.compute(raised);
+  }
+  return factor;
+}
+
+}  // namespace
+
 Matrix cholesky_factor(const Matrix& matrix) {
-  const Eigen::LLT<Matrix> factor(matrix);
-  TESSERA_CHECK(factor.info() == Eigen::Success, "a regularised matrix is positive definite");
-  return factor.matrixL();
+  return factored(matrix).matrixL();
 }
 
 Matrix solve_positive(const Matrix& matrix, const Matrix& right) {
-  const Eigen::LLT<Matrix> factor(matrix);
-  TESSERA_CHECK(factor.info() == Eigen::Success, "a regularised matrix is positive definite");
-  return factor.solve(right);
+  return factored(matrix).solve(right);
 }
 
 Matrix orthonormalised(const Matrix& matrix) {

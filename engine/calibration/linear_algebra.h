@@ -9,8 +9,8 @@ namespace tessera {
 using Matrix = Eigen::MatrixXd;
 using Vector = Eigen::VectorXd;
 /// Rows of float32, as activations lie in memory.
-using FloatRows =
-    Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+using FloatMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using FloatRows = Eigen::Map<const FloatMatrix>;
 
 struct SymmetricEigen {
   Vector values;   ///< falling
@@ -23,10 +23,11 @@ struct SymmetricEigen {
 /// and not zero; the identity when it is zero.
 [[nodiscard]] Matrix regularised(const Matrix& matrix, double share);
 
-/// L with L L^T = matrix, positive definite.
+/// L with L L^T = matrix. A matrix that rounding has left not quite positive definite gets the
+/// least ridge, in steps of ten, that makes it so. `matrix` is finite.
 [[nodiscard]] Matrix cholesky_factor(const Matrix& matrix);
 
-/// Solves matrix * X = right; matrix positive definite.
+/// Solves matrix * X = right, with the matrix as cholesky_factor() takes it.
 [[nodiscard]] Matrix solve_positive(const Matrix& matrix, const Matrix& right);
 
 /// Q of the QR decomposition, signs chosen so that R has a positive diagonal: the columns of

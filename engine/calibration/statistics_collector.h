@@ -1,5 +1,6 @@
-// Adds what a running model's attention sees to LatentStatistics. Called by the model's rank
-// thread.
+// Adds what a running model's attention sees to LatentStatistics: every latent, and the attention
+// of some queries of some windows, computed again from queries and latents. Called by the model's
+// rank thread.
 #pragma once
 
 #include <cstdint>
@@ -8,32 +9,45 @@
 #include "engine/calibration/latent_statistics.h"
 #include "engine/config/model_config.h"
 #include "engine/model/latent_observer.h"
+#include "kernels/core/device.h"
 
 namespace tessera {
 
+/// Weights that the collector needs of each layer, float32.
+struct ObservedLayer {
+  std::vector<float> norm;        ///< [R]: weight of the latents' norm
+  std::vector<FloatMatrix> keys;  ///< by head, [dn, R]: W_UK diag(norm)
+};
+
 class StatisticsCollector final : public LatentObserver {
  public:
-  /// `norms`: the weight of the latents' norm of each layer [R], which the collector divides by; a
-  /// column whose weight is 0 never reaches a query and counts as 0. All references outlive it.
+  /// All references outlive it.
   StatisticsCollector(const ModelConfig& config,
                       kernels::Device& device,
-                      const std::vector<std::vector<float>>& norms,
+                      const std::vector<ObservedLayer>& layers,
                       LatentStatistics& statistics);
 
-  /// Waits for the device.
+  /// Whether the attention of the next step is looked at, which costs more than the latents.
+  void set_attention_observed(bool is_observed) noexcept { is_attention_observed_ = is_observed; }
+
+  /// A step of one whole sequence. Waits for the device.
   void observe(const ObservedLatents& latents, kernels::StreamView stream) override;
 
  private:
-  /// [rows, columns] of float32 in rows that follow one another: `view` on the host.
-  void download(const kernels::ConstTensorView& view, std::vector<float>& rows);
+  /// `view` [rows, columns] or [rows, heads, columns] on the host, as float32.
+  [[nodiscard]] FloatMatrix download(const kernels::ConstTensorView& view);
+  void observe_attention(const ObservedLatents& step, const FloatMatrix& latents);
 
   const ModelConfig& config_;
   kernels::Device& device_;
-  const std::vector<std::vector<float>>& norms_;
+  const std::vector<ObservedLayer>& layers_;
   LatentStatistics& statistics_;
+  bool is_attention_observed_ = true;
   std::vector<char> bytes_;
-  std::vector<float> latents_;  // [T, R]
-  std::vector<float> queries_;  // [T, H dn]
 };
+
+/// Rows of a sequence of `num_tokens` whose attention is looked at: evenly spaced, behind the first
+/// sixteenth, whose contexts are unlike those of decoded tokens.
+[[nodiscard]] std::vector<int64_t> observed_rows(int64_t num_tokens);
 
 }  // namespace tessera

@@ -1,7 +1,9 @@
 #include "engine/calibration/statistics_run.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <span>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -53,22 +55,36 @@ int64_t resume(const StatisticsJob& job, LatentStatistics& statistics) {
   return 0;
 }
 
-Result<std::vector<std::vector<float>>> read_norms(const ModelFactory& model) {
+Result<std::vector<ObservedLayer>> read_layers(const CalibrationModel& model) {
   TESSERA_TRY(const auto source, model.open_source());
-  std::vector<std::vector<float>> norms;
-  for (int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
-    norms.push_back(read_latent_norm(*source, layer));
+  const ModelConfig& config = model.parts.config;
+  std::vector<ObservedLayer> layers;
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    layers.push_back({.norm = read_latent_norm(*source, layer), .keys = {}});
+    for (const Matrix& keys : read_head_weights(config, *source, layer).keys) {
+      layers.back().keys.emplace_back(keys.transpose().cast<float>());
+    }
   }
-  return norms;
+  return layers;
 }
 
-Result<std::unique_ptr<ParallelRunner>> make_runner(const ModelFactory& model,
+/// Window `index` of `total` is one of `count` evenly spaced ones.
+bool is_chosen(int64_t index, int64_t total, int64_t count) {
+  return (index + 1) * count / total != index * count / total;
+}
+
+bool are_finite(std::span<const double> values) {
+  return std::all_of(
+      values.begin(), values.end(), [](double value) { return std::isfinite(value); });
+}
+
+Result<std::unique_ptr<ParallelRunner>> make_runner(const CalibrationModel& model,
                                                     int64_t window,
                                                     std::unique_ptr<kernels::Backend> backend,
                                                     LatentObserver& observer) {
   std::vector<std::unique_ptr<kernels::Backend>> backends;
   backends.push_back(std::move(backend));
-  ParallelSetup setup{.config = model.config,
+  ParallelSetup setup{.config = model.parts.config,
                       .sharding = {},
                       .limits = {.max_tokens = window,
                                  .max_sequences = 1,
@@ -79,27 +95,29 @@ Result<std::unique_ptr<ParallelRunner>> make_runner(const ModelFactory& model,
                       .load = {},
                       .load_weights = {}};
   setup.load.dtype = model.dtype;
-  setup.load_weights = model.load_weights;
+  setup.load_weights = model.parts.load_weights;
   return ParallelRunner::create(setup, std::move(backends));
 }
 
 }  // namespace
 
-Result<LatentStatistics> gather_statistics(const ModelFactory& model, const StatisticsJob& job) {
-  LatentStatistics statistics(model.config);
+Result<LatentStatistics> gather_statistics(const CalibrationModel& model,
+                                           const StatisticsJob& job) {
+  LatentStatistics statistics(model.parts.config);
   const auto total = static_cast<int64_t>(job.windows.size());
   int64_t done = resume(job, statistics);
   job.progress(done, total);
   if (done == total) {
     return statistics;
   }
-  TESSERA_TRY(const auto norms, read_norms(model));
-  auto backend = model.make_backend();
-  StatisticsCollector collector(model.config, backend->device(), norms, statistics);
+  TESSERA_TRY(const auto layers, read_layers(model));
+  auto backend = model.parts.make_backend(model.num_threads);
+  StatisticsCollector collector(model.parts.config, backend->device(), layers, statistics);
   TESSERA_TRY(const auto runner,
               make_runner(model, longest(job.windows), std::move(backend), collector));
   ModelInput input;
   while (done < total) {
+    collector.set_attention_observed(is_chosen(done, total, job.attention_windows));
     fill_step(job.windows[static_cast<size_t>(done)], input);
     static_cast<void>(runner->forward_blocking(input));
     ++done;
@@ -107,6 +125,9 @@ Result<LatentStatistics> gather_statistics(const ModelFactory& model, const Stat
     if (!job.path.empty() && (done == total || done % job.windows_between_saves == 0)) {
       TESSERA_RETURN_IF_ERROR(save_statistics(job.path, job.key, done, statistics));
     }
+  }
+  if (!are_finite(statistics.sums())) {
+    return invalid_argument("the model computes numbers that are not finite on this text");
   }
   return statistics;
 }

@@ -9,20 +9,16 @@
 
 #include "engine/base/result.h"
 #include "engine/calibration/latent_statistics.h"
-#include "engine/config/model_config.h"
+#include "engine/quality/measured_model.h"
 #include "engine/weights/tensor_source.h"
-#include "engine/weights/weight_loader.h"
-#include "kernels/ops/backend.h"
 
 namespace tessera {
 
-/// Where a model comes from and where it runs. What it points to outlives its use.
-struct ModelFactory {
-  const ModelConfig& config;
+/// Where a model comes from and where it runs.
+struct CalibrationModel {
+  const MeasuredParts& parts;  ///< outlives its use
   kernels::DType dtype = kernels::DType::kFloat32;
-  std::function<std::unique_ptr<kernels::Backend>()> make_backend;
-  /// load_model_weights or make_dummy_weights.
-  std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)> load_weights;
+  int num_threads = 1;
   /// The tensors as the checkpoint has them; may be called, and each tensor read, more than once.
   std::function<Result<std::unique_ptr<TensorSource>>()> open_source;
 };
@@ -32,14 +28,17 @@ struct StatisticsJob {
   std::string path;                                  ///< of the file to go on from; "": none
   std::string key;                                   ///< of that file: statistics_file.h
   int64_t windows_between_saves = 32;
+  /// Of so many windows, evenly spaced, the attention is looked at too.
+  int64_t attention_windows = 40;
   /// Windows that are in the statistics, of all.
   std::function<void(int64_t done, int64_t total)> progress;
 };
 
 /// One exact forward pass over every window; bounded memory. Goes on from the file where there is
 /// one of the same key, with the same bits as if it had never stopped; any other file is
-/// overwritten, and logged. Errors: those of loading the weights and of save_statistics().
-[[nodiscard]] Result<LatentStatistics> gather_statistics(const ModelFactory& model,
+/// overwritten, and logged. Errors: those of loading the weights and of save_statistics();
+/// INVALID_ARGUMENT when the model computes numbers that are not finite.
+[[nodiscard]] Result<LatentStatistics> gather_statistics(const CalibrationModel& model,
                                                          const StatisticsJob& job);
 
 }  // namespace tessera

@@ -1,5 +1,7 @@
 #include "engine/calibration/layer_calibration.h"
 
+#include <limits>
+
 #include <gtest/gtest.h>
 
 #include "tests/unit/engine/calibration/test_layer.h"
@@ -20,18 +22,17 @@ Matrix to_matrix(const std::vector<float>& values) {
 
 class LayerCalibrationTest : public ::testing::Test {
  protected:
-  LayerCalibrationTest() {
-    for (uint64_t head = 0; head < kHeads; ++head) {
-      keys_.push_back(test::random_matrix(kWidth, kKeyDim, 40 + head));
-    }
+  [[nodiscard]] LatentBasis basis(BasisKind kind) const {
+    return make_basis(kind, moments_for(kind, layer_), 1);
   }
-  TplaCalibration::Layer make(BasisKind kind, const CutOptions& options) const {
-    return calibrate_layer(
-        {.moments = moments_, .keys = keys_}, make_basis(kind, moments_, 1), options);
+  [[nodiscard]] CutLayer cut(BasisKind kind, const CutOptions& options) const {
+    return cut_layer(layer_, basis(kind), options);
+  }
+  [[nodiscard]] TplaCalibration::Layer make(BasisKind kind, const CutOptions& options) const {
+    return cut(kind, options).calibration;
   }
 
-  const LatentMoments moments_ = test::random_moments(kWidth, 21);
-  HeadKeys keys_;
+  const LayerKnowledge layer_ = test::random_layer(kWidth, kHeads, kKeyDim, 21);
 };
 
 TEST_F(LayerCalibrationTest, InverseOfTheDealtBasisIsItsInverse) {
@@ -54,13 +55,13 @@ TEST_F(LayerCalibrationTest, OrthogonalBasesHaveNoInverse) {
 }
 
 TEST_F(LayerCalibrationTest, SharedColumnsAreTheStrongestDirections) {
-  const LatentBasis basis = make_basis(BasisKind::kBalanced, moments_, 1);
+  const LatentBasis balanced = basis(BasisKind::kBalanced);
   const TplaCalibration::Layer layer =
       make(BasisKind::kBalanced, {.dealing = {.num_slices = 2, .num_shared = 8}});
   const Matrix columns = to_matrix(layer.basis);
   for (int64_t direction = 0; direction < 8; ++direction) {
     const int64_t column = direction % 2 * 4 + direction / 2;
-    EXPECT_LT((columns.col(column) - basis.forward.col(direction)).cwiseAbs().maxCoeff(), 1e-4);
+    EXPECT_LT((columns.col(column) - balanced.forward.col(direction)).cwiseAbs().maxCoeff(), 1e-4);
   }
 }
 
@@ -83,39 +84,75 @@ TEST_F(LayerCalibrationTest, AllColumnsSharedIsTheIdentity) {
   EXPECT_TRUE(layer.keys.empty());
 }
 
-/// Error variance of estimating (K q).n from the slice's columns with the given keys [w, dn].
-double estimate_error(const LatentMoments& moments,
-                      const Matrix& columns,  // [R, w] of the basis
-                      const Matrix& key,      // [w, dn]
-                      const Matrix& exact) {  // [R, dn]
-  const Matrix difference = columns * key - exact;
-  return (difference.transpose() * moments.covariance * difference).trace();
+/// The columns of a slice of 32 columns, 8 shared, in two slices: the other's share, its own share,
+/// its own columns.
+Matrix slice_columns(const Matrix& basis, int64_t slice) {
+  Matrix columns(kWidth, 20);
+  columns << basis.middleCols(slice == 0 ? 4 : 0, 4), basis.middleCols(slice == 0 ? 0 : 4, 4),
+      basis.middleCols(8 + slice * 12, 12);
+  return columns;
+}
+
+/// E[q^T D^T C D q] by a sum over the square roots of both, D = columns key - exact.
+double logit_error(const Matrix& columns,
+                   const Matrix& key,
+                   const LayerKnowledge& layer,
+                   size_t h) {
+  const HeadKnowledge& head = layer.heads[h];
+  const Matrix& covariance = layer.attention_covariances[h / 2];
+  const Matrix difference = columns * key - head.keys;
+  const Matrix latent_root = cholesky_factor(covariance);
+  const Matrix query_root = cholesky_factor(head.query_moment);
+  return head.value_weight * (latent_root.transpose() * difference * query_root).squaredNorm();
 }
 
 TEST_F(LayerCalibrationTest, LeastSquaresKeysEstimateBetterThanAnyNearby) {
-  const int64_t shared = 8;
-  const int64_t kept = 8 + 12;
-  const TplaCalibration::Layer layer =
-      make(BasisKind::kBalanced,
-           {.dealing = {.num_slices = 2, .num_shared = shared}, .refit = RefitKind::kLeastSquares});
-  ASSERT_EQ(static_cast<int64_t>(layer.keys.size()), 2 * kHeads * kept * kKeyDim);
-  const Matrix basis = to_matrix(layer.basis);
+  const CutLayer cut_by_two =
+      cut(BasisKind::kBalanced,
+          {.dealing = {.num_slices = 2, .num_shared = 8}, .refit = RefitKind::kLeastSquares});
+  const TplaCalibration::Layer& layer = cut_by_two.calibration;
+  const int64_t size = 20 * kKeyDim;
+  ASSERT_EQ(static_cast<int64_t>(layer.keys.size()), 2 * kHeads * size);
+  double sum = 0.0;
   for (int64_t slice = 0; slice < 2; ++slice) {
-    Matrix columns(kWidth, kept);  // the other's share, the own share, the own columns
-    columns << basis.middleCols(slice == 0 ? 4 : 0, 4), basis.middleCols(slice == 0 ? 0 : 4, 4),
-        basis.middleCols(8 + slice * 12, 12);
+    const Matrix columns = slice_columns(to_matrix(layer.basis), slice);
     for (int64_t head = 0; head < kHeads; ++head) {
-      const Matrix key =
-          to_matrix(layer.keys.data() + (slice * kHeads + head) * kept * kKeyDim, kept, kKeyDim);
-      const Matrix& exact = keys_[static_cast<size_t>(head)];
-      const double error = estimate_error(moments_, columns, key, exact);
+      const auto index = static_cast<size_t>(head);
+      const Matrix key = to_matrix(layer.keys.data() + (slice * kHeads + head) * size, 20, kKeyDim);
+      const double error = logit_error(columns, key, layer_, index);
+      sum += error;
       for (uint64_t seed = 0; seed < 5; ++seed) {
         // Large against the regularisation, small against the keys.
-        const Matrix step = 0.05 * test::random_matrix(kept, kKeyDim, 100 + seed);
-        EXPECT_LT(error, estimate_error(moments_, columns, key + step, exact));
+        const Matrix step = 0.05 * test::random_matrix(20, kKeyDim, 100 + seed);
+        EXPECT_LT(error, logit_error(columns, key + step, layer_, index));
       }
     }
   }
+  EXPECT_NEAR(cut_by_two.logit_error, sum, 1e-3 * sum);  // keys are rounded to float32
+}
+
+TEST_F(LayerCalibrationTest, LogitErrorFallsWithSharedColumnsAndWithARefit) {
+  double last = std::numeric_limits<double>::infinity();
+  for (const int64_t shared : {0, 8, 16, 24, 32}) {
+    CutOptions options{.dealing = {.num_slices = 2, .num_shared = shared}};
+    const double plain = cut(BasisKind::kBalanced, options).logit_error;
+    options.refit = RefitKind::kLeastSquares;
+    const double refitted = cut(BasisKind::kBalanced, options).logit_error;
+    EXPECT_LE(refitted, plain);
+    EXPECT_LT(refitted, last);
+    last = refitted;
+  }
+  EXPECT_EQ(last, 0.0);
+}
+
+TEST_F(LayerCalibrationTest, PcaKnowsAllTokensAlike) {
+  EXPECT_EQ(moments_for(BasisKind::kPca, layer_).covariance, layer_.latent_covariance);
+  Matrix mean = Matrix::Zero(kWidth, kWidth);
+  for (size_t head = 0; head < kHeads; ++head) {
+    mean += layer_.attention_covariances[head / 2] / static_cast<double>(kHeads);
+  }
+  const Matrix actual = moments_for(BasisKind::kBalanced, layer_).covariance;
+  EXPECT_LT((actual - mean).cwiseAbs().maxCoeff(), 1e-12);
 }
 
 TEST_F(LayerCalibrationTest, IsAFunctionOfItsInputs) {

@@ -16,14 +16,8 @@ constexpr uint64_t kSeed = 11;
 
 class StatisticsRunTest : public ::testing::Test {
  protected:
-  ModelFactory model() const {
-    return {.config = config_,
-            .make_backend = [] { return kernels::cpu::create_cpu_backend(1); },
-            .load_weights =
-                [this](kernels::Backend& backend, const LoadOptions& options) {
-                  return make_dummy_weights(config_, backend, options, kSeed);
-                },
-            .open_source = [this]() -> Result<std::unique_ptr<TensorSource>> {
+  [[nodiscard]] CalibrationModel model() const {
+    return {.parts = parts_, .open_source = [this]() -> Result<std::unique_ptr<TensorSource>> {
               return std::unique_ptr<TensorSource>(std::make_unique<DummySource>(config_, kSeed));
             }};
   }
@@ -49,6 +43,13 @@ class StatisticsRunTest : public ::testing::Test {
   const ModelConfig config_ = test::calibration_config();
   const std::vector<std::vector<int32_t>> windows_ = {
       test::make_ids(70, 97, 1), test::make_ids(70, 97, 2), test::make_ids(33, 97, 3)};
+  const MeasuredParts parts_ = {
+      .config = config_,
+      .load_weights =
+          [this](kernels::Backend& backend, const LoadOptions& options) {
+            return make_dummy_weights(config_, backend, options, kSeed);
+          },
+      .make_backend = [](int threads) { return kernels::cpu::create_cpu_backend(threads); }};
   std::vector<std::pair<int64_t, int64_t>> reported_;
 };
 
@@ -56,24 +57,17 @@ TEST_F(StatisticsRunTest, SeesEveryTokenOfEveryLayer) {
   const LatentStatistics statistics = gather(3);
   for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
     EXPECT_EQ(statistics.num_tokens(layer), 173);
+    EXPECT_EQ(statistics.num_queries(layer), 64 + 64 + 31);
     // n has a root mean square of 1 whatever the norm's weight: E[n n^T] has the trace R. Its
-    // centred part is less.
-    const double trace = statistics.latent_covariance(layer).trace();
-    EXPECT_GT(trace, 0.0);
-    EXPECT_LE(trace, 32.0 + 1e-3);
+    // centred part is less, and so is what varies under attention.
+    for (const double trace : {statistics.latent_covariance(layer).trace(),
+                               statistics.attention_covariance(layer, 1).trace()}) {
+      EXPECT_GT(trace, 1.0);
+      EXPECT_LE(trace, 32.0 + 1e-3);
+    }
   }
   EXPECT_EQ(reported_.front(), std::make_pair(int64_t{0}, int64_t{3}));
   EXPECT_EQ(reported_.back(), std::make_pair(int64_t{3}, int64_t{3}));
-}
-
-TEST_F(StatisticsRunTest, LatentsHaveTheirMeanSquareOfOne) {
-  const LatentStatistics statistics = gather(1);
-  // sums: n n^T first; only its diagonal is needed.
-  double trace = 0.0;
-  for (size_t i = 0; i < 32; ++i) {
-    trace += statistics.sums()[i * 33];
-  }
-  EXPECT_NEAR(trace / 70.0, 32.0, 0.01);  // the norm's epsilon makes it a little less
 }
 
 TEST_F(StatisticsRunTest, GoesOnWithTheSameBits) {

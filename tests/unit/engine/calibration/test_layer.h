@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/calibration/layer_weights.h"
+#include "engine/calibration/layer_knowledge.h"
 #include "engine/config/model_config.h"
 
 namespace tessera::test {
@@ -43,6 +43,23 @@ inline Matrix random_covariance(int64_t size, uint64_t seed) {
 
 inline LatentMoments random_moments(int64_t size, uint64_t seed) {
   return {.covariance = random_covariance(size, seed), .query = random_covariance(size, seed + 1)};
+}
+
+/// Heads in groups of two.
+inline LayerKnowledge random_layer(int64_t width, int64_t heads, int64_t key_dim, uint64_t seed) {
+  LayerKnowledge layer;
+  for (int64_t head = 0; head < heads; ++head) {
+    const uint64_t own = seed + 10 * static_cast<uint64_t>(head + 1);
+    layer.heads.push_back({.keys = random_matrix(width, key_dim, own),
+                           .query_moment = random_covariance(key_dim, own + 1),
+                           .value_weight = 0.5 + static_cast<double>(head),
+                           .covariance_group = head / 2});
+    if (head % 2 == 0) {
+      layer.attention_covariances.push_back(random_covariance(width, own + 2));
+    }
+  }
+  layer.latent_covariance = random_covariance(width, seed);
+  return layer;
 }
 
 /// Distance from the identity, largest element.
