@@ -68,15 +68,12 @@ __attribute__((target("avx2"), always_inline)) inline uint64_t avx2_row(char* to
   for (size_t k = 0; k < kRowFactors.size(); k += 8) {
     __m256i words =
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + (k * sizeof(uint32_t))));
-    if constexpr (kStore != Store::kNone) {
-      // One load: the compiler may not read again what another process may have changed.
-      asm volatile("" : "+x"(words));  // NOLINT(hicpp-no-assembler)
-      auto* destination = reinterpret_cast<__m256i*>(to + (k * sizeof(uint32_t)));
-      if constexpr (kStore == Store::kStreamed) {
-        _mm256_stream_si256(destination, words);
-      } else {
-        _mm256_storeu_si256(destination, words);
-      }
+    // One load: the compiler may not read again what another process may have changed.
+    asm volatile("" : "+x"(words));  // NOLINT(hicpp-no-assembler)
+    if constexpr (kStore == Store::kCached) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + (k * sizeof(uint32_t))), words);
+    } else if constexpr (kStore == Store::kStreamed) {
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(to + (k * sizeof(uint32_t))), words);
     }
     const __m256i factors = _mm256_load_si256(reinterpret_cast<const __m256i*>(&kRowFactors[k]));
     even = _mm256_add_epi64(even, _mm256_mul_epu32(words, factors));
@@ -102,6 +99,9 @@ __attribute__((target("avx2"))) uint64_t avx2_stream(char* to, const char* from)
 
 #endif
 
+#if defined(__x86_64__)
+constexpr RowLoops kAvx2{&avx2_sum, &avx2_copy, &avx2_stream};
+#endif
 constexpr RowLoops kPortable{&portable_sum, &portable_copy, &portable_copy};
 
 }  // namespace
@@ -112,7 +112,6 @@ const RowLoops& portable_row_loops() noexcept {
 
 const RowLoops& best_row_loops() noexcept {
 #if defined(__x86_64__)
-  static constexpr RowLoops kAvx2{&avx2_sum, &avx2_copy, &avx2_stream};
   static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
   return has_avx2 ? kAvx2 : kPortable;
 #else
