@@ -77,12 +77,20 @@ Status read_windows(const cli::Options& options, EvalPlan& plan) {
               load_text_tokens(options.model, options.text_path, plan.config));
   plan.text_tokens = static_cast<int64_t>(text.ids.size());
   for (const QualityLengths& lengths : plan.lengths) {
+    plan.max_prompt = std::max(plan.max_prompt, lengths.prefill_tokens);
+    plan.max_length = std::max(plan.max_length, lengths.window_tokens() - 1);
+  }
+  if (plan.max_length > plan.config.max_position_embeddings) {
+    return invalid_argument(str_cat("--lengths need ",
+                                    plan.max_length,
+                                    " positions, the model has ",
+                                    plan.config.max_position_embeddings));
+  }
+  for (const QualityLengths& lengths : plan.lengths) {
     TESSERA_TRY(
         auto windows,
         choose_windows(text.ids, text.bos_id, options.num_windows, lengths.window_tokens()));
     plan.windows.push_back(std::move(windows));
-    plan.max_prompt = std::max(plan.max_prompt, lengths.prefill_tokens);
-    plan.max_length = std::max(plan.max_length, lengths.window_tokens() - 1);
   }
   return Status::ok();
 }
