@@ -136,15 +136,18 @@ Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std:
   return parse_list<QualityLengths>(texts, parse_lengths);
 }
 
-Result<TplaTransform> make_transform(const DecodeMode& mode, const ModelConfig& config) {
+Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config) {
   if (mode.logit_factor.has_value()) {
-    return unimplemented("alpha");
+    return unimplemented("alpha of a mode: make a calibration with this factor");
   }
-  if (mode.basis == "none") {
-    return TplaTransform();
+  ModeSetup setup{.sharding = mode.sharding, .transform = {}};
+  if (mode.basis == "hadamard") {
+    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));
+  } else if (mode.basis != "none") {
+    TESSERA_TRY(setup.transform, TplaTransform::load(mode.basis, config));
   }
-  return mode.basis == "hadamard" ? TplaTransform::hadamard(config, kHadamardSeed)
-                                  : TplaTransform::load(mode.basis, config);
+  TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
+  return setup;
 }
 
 }  // namespace tessera

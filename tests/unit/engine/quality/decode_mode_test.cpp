@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/engine/quality/quality_models.h"
+
 namespace tessera {
 namespace {
 
@@ -55,6 +57,18 @@ TEST(DecodeModeTest, ListsAreSplitAtCommas) {
   EXPECT_EQ(modes[1].text, "dcp:2");
   EXPECT_EQ(parse_decode_modes({"dcp:2", "tpla:2,dcp:2"}).status().message(),
             "dcp:2 is given twice");
+}
+
+TEST(DecodeModeTest, ResolvesToWhatAWorkerWouldMake) {
+  const ModelConfig config = test::QualityModels().parts().config;
+  const auto setup = [&](const char* text) {
+    return resolve_mode(parse_decode_mode(text).value(), config);
+  };
+  EXPECT_EQ(setup("tpla:2").value().transform.name(), "hadamard:0");
+  EXPECT_TRUE(setup("tpla:2:none").value().transform.is_identity());
+  EXPECT_TRUE(setup("dcp:2").value().transform.is_identity());
+  EXPECT_EQ(setup("tpla:3").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(setup("tpla:2:/nonexistent").status().code(), StatusCode::kNotFound);
 }
 
 TEST(DecodeModeTest, LengthsArePairs) {
