@@ -23,11 +23,15 @@ void CpuOps::do_latent_write(const LatentWriteParams& params, StreamView) {
       const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
       if (cache.dtype == DType::kFloat32) {
         auto* row = latent_row<float>(cache, slot / kBlockTokens, slot % kBlockTokens);
-        std::copy_n(latent, cache.latent_width, row);
+        params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+          std::copy_n(latent + range.begin, range.count, row + row_begin);
+        });
         std::copy_n(rope, cache.rope_width, row + cache.latent_width);
       } else {
         auto* row = latent_row<BFloat16>(cache, slot / kBlockTokens, slot % kBlockTokens);
-        math_.to_bf16(latent, cache.latent_width, row);
+        params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+          math_.to_bf16(latent + range.begin, range.count, row + row_begin);
+        });
         math_.to_bf16(rope, cache.rope_width, row + cache.latent_width);
       }
     }
@@ -41,9 +45,12 @@ void CpuOps::do_latent_gather(const LatentGatherParams& params, StreamView) {
     const int64_t position = params.begin + i;
     const int64_t block = params.block_table.as<int32_t>()[position / kBlockTokens];
     const char* row = latent_row_bytes(cache, block, position % kBlockTokens);
-    std::memcpy(params.latent.as<char>() + i * params.latent.stride[0] * element,
-                row,
-                static_cast<size_t>(cache.latent_width * element));
+    char* latent = params.latent.as<char>() + i * params.latent.stride[0] * element;
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+      std::memcpy(latent + range.begin * element,
+                  row + row_begin * element,
+                  static_cast<size_t>(range.count * element));
+    });
     std::memcpy(params.rope.as<char>() + i * params.rope.stride[0] * element,
                 row + cache.latent_width * element,
                 static_cast<size_t>(cache.rope_width * element));

@@ -43,7 +43,7 @@ struct LatentGatherParams {
   int64_t begin = 0;
   LatentColumns columns;  ///< of the latent, that the cache's rows hold
   TensorView latent;      ///< [n, R], the cache's dtype
-  TensorView rope;    ///< [n, dr], the cache's dtype
+  TensorView rope;        ///< [n, dr], the cache's dtype
 };
 
 /// Up-projected MLA attention of a prefill chunk over one tile of the context, causal, merged into
@@ -67,9 +67,9 @@ struct MlaPrefillParams {
 };
 
 /// Absorbed MLA attention of B decode rows against their paged latents; one key and value row per
-/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = the latent
-/// columns of the row from value_begin on. w is the cache's latent_width.
-/// A row whose length is 0 yields zeros and log-sum-exp -inf.
+/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = the
+/// latent columns of the row from value_begin on. w is the cache's latent_width. A row whose length
+/// is 0 yields zeros and log-sum-exp -inf.
 struct MlaDecodeParams {
   ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free

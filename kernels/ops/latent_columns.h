@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace tessera::kernels {
@@ -10,6 +11,14 @@ namespace tessera::kernels {
 struct ColumnRange {
   int64_t begin = 0;
   int64_t count = 0;
+
+  [[nodiscard]] constexpr bool is_within(int64_t width) const noexcept {
+    return begin >= 0 && count >= 0 && count <= width - begin;
+  }
+  [[nodiscard]] constexpr bool overlaps(const ColumnRange& other) const noexcept {
+    return count > 0 && other.count > 0 && begin < other.begin + other.count &&
+           other.begin < begin + count;
+  }
   friend bool operator==(const ColumnRange&, const ColumnRange&) = default;
 };
 
@@ -32,6 +41,32 @@ struct LatentColumns {
     return width;
   }
   [[nodiscard]] constexpr int64_t num_values() const noexcept { return width() - value_begin; }
+  /// Calls visit(range, row_begin) for each range that holds columns, in row order: column
+  /// range.begin + i of the latent is column row_begin + i of the row.
+  template <typename Visit>
+  constexpr void for_each_range(Visit&& visit) const {
+    int64_t row_begin = 0;
+    for (const ColumnRange& range : ranges) {
+      if (range.count > 0) {
+        visit(range, row_begin);
+      }
+      row_begin += range.count;
+    }
+  }
+  /// The ranges lie in a latent of `latent_width` columns without overlapping, and the values begin
+  /// inside of the row.
+  [[nodiscard]] constexpr bool fits(int64_t latent_width) const noexcept {
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      bool is_ok = ranges[i].count == 0 || ranges[i].is_within(latent_width);
+      for (size_t j = 0; j < i; ++j) {
+        is_ok = is_ok && !ranges[i].overlaps(ranges[j]);
+      }
+      if (!is_ok) {
+        return false;
+      }
+    }
+    return value_begin == 0 || (value_begin > 0 && value_begin < width());
+  }
   friend bool operator==(const LatentColumns&, const LatentColumns&) = default;
 
   /// All columns of a latent of `width`.

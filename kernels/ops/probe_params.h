@@ -12,7 +12,8 @@ namespace tessera::kernels {
 
 /// sums[slot * sum_stride] becomes (layer 0) or grows by (every other) the signed sum of the
 /// token's row of one image of the cache: the latent columns that its rows hold and the rope part,
-/// rounded to the cache's type. The sign is of the column in the latent, wherever the row has it. Tokens with a negative slot are skipped.
+/// rounded to the cache's type. A sign belongs to a column of the latent, wherever the row has it.
+/// Tokens with a negative slot are skipped.
 struct LatentProbeParams {
   ConstTensorView latent;     ///< [T, R] float32: all columns, row stride free
   ConstTensorView rope;       ///< [T, dr] float32, row stride free
