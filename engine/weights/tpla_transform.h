@@ -17,7 +17,7 @@
 
 namespace tessera {
 
-class TplaTransform {
+class TplaTransform final {
  public:
   /// Latents as the checkpoint has them.
   TplaTransform() = default;
@@ -67,6 +67,8 @@ class TplaTransform {
 
  private:
   void set_fingerprint();
+  [[nodiscard]] const TplaCalibration::Layer& layer(int64_t index) const noexcept;
+  [[nodiscard]] std::vector<float> inverse_transposed(int64_t layer) const;
 
   std::string name_ = "none";
   std::string fingerprint_ = "none";
