@@ -332,12 +332,12 @@ std::vector<TplaCase> tpla_cases() {
       cases.push_back({model, 2, 2, basis});
       cases.push_back({model, 4, 2, basis});
     }
-    // A layer that is replicated, one of shared columns, one without.
     cases.push_back({model, 2, 2, Basis::kInvertible, {16, 0}});
-    cases.push_back({model, 4, 2, Basis::kOrthogonal, {8, 32}});
     cases.push_back({model, 4, 4, Basis::kInvertible, {16, 0}, true});
   }
-  cases[cases.size() / 3 * 2 - 2].shared = {8, 48};  // v3_no_q_lora has 48 columns
+  // A layer of shared columns and one that is whole on every rank.
+  cases.push_back({"v2_attention_bias", 4, 2, Basis::kOrthogonal, {8, 32}});
+  cases.push_back({"v3_no_q_lora", 4, 2, Basis::kOrthogonal, {8, 48}});
   cases.push_back({"v2_group_limited", 4, 4, Basis::kNone});
   cases.push_back({"v2_group_limited", 4, 4, Basis::kHadamard});
   cases.push_back({"v2_group_limited", 2, 2, Basis::kInvertible, {32, 0, 24}, true});

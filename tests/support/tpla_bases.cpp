@@ -1,6 +1,9 @@
 #include "tests/support/tpla_bases.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <utility>
 
 namespace tessera::test {
 
@@ -45,11 +48,15 @@ Array transposed(const Array& a) {
 }
 
 Array product(const Array& a, const Array& b) {
-  Array out({a.dim(0), b.dim(1)});
+  const int64_t width = b.dim(1);
+  Array out({a.dim(0), width});
   for (int64_t i = 0; i < a.dim(0); ++i) {
+    double* sums = &out.at(i, 0);
     for (int64_t k = 0; k < a.dim(1); ++k) {
-      for (int64_t j = 0; j < b.dim(1); ++j) {
-        out.at(i, j) += a.at(i, k) * b.at(k, j);
+      const double factor = a.at(i, k);
+      const double* row = b.row(k);
+      for (int64_t j = 0; j < width; ++j) {
+        sums[j] += factor * row[j];
       }
     }
   }
@@ -60,24 +67,16 @@ Array product(const Array& a, const Array& b) {
 Array random_rotation(int64_t n, Random& random) {
   Array q = random.array({n, n});
   for (int64_t i = 0; i < n; ++i) {
-    for (int pass = 0; pass < 2; ++pass) {
-      for (int64_t k = 0; k < i; ++k) {
-        double dot = 0.0;
-        for (int64_t j = 0; j < n; ++j) {
-          dot += q.at(i, j) * q.at(k, j);
-        }
-        for (int64_t j = 0; j < n; ++j) {
-          q.at(i, j) -= dot * q.at(k, j);
-        }
-      }
-      double norm = 0.0;
+    double* own = &q.at(i, 0);
+    for (int64_t other = 0; other < 2 * i; ++other) {
+      const double* row = q.row(other % i);
+      const double dot = std::inner_product(own, own + n, row, 0.0);
       for (int64_t j = 0; j < n; ++j) {
-        norm += q.at(i, j) * q.at(i, j);
-      }
-      for (int64_t j = 0; j < n; ++j) {
-        q.at(i, j) /= std::sqrt(norm);
+        own[j] -= dot * row[j];
       }
     }
+    const double norm = std::sqrt(std::inner_product(own, own + n, own, 0.0));
+    std::for_each(own, own + n, [&](double& value) { value /= norm; });
   }
   return q;
 }

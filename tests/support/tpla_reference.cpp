@@ -36,10 +36,14 @@ Array inverse_transposed(const Array& matrix) {
       right.at(pivot, j) *= scale;
     }
     for (int64_t i = 0; i < n; ++i) {
-      const double factor = left.at(i, pivot);
-      for (int64_t j = 0; j < n && i != pivot && factor != 0.0; ++j) {
-        left.at(i, j) -= factor * left.at(pivot, j);
-        right.at(i, j) -= factor * right.at(pivot, j);
+      const double factor = i == pivot ? 0.0 : left.at(i, pivot);
+      const double* left_pivot = left.row(pivot);
+      const double* right_pivot = right.row(pivot);
+      double* left_row = &left.at(i, 0);
+      double* right_row = &right.at(i, 0);
+      for (int64_t j = 0; j < n; ++j) {
+        left_row[j] -= factor * left_pivot[j];
+        right_row[j] -= factor * right_pivot[j];
       }
     }
   }
@@ -163,9 +167,12 @@ class Model {
     }
     Array out({x.dim(0), x.dim(1)});
     for (int64_t t = 0; t < x.dim(0); ++t) {
+      double* sums = &out.at(t, 0);
       for (int64_t i = 0; i < x.dim(1); ++i) {
+        const double factor = x.at(t, i);
+        const double* row = matrix.row(i);
         for (int64_t j = 0; j < x.dim(1); ++j) {
-          out.at(t, j) += x.at(t, i) * matrix.at(i, j);
+          sums[j] += factor * row[j];
         }
       }
     }
