@@ -6,6 +6,8 @@
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
+#include "server/roles/calibrate_role.h"
+#include "server/roles/eval_role.h"
 #include "server/roles/roles.h"
 #include "server/signals.h"
 
@@ -39,6 +41,12 @@ Status run(const cli::CommandLine& line) {
     case cli::Command::kDecode:
       stop_at_signals_while_loading();
       return run_decode(line.resolved);
+    case cli::Command::kEval:
+      stop_at_signals_while_loading();
+      return run_eval(line.resolved);
+    case cli::Command::kCalibrate:
+      stop_at_signals_while_loading();
+      return run_calibrate(line.resolved);
   }
   return Status::ok();
 }

@@ -11,7 +11,7 @@ packages=(
   g++ cmake ninja-build pkg-config git ca-certificates
   'libboost1.81-dev|libboost-dev' libdnnl-dev libpcre2-dev libutf8proc-dev prometheus-cpp-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libucx-dev
-  libspdlog-dev nlohmann-json3-dev libcli11-dev libssl-dev
+  libeigen3-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libssl-dev
   libgtest-dev libgmock-dev python3 python3-venv
 )
 dev_packages=(clang libclang-rt-14-dev clang-format-14 clang-tidy-14 ccache shellcheck)

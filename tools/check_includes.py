@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = {
     "boost": "boost", "CLI": "cli11", "nlohmann": "nlohmann", "spdlog": "spdlog", "fmt": "spdlog",
     "prometheus": "prometheus", "openssl": "openssl", "pcre2.h": "pcre2", "utf8proc.h": "utf8proc",
-    "dnnl.hpp": "onednn", "dnnl.h": "onednn", "oneapi": "onednn", "omp.h": "openmp",
+    "Eigen": "eigen", "dnnl.hpp": "onednn", "dnnl.h": "onednn", "oneapi": "onednn", "omp.h": "openmp",
     "gtest": "gtest", "gmock": "gtest", "grpcpp": "grpc", "grpc": "grpc", "google": "protobuf", "ucp": "ucx",
     "ucs": "ucx", "nccl.h": "nccl", "cuda.h": "cuda", "cuda_runtime.h": "cuda",
     "cuda_runtime_api.h": "cuda", "cuda_bf16.h": "cuda", "cuda_fp8.h": "cuda", "cublasLt.h": "cuda",
@@ -54,6 +54,13 @@ RULES = {
     "engine/transport/ucx_link.cpp": (REQUEST, ["ucx"]),
     "engine/runner": (TEXT + REQUEST + SEAM +
                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model"], []),
+    "engine/calibration": (TEXT + SEAM +
+                           ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
+                            "engine/runner", "engine/quality"], ["nlohmann", "eigen"]),
+    # What a measurement runs: a group of ranks without scheduler, on whatever backend it is given.
+    "engine/quality": (TEXT + SEAM +
+                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
+                        "engine/runner"], ["nlohmann"]),
     "engine/handoff": (TEXT + REQUEST + SEAM +
                        ["engine/cache", "engine/model", "engine/scheduler", "engine/runner",
                         "engine/transport"], ["openssl"]),
@@ -83,7 +90,7 @@ RULES = {
     # The composition root builds one part from the next.
     "server": (["engine", "server"], []),
     "tests": (["kernels", "engine", "server", "proto", "tests"],
-              ["gtest", "nlohmann", "boost", "prometheus", "grpc", "protobuf", "ucx"]),
+              ["gtest", "nlohmann", "boost", "prometheus", "grpc", "protobuf", "ucx", "eigen"]),
     "tools": (["kernels", "engine", "server"], ["nlohmann", "cli11"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

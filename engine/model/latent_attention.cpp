@@ -20,6 +20,7 @@ LatentAttention::LatentAttention(const ModelConfig& config,
       workspace_(workspace),
       ops_(ranks.backend->ops()),
       decode_(config, plan, ranks, workspace),
+      observer_(ranks.observer),
       softmax_scale_(config.softmax_scale()) {}
 
 void LatentAttention::forward(const Layer& layer, const ModelInput& input, StreamView stream) {
@@ -87,6 +88,9 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
                .sin = rope_.sin(),
                .is_interleaved = config_.rope_interleave},
               stream);
+  }
+  if (observer_ != nullptr) {
+    observer_->observe({layer.index, input.latent, input.rope, q_heads}, stream);
   }
   for (const LatentImageView& image : layer.images) {
     ops_.latent_write({.latent = input.latent,

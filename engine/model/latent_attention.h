@@ -76,6 +76,7 @@ class LatentAttention final {
   Workspace& workspace_;
   kernels::Ops& ops_;
   DecodeAttention decode_;
+  LatentObserver* observer_;
   const float softmax_scale_;
 };
 

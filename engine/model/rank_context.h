@@ -2,6 +2,7 @@
 // the model.
 #pragma once
 
+#include "engine/model/latent_observer.h"
 #include "engine/parallel/communicator.h"
 #include "kernels/ops/backend.h"
 
@@ -14,8 +15,9 @@ struct RankContext {
       : backend(&own), world(&all), attention(&subgroup) {}
 
   kernels::Backend* backend;
-  Communicator* world = nullptr;      ///< all ranks
-  Communicator* attention = nullptr;  ///< ranks whose decode values are parts of the same heads
+  Communicator* world = nullptr;       ///< all ranks
+  Communicator* attention = nullptr;   ///< ranks whose decode values are parts of the same heads
+  LatentObserver* observer = nullptr;  ///< null: nobody looks
 };
 
 }  // namespace tessera

@@ -75,7 +75,8 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
     TESSERA_RETURN_IF_ERROR(parts.cache->keep_probes());
   }
   parts.landed_probe = std::make_unique<LandedProbe>(*parts.cache, *parts.backend);
-  const RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
+  RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
+  context.observer = rank == 0 ? setup.observer : nullptr;
   parts.runner = std::make_unique<ModelRunner>(
       setup.config, parts.weights, setup.limits, *parts.cache, context);
   return Status::ok();

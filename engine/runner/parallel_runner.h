@@ -12,6 +12,7 @@
 
 #include "engine/base/result.h"
 #include "engine/cache/paged_latent_cache.h"
+#include "engine/model/latent_observer.h"
 #include "engine/parallel/rank_group.h"
 #include "engine/runner/landed_probe.h"
 #include "engine/runner/model_runner.h"
@@ -35,6 +36,7 @@ struct ParallelSetup {
   std::vector<int64_t> prefill_shared_columns = {};
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
   bool keeps_probes = false;
+  LatentObserver* observer = nullptr;  ///< of rank 0; outlives the runner
   /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
   LoadOptions load;
   /// load_model_weights or make_dummy_weights, called by all ranks at once.

@@ -216,6 +216,14 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
   return parts;
 }
 
+Result<ComputeChoice> choose_compute(const WorkerConfig& worker) {
+  ComputeChoice choice;
+  TESSERA_TRY(choice.dtype, choose_dtype(worker));
+  choice.num_threads = threads_of_rank(worker, 1);
+  choice.make_backend = kernels::cpu::create_cpu_backend;
+  return choice;
+}
+
 EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& parts) {
   const ModelConfig& config = parts.config();
   EngineOptions engine;

@@ -69,6 +69,16 @@ class ModelParts final {
   std::unique_ptr<ParallelRunner> runner_;
 };
 
+/// What runs a model outside of a worker: `dtype` and `threads` of the options, on this machine.
+struct ComputeChoice {
+  kernels::DType dtype = kernels::DType::kFloat32;
+  int num_threads = 1;
+  std::function<std::unique_ptr<kernels::Backend>(int num_threads)> make_backend;
+};
+
+/// Errors: INVALID_ARGUMENT for a dtype that the machine does not multiply.
+[[nodiscard]] Result<ComputeChoice> choose_compute(const WorkerConfig& worker);
+
 /// What an engine over these parts is created with. The prefix cache's salt is the layout.
 [[nodiscard]] EngineOptions make_engine_options(const WorkerConfig& worker,
                                                 const ModelParts& parts);

@@ -153,7 +153,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
   CLI::App app("Tessera: an inference server for models with multi-head latent attention",
                "tessera");
   app.allow_extras();
-  std::array<OptionCommand, 5> commands{{
+  std::array<OptionCommand, 7> commands{{
       {Command::kServe,
        Role::kServe,
        app.add_subcommand("serve",
@@ -167,6 +167,12 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
       {Command::kDecode,
        Role::kDecode,
        app.add_subcommand("decode", "Run a decode group that takes caches from prefill workers")},
+      {Command::kEval,
+       Role::kEval,
+       app.add_subcommand("eval", "Measure what sharded decode costs in quality, over a text")},
+      {Command::kCalibrate,
+       Role::kCalibrate,
+       app.add_subcommand("calibrate", "Make the calibration file that tpla needs, from a text")},
       {Command::kCheckConfig,
        Role::kServe,
        app.add_subcommand("check-config",

@@ -10,7 +10,17 @@
 
 namespace tessera::cli {
 
-enum class Command : uint8_t { kServe, kRouter, kPrefill, kDecode, kCheckConfig, kVersion, kHelp };
+enum class Command : uint8_t {
+  kServe,
+  kRouter,
+  kPrefill,
+  kDecode,
+  kEval,
+  kCalibrate,
+  kCheckConfig,
+  kVersion,
+  kHelp
+};
 
 struct CommandLine {
   Command command = Command::kHelp;

@@ -8,6 +8,7 @@
 
 #include "engine/base/size_text.h"
 #include "engine/base/text.h"
+#include "server/cli/tool_options.h"
 
 namespace tessera::cli {
 namespace {
@@ -28,13 +29,16 @@ constexpr uint8_t kWorkers = bits({Role::kServe, Role::kPrefill, Role::kDecode})
 constexpr uint8_t kFronts = bits({Role::kServe, Role::kRouter});
 constexpr uint8_t kRouters = bits({Role::kRouter});
 constexpr uint8_t kDecoders = bits({Role::kServe, Role::kDecode});
+// Whoever runs a model.
+constexpr uint8_t kRunners = kWorkers | bits({Role::kEval, Role::kCalibrate});
 
 std::vector<OptionSpec> model_options() {
   return {
       {.name = "model",
        .group = "Model",
        .field = &Options::model,
-       .help = "Checkpoint folder: config.json, safetensors, tokenizer"},
+       .help = "Checkpoint folder: config.json, safetensors, tokenizer",
+       .roles = kAllRoles},
       {.name = "served-model-name",
        .group = "Model",
        .field = &Options::served_model_names,
@@ -45,7 +49,7 @@ std::vector<OptionSpec> model_options() {
        .field = &Options::dtype,
        .help = "Type of products and cache; auto is what the machine multiplies fastest",
        .choices = {"auto", "bfloat16", "float32"},
-       .roles = kWorkers},
+       .roles = kRunners},
       {.name = "load-format",
        .group = "Model",
        .field = &Options::load_format,
@@ -105,8 +109,7 @@ std::vector<OptionSpec> engine_options() {
        .field = &Options::max_model_len,
        .help = "Longest prompt plus answer in tokens; auto is the model's own limit",
        .maximum = kMaxTokens,
-       .is_auto_when_zero = true,
-       .roles = kAllRoles},
+       .is_auto_when_zero = true},
       {.name = "max-num-seqs",
        .group = "Engine",
        .field = &Options::max_num_seqs,
@@ -146,7 +149,7 @@ std::vector<OptionSpec> engine_options() {
        .help = "Compute threads; auto is one for each core",
        .maximum = 1024,
        .is_auto_when_zero = true,
-       .roles = kWorkers},
+       .roles = kRunners},
   };
 }
 
@@ -327,7 +330,8 @@ std::vector<OptionSpec> limit_options() {
        .group = "Logging",
        .field = &Options::log_level,
        .help = "Least level that is logged, on stderr",
-       .choices = {"trace", "debug", "info", "warning", "error"}},
+       .choices = {"trace", "debug", "info", "warning", "error"},
+       .roles = kAllRoles},
   };
 }
 
@@ -426,6 +430,7 @@ const std::vector<OptionSpec>& option_table(Role role) {
   static const auto make = [](Role of) {
     std::vector<OptionSpec> table;
     for (auto part : {model_options(),
+                      tool_options(),
                       http_options(),
                       routing_options(),
                       engine_options(),
@@ -441,6 +446,8 @@ const std::vector<OptionSpec>& option_table(Role role) {
   static const std::vector<OptionSpec> router = make(Role::kRouter);
   static const std::vector<OptionSpec> prefill = make(Role::kPrefill);
   static const std::vector<OptionSpec> decode = make(Role::kDecode);
+  static const std::vector<OptionSpec> eval = make(Role::kEval);
+  static const std::vector<OptionSpec> calibrate = make(Role::kCalibrate);
   switch (role) {
     case Role::kServe:
       break;
@@ -450,6 +457,10 @@ const std::vector<OptionSpec>& option_table(Role role) {
       return prefill;
     case Role::kDecode:
       return decode;
+    case Role::kEval:
+      return eval;
+    case Role::kCalibrate:
+      return calibrate;
   }
   return serve;
 }
@@ -535,6 +546,9 @@ Status validate(Role role, const Options& options) {
   }
   if (options.combined && !options.tpla_calibration.empty()) {
     add("--combined prefills and decodes in one cache: --tpla-calibration needs the handoff");
+  }
+  for (const std::string& fault : check_tool_options(role, options)) {
+    add(fault);
   }
   return faults.empty() ? Status::ok() : invalid_argument(faults);
 }

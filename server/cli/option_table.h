@@ -19,7 +19,9 @@ using OptionField = std::variant<std::string Options::*,
 
 enum class OptionUnit : uint8_t { kNone, kBytes, kSeconds };
 
-inline constexpr uint8_t kAllRoles = 15;
+/// The roles that listen on ports and serve until they are stopped.
+inline constexpr uint8_t kServingRoles = 15;
+inline constexpr uint8_t kAllRoles = 63;
 
 struct OptionSpec {
   std::string name;   ///< "max-model-len": the flag, and the key in a config file
@@ -32,7 +34,7 @@ struct OptionSpec {
   OptionUnit unit = OptionUnit::kNone;
   bool is_auto_when_zero = false;  ///< "auto" is accepted and printed for 0
   bool is_secret = false;          ///< printed as "***"
-  uint8_t roles = kAllRoles;       ///< bits of Role that know the option
+  uint8_t roles = kServingRoles;   ///< bits of Role that know the option
 };
 
 /// What `role` can be told, in the order of --help.

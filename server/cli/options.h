@@ -12,13 +12,29 @@ namespace tessera::cli {
 
 /// Bits, so that an option can say which roles know it.
 enum class Role : uint8_t {
-  kServe = 1,    ///< all of the below on this host, or one engine with --combined
-  kRouter = 2,   ///< HTTP and public gRPC in front of workers
-  kPrefill = 4,  ///< computes prompts, hands caches over
-  kDecode = 8,   ///< a decode group
+  kServe = 1,       ///< all of the below on this host, or one engine with --combined
+  kRouter = 2,      ///< HTTP and public gRPC in front of workers
+  kPrefill = 4,     ///< computes prompts, hands caches over
+  kDecode = 8,      ///< a decode group
+  kEval = 16,       ///< measures what sharded decode costs in quality
+  kCalibrate = 32,  ///< makes a calibration file for tpla
 };
 
-struct Options : WorkerConfig {
+/// What `eval` is told beside the model.
+struct EvalOptions {
+  std::vector<std::string> modes;    ///< decode modes to compare (server/roles/eval_modes.h)
+  std::vector<std::string> lengths;  ///< "N:M": prompt and decoded tokens
+  int64_t num_windows = 16;
+  std::string json_path;
+  std::string html_path;
+};
+
+/// What `calibrate` is told beside the model.
+struct CalibrateOptions {};
+
+struct Options : WorkerConfig, EvalOptions, CalibrateOptions {
+  std::string text_path;  ///< eval, calibrate: the file to run over
+
   std::vector<std::string> served_model_names;  ///< empty: the folder's name
   std::string chat_template;                    ///< file; empty: the checkpoint's own
   bool combined = false;                        ///< serve: one engine, no handoff
@@ -69,6 +85,10 @@ struct Options : WorkerConfig {
     case Role::kDecode:
       options.port = 8002;
       options.rpc_port = 9002;
+      break;
+    case Role::kEval:
+    case Role::kCalibrate:
+      options.dtype = "float32";
       break;
   }
   return options;

@@ -156,7 +156,6 @@ void WorkerWatch::Loop::on_info(const Status& status, const v1::WorkerInfo& resp
   }
   if (!identity_ || !is_same(*identity_, identity.value())) {
     identity_ = std::move(identity).value();
-    log_info("worker_up", "address", channel_->address(), "epoch", identity_->info.epoch);
     listener_.on_worker_up(*identity_);
   }
   watch_load();
@@ -193,7 +192,6 @@ void WorkerWatch::Loop::report_loss(const Status& status) {
   log_debug("worker_unreachable", "address", channel_->address(), "status", status.to_string());
   if (identity_) {
     identity_.reset();
-    log_info("worker_lost", "address", channel_->address(), "status", status.to_string());
     listener_.on_worker_lost(status);
   }
 }

@@ -76,7 +76,7 @@ def measure_times(options, length, chunk):
 def hit_rate(options, policy):
     """Share of prompt tokens that the prefill workers found in their prefix caches."""
     rng = random.Random(options.seed)
-    prefixes = [prompt(rng, 512, options.vocab_size) for _ in range(12)]
+    prefixes = [prompt(rng, 512, options.vocab_size) for _ in range(16)]
     requests = [{"prompt": rng.choice(prefixes) + prompt(rng, 32, options.vocab_size),
                  "max_tokens": 2, "temperature": 0} for _ in range(options.shared_requests)]
     # Room for a part of the prefixes only, so that it matters where a request goes.
@@ -103,7 +103,7 @@ def main():
     measure_times(options, 2000, 1024)
     measure_times(options, 3000, 512)
     rates = {policy: hit_rate(options, policy) for policy in ("round_robin", "prefix_affinity")}
-    print("prompt tokens found in prefix caches, 12 shared prefixes of 512 tokens over 2 workers: " +
+    print("prompt tokens found in prefix caches, 16 shared prefixes of 512 tokens over 2 workers: " +
           ", ".join(f"{policy} {100 * rate:.0f} %" for policy, rate in rates.items()))
 
 

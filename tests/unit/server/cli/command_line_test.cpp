@@ -134,6 +134,23 @@ TEST(CommandLineTest, RouterWithoutWorkersIsAnError) {
   EXPECT_NE(message.find("--decode-workers"), std::string::npos) << message;
 }
 
+TEST(CommandLineTest, EvalAndCalibrateKnowOnlyWhatConcernsThem) {
+  const auto eval =
+      parse({"eval", "m", "--text", "t", "--modes", "dcp:2,tpla:2", "--threads", "2"});
+  ASSERT_TRUE(eval.is_ok()) << eval.status().message();
+  EXPECT_EQ(eval.value().command, Command::kEval);
+  EXPECT_EQ(eval.value().resolved.options.text_path, "t");
+  EXPECT_EQ(eval.value().resolved.options.dtype, "float32");
+  EXPECT_EQ(parse({"calibrate", "m", "--text", "t"}).value().command, Command::kCalibrate);
+  EXPECT_FALSE(parse({"eval", "m", "--text", "t", "--port", "1"}).is_ok());
+  EXPECT_FALSE(parse({"calibrate", "m", "--text", "t", "--modes", "dcp:2"}).is_ok());
+  EXPECT_FALSE(parse({"serve", "m", "--text", "t"}).is_ok());
+}
+
+TEST(CommandLineTest, EvalWithoutTextIsAnError) {
+  EXPECT_EQ(parse({"eval", "m"}).status().message(), "no text: give --text FILE");
+}
+
 TEST(CommandLineTest, LocalPrefillMustFitOneStep) {
   EXPECT_FALSE(parse({"decode", "m", "--local-prefill-max-tokens", "2000"}).is_ok());
   EXPECT_TRUE(

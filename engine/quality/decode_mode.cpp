@@ -1,0 +1,150 @@
+#include "engine/quality/decode_mode.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "engine/base/text.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kMaxRanks = 64;
+constexpr int64_t kMaxTokens = int64_t{1} << 24;
+// Of the Hadamard signs, as workers choose it.
+constexpr uint64_t kHadamardSeed = 0;
+constexpr std::string_view kAlpha = "alpha=";
+
+/// Removes and returns what stands before the first `separator`, or everything.
+std::string_view take(std::string_view& text, char separator) {
+  const size_t end = std::min(text.find(separator), text.size());
+  const std::string_view head = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return head;
+}
+
+template <typename Number>
+std::optional<Number> parse_whole(std::string_view text) {
+  Number value{};
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc{} && rest == end ? std::optional(value) : std::nullopt;
+}
+
+Result<int64_t> parse_count(std::string_view text, std::string_view what, int64_t maximum) {
+  const auto value = parse_whole<int64_t>(text);
+  if (!value.has_value() || *value < 1 || *value > maximum) {
+    return invalid_argument(
+        str_cat("\"", text, "\" is no number of ", what, " from 1 to ", maximum));
+  }
+  return *value;
+}
+
+Result<DecodeMode> parse_tpla(std::string_view rest) {
+  DecodeMode mode;
+  mode.sharding.attention = AttentionSharding::kTpla;
+  std::string_view counts = take(rest, ':');
+  TESSERA_TRY(mode.sharding.num_slices, parse_count(take(counts, '/'), "slices", kMaxRanks));
+  mode.sharding.num_ranks = mode.sharding.num_slices;
+  if (!counts.empty()) {
+    TESSERA_TRY(mode.sharding.num_ranks, parse_count(counts, "ranks", kMaxRanks));
+  }
+  const size_t alpha = rest.rfind(kAlpha);
+  if (alpha != std::string_view::npos && (alpha == 0 || rest[alpha - 1] == ':')) {
+    mode.logit_factor = parse_whole<double>(rest.substr(alpha + kAlpha.size()));
+    if (!mode.logit_factor.has_value()) {
+      return invalid_argument(str_cat("\"", rest.substr(alpha), "\" names no number"));
+    }
+    rest = rest.substr(0, alpha == 0 ? 0 : alpha - 1);
+  }
+  mode.basis = rest.empty() ? "hadamard" : std::string(rest);
+  return mode;
+}
+
+Result<DecodeMode> parse_fields(std::string_view text) {
+  std::string_view rest = text;
+  const std::string_view name = take(rest, ':');
+  if (name == "tpla") {
+    return parse_tpla(rest);
+  }
+  DecodeMode mode;
+  if (name == "dcp") {
+    mode.sharding.attention = AttentionSharding::kDcp;
+  } else if (name != "replicated") {
+    return invalid_argument(str_cat("\"", name, "\" is none of [replicated, dcp, tpla]"));
+  }
+  TESSERA_TRY(mode.sharding.num_ranks, parse_count(rest, "ranks", kMaxRanks));
+  return mode;
+}
+
+Result<QualityLengths> parse_lengths(std::string_view text) {
+  QualityLengths lengths;
+  std::string_view rest = text;
+  TESSERA_TRY(lengths.prefill_tokens, parse_count(take(rest, ':'), "prompt tokens", kMaxTokens));
+  TESSERA_TRY(lengths.decode_tokens, parse_count(rest, "decoded tokens", kMaxTokens));
+  return lengths;
+}
+
+/// Applies `parse` to each part between commas.
+template <typename T>
+Result<std::vector<T>> parse_list(const std::vector<std::string>& texts,
+                                  Result<T> (*parse)(std::string_view)) {
+  std::vector<T> values;
+  for (const std::string& text : texts) {
+    std::string_view rest = text;
+    while (!rest.empty()) {
+      const std::string_view item = take(rest, ',');
+      auto value = parse(item);
+      if (!value.is_ok()) {
+        return value.status().with_context(std::string(item));
+      }
+      values.push_back(std::move(value).value());
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+std::string DecodeMode::label() const {
+  const size_t path = text.find(basis);
+  const size_t folder = basis.rfind('/');
+  if (path == std::string::npos || folder == std::string::npos) {
+    return text;
+  }
+  return text.substr(0, path) + text.substr(path + folder + 1);
+}
+
+Result<DecodeMode> parse_decode_mode(std::string_view text) {
+  TESSERA_TRY(DecodeMode mode, parse_fields(text));
+  mode.text = text;
+  return mode;
+}
+
+Result<std::vector<DecodeMode>> parse_decode_modes(const std::vector<std::string>& texts) {
+  TESSERA_TRY(auto modes, parse_list<DecodeMode>(texts, parse_decode_mode));
+  for (auto mode = modes.begin(); mode != modes.end(); ++mode) {
+    if (std::any_of(modes.begin(), mode, [&](const DecodeMode& other) {
+          return other.text == mode->text;
+        })) {
+      return invalid_argument(str_cat(mode->text, " is given twice"));
+    }
+  }
+  return modes;
+}
+
+Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std::string>& texts) {
+  return parse_list<QualityLengths>(texts, parse_lengths);
+}
+
+Result<TplaTransform> make_transform(const DecodeMode& mode, const ModelConfig& config) {
+  if (mode.logit_factor.has_value()) {
+    return unimplemented("alpha");
+  }
+  if (mode.basis == "none") {
+    return TplaTransform();
+  }
+  return mode.basis == "hadamard" ? TplaTransform::hadamard(config, kHadamardSeed)
+                                  : TplaTransform::load(mode.basis, config);
+}
+
+}  // namespace tessera

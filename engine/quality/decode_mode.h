@@ -1,0 +1,47 @@
+// One decode mode as people write it: "replicated:2", "dcp:2", "tpla:2", "tpla:2/4:none:alpha=1",
+// "tpla:4:calibration.safetensors".
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/config/model_config.h"
+#include "engine/quality/quality.h"
+#include "engine/weights/shard_plan.h"
+#include "engine/weights/tpla_transform.h"
+
+namespace tessera {
+
+struct DecodeMode {
+  std::string text;  ///< as it was written
+  ShardOptions sharding;
+  std::string basis = "none";  ///< tpla: "none", "hadamard" or the path of a calibration file
+  std::optional<double> logit_factor = std::nullopt;  ///< alpha of every layer, instead of its own
+
+  /// `text` with a calibration's file name in place of its path.
+  [[nodiscard]] std::string label() const;
+};
+
+/// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS][:alpha=X]; without a basis hadamard.
+/// Errors: INVALID_ARGUMENT naming the part.
+[[nodiscard]] Result<DecodeMode> parse_decode_mode(std::string_view text);
+
+/// Each element one mode or several, separated by commas. Errors: those of parse_decode_mode(); a
+/// mode given twice.
+[[nodiscard]] Result<std::vector<DecodeMode>> parse_decode_modes(
+    const std::vector<std::string>& texts);
+
+/// "256:256": prefilled and decoded tokens; each element one pair or several, separated by commas.
+/// Errors: INVALID_ARGUMENT.
+[[nodiscard]] Result<std::vector<QualityLengths>> parse_quality_lengths(
+    const std::vector<std::string>& texts);
+
+/// The transform of a mode, as a worker with the same options makes it. Errors: those of
+/// TplaTransform.
+[[nodiscard]] Result<TplaTransform> make_transform(const DecodeMode& mode,
+                                                   const ModelConfig& config);
+
+}  // namespace tessera
