@@ -145,6 +145,13 @@ Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config
     TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));
   } else if (mode.basis != "none") {
     TESSERA_TRY(setup.transform, TplaTransform::load(mode.basis, config));
+    if (setup.transform.num_slices() != mode.sharding.num_slices) {
+      return invalid_argument(str_cat("the calibration is for ",
+                                      setup.transform.num_slices(),
+                                      " slices, the mode has ",
+                                      mode.sharding.num_slices));
+    }
+    setup.sharding.shared_columns = setup.transform.shared_columns();
   }
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
   return setup;
