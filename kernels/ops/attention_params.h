@@ -67,9 +67,9 @@ struct MlaPrefillParams {
 };
 
 /// Absorbed MLA attention of B decode rows against their paged latents; one key and value row per
-/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = latent
-/// columns. w is the cache's latent_width. A row whose length
-/// is 0 yields zeros and log-sum-exp -inf.
+/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = latent:
+/// the w columns that the cache's rows hold. A row whose length is 0 yields zeros and log-sum-exp
+/// -inf.
 struct MlaDecodeParams {
   ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free
