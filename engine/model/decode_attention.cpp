@@ -54,7 +54,7 @@ TensorView DecodeAttention::attend(const Layer& layer, int64_t num_decode, Strea
   const TensorView q_latent =
       rows_of_heads(workspace_.q_latent, num_decode, num_heads, columns.width());
   const TensorView attended =
-      rows_of_heads(workspace_.attended_latent, num_decode, num_heads, columns.num_values());
+      rows_of_heads(workspace_.attended_latent, num_decode, num_heads, columns.width());
   ops_.batched_linear({.x = q.slice(2, 0, config_.qk_nope_head_dim),
                        .weight = layer.weights.key_absorb.get(),
                        .out = q_latent},
@@ -65,7 +65,6 @@ TensorView DecodeAttention::attend(const Layer& layer, int64_t num_decode, Strea
                    .block_tables = first_rows(workspace_.block_tables, num_decode),
                    .lengths = first_rows(workspace_.decode_lengths, num_decode),
                    .scale = softmax_scale_,
-                   .value_begin = columns.value_begin,
                    .out = attended,
                    .log_sum_exp = log_sum_exp(num_decode, num_heads)},
                   stream);

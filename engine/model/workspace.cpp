@@ -64,7 +64,7 @@ Workspace::Workspace(const ModelConfig& config,
                            return layer.decode_heads.size() * layer.columns.width();
                          })});
   attended_latent = add(dtype, {b, widest(plan, [](const Layer& layer) {
-                                  return layer.decode_heads.size() * layer.columns.num_values();
+                                  return layer.decode_heads.size() * layer.columns.width();
                                 })});
   log_sum_exp = add(DType::kFloat32, {b, heads});
   if (plan.attention_group_size() > 1) {

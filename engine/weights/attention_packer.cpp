@@ -117,14 +117,12 @@ class AttentionPacker final {
     const int64_t value_dim = config_.v_head_dim;
     const int64_t num_heads = part_.decode_heads.size();
     const int64_t width = part_.columns.width();
-    const int64_t value_begin = part_.columns.value_begin;
     weights_.key_absorb = packer_.make_linear(num_heads, width, key_dim);
-    weights_.value_up = packer_.make_linear(num_heads, value_dim, width - value_begin);
+    weights_.value_up = packer_.make_linear(num_heads, value_dim, width);
     for (int64_t head = 0; head < num_heads; ++head) {
       const int64_t row = head * (key_dim + value_dim);
       packer_.load(*weights_.key_absorb, head, keys(matrix.slice(0, row, key_dim), head));
-      const ConstTensorView values = kept_columns(matrix.slice(0, row + key_dim, value_dim));
-      packer_.load(*weights_.value_up, head, values.slice(1, value_begin, width - value_begin));
+      packer_.load(*weights_.value_up, head, values(matrix.slice(0, row + key_dim, value_dim)));
     }
   }
 
@@ -166,6 +164,20 @@ class AttentionPacker final {
       }
     }
     return transposed(kept);
+  }
+
+  /// `rows` [dv, R]: the values of one head. Every slice has its mean of the shared columns, and
+  /// they are added up: each gives an equal part.
+  ConstTensorView values(const ConstTensorView& rows) {
+    const kernels::TensorView kept = kept_columns(rows);
+    const int64_t num_shared = part_.group_size > 1 ? part_.num_shared : 0;
+    const float share = 1.0F / static_cast<float>(plan_.num_slices);
+    for (int64_t row = 0; row < kept.dim(0); ++row) {
+      for (int64_t column = 0; column < num_shared; ++column) {
+        kept.as<float>()[row * kept.dim(1) + column] *= share;
+      }
+    }
+    return kept;
   }
 
   void pack_output() {

@@ -67,9 +67,9 @@ struct MlaPrefillParams {
 };
 
 /// Absorbed MLA attention of B decode rows against their paged latents; one key and value row per
-/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = the
-/// latent columns of the row from value_begin on. w is the cache's latent_width. A row whose length
-/// is 0 yields zeros and log-sum-exp -inf.
+/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = latent:
+/// the w columns that the cache's rows hold. A row whose length is 0 yields zeros and log-sum-exp
+/// -inf.
 struct MlaDecodeParams {
   ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free
@@ -77,8 +77,7 @@ struct MlaDecodeParams {
   ConstTensorView block_tables;  ///< [B, max_blocks] int32, row stride free
   ConstTensorView lengths;       ///< [B] int32: tokens of context, the row's own included
   float scale = 1.0F;
-  int64_t value_begin = 0;
-  TensorView out;          ///< [B, H, w - value_begin], activation dtype
+  TensorView out;          ///< [B, H, w], activation dtype
   TensorView log_sum_exp;  ///< [B, H] float32, natural logarithm
 };
 

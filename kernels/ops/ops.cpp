@@ -218,16 +218,13 @@ void Ops::mla_prefill(const MlaPrefillParams& params, StreamView stream) {
 void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   Dim rows{"B"}, heads{"H"}, blocks{"max_blocks"};
   Dim latent{"w", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
-  Dim values{"w - value_begin", params.cache.latent_width - params.value_begin};
   const ShapeCheck check("mla_decode");
   check_cache(check, params.cache);
-  check.is_true(params.value_begin >= 0 && params.value_begin < params.cache.latent_width,
-                "the values begin outside of the row");
   check.tensor("q_latent", params.q_latent, {&rows, &heads, &latent}, {params.cache.dtype});
   check.tensor("q_rope", params.q_rope, {&rows, &heads, &rope}, {params.cache.dtype});
   check.tensor("block_tables", params.block_tables, {&rows, &blocks}, {kI32});
   check.tensor("lengths", params.lengths, {&rows}, {kI32});
-  check.tensor("out", params.out, {&rows, &heads, &values}, {params.cache.dtype});
+  check.tensor("out", params.out, {&rows, &heads, &latent}, {params.cache.dtype});
   check.tensor("log_sum_exp", params.log_sum_exp, {&rows, &heads}, {kF32});
   if (rows.size > 0) {
     do_mla_decode(params, stream);

@@ -54,7 +54,6 @@ struct MlaDecode {
   Array latent;    ///< [n, w]
   Array rope;      ///< [n, dr]
   double scale = 1.0;
-  int64_t value_begin = 0;  ///< the values are columns [value_begin, w) of the latents
 };
 [[nodiscard]] Attention mla_decode(const MlaDecode& params);
 

@@ -224,8 +224,8 @@ class Model {
   struct Part {
     int64_t slice = -1;                 ///< of the fitted keys; -1: they are not for it
     std::vector<int64_t> columns = {};  ///< of the latent
-    size_t num_shared = 0;   ///< the first of `columns` that the logit factor leaves alone
-    size_t first_value = 0;  ///< of `columns`: from here on they are values too
+    size_t num_shared = 0;       ///< the first of `columns` that the logit factor leaves alone
+    double shared_weight = 1.0;  ///< of those columns as values: every slice adds its own
   };
   [[nodiscard]] std::vector<Part> parts(int64_t index, bool is_prompt) const {
     const int64_t slices = options_.num_slices;
@@ -240,20 +240,14 @@ class Model {
       whole.num_shared = whole.columns.size();
       return {whole};
     }
-    const int64_t share = shared / slices;
     const int64_t own = (rank - shared) / slices;
     for (int64_t slice = 0; slice < slices; ++slice) {
       Part part;
       part.slice = slice;
       for (int64_t j = 0; j < shared; ++j) {
-        if (j / share != slice) {
-          part.columns.push_back(j);
-        }
-      }
-      part.first_value = part.columns.size();
-      for (int64_t j = slice * share; j < (slice + 1) * share; ++j) {
         part.columns.push_back(j);
       }
+      part.shared_weight = 1.0 / static_cast<double>(slices);
       part.num_shared = part.columns.size();
       for (int64_t j = shared + slice * own; j < shared + (slice + 1) * own; ++j) {
         part.columns.push_back(j);
@@ -310,13 +304,14 @@ class Model {
     }
     const int64_t dv = config_.v_head_dim;
     const int64_t row = at.head * (config_.qk_nope_head_dim + dv) + config_.qk_nope_head_dim;
-    for (size_t c = part.first_value; c < part.columns.size(); ++c) {
+    for (size_t c = 0; c < part.columns.size(); ++c) {
       double mean = 0.0;
       for (int64_t key = 0; key <= at.token; ++key) {
         mean += weights[static_cast<size_t>(key)] / sum * in.latent.at(key, part.columns[c]);
       }
       for (int64_t i = 0; i < dv; ++i) {
-        out[i] += in.kv_up.at(row + i, part.columns[c]) * mean;
+        out[i] += (c < part.num_shared ? part.shared_weight : 1.0) *
+                  in.kv_up.at(row + i, part.columns[c]) * mean;
       }
     }
   }

@@ -18,9 +18,8 @@ struct TplaReference {
     Array basis = {};
     int64_t num_shared = 0;
     double logit_factor = 1.0;  ///< of a slice's own columns
-    /// [g, H, w, dn], replaces the slices' keys; of the w columns, the shared ones that other
-    /// slices multiply as values stand first, then the slice's share of them, then its own. Empty:
-    /// not fitted.
+    /// [g, H, w, dn], replaces the slices' keys; of the w columns the shared ones stand
+    /// first, then the slice's own. Empty: not fitted.
     Array keys = {};
   };
   int64_t num_slices = 1;

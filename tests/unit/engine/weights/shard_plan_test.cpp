@@ -84,12 +84,11 @@ TEST(ShardPlanTest, TplaGivesEachRankASliceOfItsHeadGroup) {
   EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{8, 12}));  // 16 heads in 4 groups
   EXPECT_EQ(plan.own_heads, (IndexRange{10, 12}));
   EXPECT_EQ(columns_of(plan.layer(0)), numbers(256, 512));
-  EXPECT_EQ(plan.layer(0).columns.value_begin, 0);
   EXPECT_EQ(plan.layer(0).group_size, 2);
   EXPECT_EQ(plan.attention_group_size(), 2);
 }
 
-TEST(ShardPlanTest, SharedColumnsAreOnEveryRankAndDealtAsValues) {
+TEST(ShardPlanTest, SharedColumnsAreOnEveryRank) {
   ModelConfig config = lite_config();
   config.kv_lora_rank = 48;
   const ShardOptions options{.attention = AttentionSharding::kTpla,
@@ -101,12 +100,7 @@ TEST(ShardPlanTest, SharedColumnsAreOnEveryRankAndDealtAsValues) {
     const ShardPlan::Layer& layer = plan.layer(0);
     EXPECT_EQ(layer.num_shared, 16);
     EXPECT_EQ(layer.columns.width(), 16 + 16);
-    // The other slice's 8 shared columns, its own 8, then its 16 of the rest.
-    EXPECT_EQ(layer.columns.value_begin, 8);
-    std::vector<int64_t> expected = rank % 2 == 0 ? numbers(8, 16) : numbers(0, 8);
-    for (const int64_t column : rank % 2 == 0 ? numbers(0, 8) : numbers(8, 16)) {
-      expected.push_back(column);
-    }
+    std::vector<int64_t> expected = numbers(0, 16);  // then its 16 of the rest
     for (const int64_t column : rank % 2 == 0 ? numbers(16, 32) : numbers(32, 48)) {
       expected.push_back(column);
     }

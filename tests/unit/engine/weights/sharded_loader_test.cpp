@@ -219,23 +219,22 @@ class SharedColumnsLoaderTest : public ShardedLoaderTest {
   }
 };
 
-TEST_F(SharedColumnsLoaderTest, SlicesScaleTheirOwnColumnsAndDealTheSharedValues) {
+TEST_F(SharedColumnsLoaderTest, SlicesScaleTheirOwnKeysAndShareValues) {
   const ModelWeights part = load_slice(shared_calibration(), 3);  // head group 1, slice 1
   const AttentionWeights& own = part.layers[0].attention;
   const AttentionWeights& all = whole_.layers[0].attention;
-  // Cache rows: shared 0-3 of the other slice, shared 4-7, own 12-15.
+  // Cache rows: shared 0-7, own 12-15.
   const std::vector<int64_t> columns = {0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15};
   ASSERT_EQ(own.key_absorb->shape().out_features, 12);
-  ASSERT_EQ(own.value_up->shape().in_features, 8);
+  ASSERT_EQ(own.value_up->shape().in_features, 12);
   for (int64_t i = 0; i < 12; ++i) {
     const int64_t column = columns[static_cast<size_t>(i)];
     const float factor = i < 8 ? 1.0F : 4.0F;
     EXPECT_FLOAT_EQ(fake(own.key_absorb).at(1, i, 2), factor * folded(all.key_absorb, 3, 2, column))
         << "column " << i;
-    if (i >= 4) {
-      EXPECT_FLOAT_EQ(fake(own.value_up).at(1, 3, i - 4), folded(all.value_up, 3, 3, column))
-          << "column " << i;
-    }
+    const float share = i < 8 ? 0.5F : 1.0F;
+    EXPECT_FLOAT_EQ(fake(own.value_up).at(1, 3, i), share * folded(all.value_up, 3, 3, column))
+        << "column " << i;
   }
 }
 

@@ -57,7 +57,7 @@ class MlaDecodeSlicesTest : public CpuOpsTest {
     const HostTensor q_rope(dtype, sequence.q_rope);
     const HostTensor tables(DType::kInt32, Array({1, 3}, {3.0, 0.0, 2.0}));
     const HostTensor lengths(std::vector<int32_t>{kLength});
-    HostTensor out(dtype, std::vector<int64_t>{1, kHeads, columns.num_values()}, 2);
+    HostTensor out(dtype, std::vector<int64_t>{1, kHeads, columns.width()}, 2);
     HostTensor lse(DType::kFloat32, std::vector<int64_t>{1, kHeads});
     ops().mla_decode({.q_latent = q_latent.view(),
                       .q_rope = q_rope.view(),
@@ -65,7 +65,6 @@ class MlaDecodeSlicesTest : public CpuOpsTest {
                       .block_tables = tables.view(),
                       .lengths = lengths.view(),
                       .scale = kScale,
-                      .value_begin = columns.value_begin,
                       .out = out.view(),
                       .log_sum_exp = lse.view()},
                      {});
@@ -73,7 +72,8 @@ class MlaDecodeSlicesTest : public CpuOpsTest {
     return out.to_array();
   }
 
-  /// The slices' values, each added at its column of the latent: [H, R].
+  /// The slices' values, each added at its column of the latent; shared ones with weight 1/g: [H,
+  /// R].
   Array add_up(const Sequence& sequence, int64_t num_shared, int64_t num_slices, DType dtype) {
     const int64_t width = sequence.latent.dim(1);
     Array sum({kHeads, width});
@@ -83,7 +83,8 @@ class MlaDecodeSlicesTest : public CpuOpsTest {
       const Array out = attend(sequence, columns, dtype);
       for (int64_t h = 0; h < kHeads; ++h) {
         for (int64_t i = 0; i < out.dim(2); ++i) {
-          sum.at(h, held[static_cast<size_t>(columns.value_begin + i)]) += out.at(0, h, i);
+          const double weight = i < num_shared ? 1.0 / static_cast<double>(num_slices) : 1.0;
+          sum.at(h, held[static_cast<size_t>(i)]) += weight * out.at(0, h, i);
         }
       }
     }

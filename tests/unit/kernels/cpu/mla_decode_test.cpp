@@ -21,7 +21,6 @@ struct DecodeShape {
   int64_t latent = 1;
   int64_t rope = 2;
   DType dtype = DType::kFloat32;
-  int64_t value_begin = 0;
 };
 
 class MlaDecodeTest : public CpuOpsTest {
@@ -51,8 +50,7 @@ class MlaDecodeTest : public CpuOpsTest {
     const HostTensor q_rope(shape.dtype, random_.array({batch, shape.num_heads, shape.rope}), 5);
     const HostTensor block_tables(DType::kInt32, tables, 4);
     const HostTensor length(lengths);
-    const int64_t num_values = shape.latent - shape.value_begin;
-    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, num_values}, 1),
+    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, shape.latent}, 1),
                   HostTensor(DType::kFloat32, std::vector<int64_t>{batch, shape.num_heads})};
     constexpr float kScale = 0.07F;
     ops().mla_decode({.q_latent = q_latent.view(),
@@ -61,7 +59,6 @@ class MlaDecodeTest : public CpuOpsTest {
                       .block_tables = block_tables.view(),
                       .lengths = length.view(),
                       .scale = kScale,
-                      .value_begin = shape.value_begin,
                       .out = result.out.view(),
                       .log_sum_exp = result.log_sum_exp.view()},
                      {});
@@ -74,8 +71,7 @@ class MlaDecodeTest : public CpuOpsTest {
                                                    .q_rope = row_of(q_rope.to_array(), b),
                                                    .latent = latents[static_cast<size_t>(b)],
                                                    .rope = ropes[static_cast<size_t>(b)],
-                                                   .scale = static_cast<double>(kScale),
-                                                   .value_begin = shape.value_begin});
+                                                   .scale = static_cast<double>(kScale)});
       expect_close(row_of(out, b), expected.out, tolerance(shape, lengths[static_cast<size_t>(b)]));
       // A logarithm of a sum: its error is the logit's, absolute.
       expect_close(row_of(lse, b),
@@ -142,27 +138,12 @@ TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyNumberOfHeads) {
 }
 
 TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyWidth) {
-  for (const int64_t latent : {8, 24, 100, 512}) {
+  for (const int64_t latent : {8, 24, 28, 100, 512}) {
     for (const int64_t rope : {2, 20, 64}) {
       SCOPED_TRACE("R " + std::to_string(latent) + ", dr " + std::to_string(rope));
       check({65, 130}, {5, latent, rope, DType::kFloat32});
       check({65, 130}, {5, latent, rope, DType::kBFloat16});
     }
-  }
-}
-
-TEST_P(MlaDecodeTest, ValuesAreTheColumnsFromValueBeginOn) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    for (const auto& [latent, value_begin] : {std::pair<int64_t, int64_t>{28, 12},
-                                              {28, 27},
-                                              {30, 3},
-                                              {100, 36},
-                                              {288, 32},
-                                              {512, 256}}) {
-      SCOPED_TRACE("w " + std::to_string(latent) + ", values from " + std::to_string(value_begin));
-      check({65, 1, 0, 130}, {5, latent, 20, dtype, value_begin});
-    }
-    check({2500}, {2, 28, 8, dtype, 9});  // split over threads
   }
 }
 
@@ -172,13 +153,13 @@ TEST_P(MlaDecodeTest, SplitsALongSequenceOverThreads) {
 }
 
 TEST_P(MlaDecodeTest, QueriesAndOutputsOfAnyOuterStrides) {
-  constexpr int64_t kRows = 2, kHeads = 5, kWidth = 28, kBegin = 12, kRope = 6, kLength = 70;
+  constexpr int64_t kRows = 2, kHeads = 5, kWidth = 28, kRope = 6, kLength = 70;
   const PoisonedCache cache(DType::kBFloat16, 3, kWidth, kRope);
   const std::vector<int32_t> blocks = {2, 1};
   fill(cache, blocks, kLength, {kHeads, kWidth, kRope, DType::kBFloat16});
   // Heads outside, rows inside, and a column of somebody else's on both sides.
   const HostTensor q(DType::kBFloat16, random_.array({kHeads, kRows, kWidth + kRope + 2}));
-  HostTensor out(DType::kBFloat16, std::vector<int64_t>{kHeads, kRows, kWidth - kBegin + 2});
+  HostTensor out(DType::kBFloat16, std::vector<int64_t>{kHeads, kRows, kWidth + 2});
   const auto rows_first = [](auto view, int64_t begin, int64_t count) {
     auto result = view.slice(2, begin, count);
     std::swap(result.shape[0], result.shape[1]);
@@ -194,28 +175,26 @@ TEST_P(MlaDecodeTest, QueriesAndOutputsOfAnyOuterStrides) {
                     .block_tables = tables.view(),
                     .lengths = lengths.view(),
                     .scale = 0.07F,
-                    .value_begin = kBegin,
-                    .out = rows_first(out.view(), 1, kWidth - kBegin),
+                    .out = rows_first(out.view(), 1, kWidth),
                     .log_sum_exp = lse.view()},
                    {});
   const Array written = out.to_array();
   const Array queries = q.to_array();
   for (int64_t b = 0; b < kRows; ++b) {
     const int64_t length = b == 0 ? kLength : 3;
-    Array q_latent({kHeads, kWidth}), q_rope({kHeads, kRope}), own({kHeads, kWidth - kBegin});
+    Array q_latent({kHeads, kWidth}), q_rope({kHeads, kRope}), own({kHeads, kWidth});
     for (int64_t h = 0; h < kHeads; ++h) {
       std::copy_n(queries.row(h, b) + 1, kWidth, &q_latent.at(h, 0));
       std::copy_n(queries.row(h, b) + 1 + kWidth, kRope, &q_rope.at(h, 0));
-      std::copy_n(written.row(h, b) + 1, kWidth - kBegin, &own.at(h, 0));
+      std::copy_n(written.row(h, b) + 1, kWidth, &own.at(h, 0));
       EXPECT_TRUE(std::isnan(written.at(h, b, 0)));
-      EXPECT_TRUE(std::isnan(written.at(h, b, kWidth - kBegin + 1)));
+      EXPECT_TRUE(std::isnan(written.at(h, b, kWidth + 1)));
     }
     const auto expected = reference::mla_decode({.q_latent = q_latent,
                                                  .q_rope = q_rope,
                                                  .latent = last_latent_.rows(0, length),
                                                  .rope = last_rope_.rows(0, length),
-                                                 .scale = 0.07,
-                                                 .value_begin = kBegin});
+                                                 .scale = 0.07});
     expect_close(own, expected.out, tolerance({kHeads, kWidth, kRope, DType::kBFloat16}, length));
   }
 }
