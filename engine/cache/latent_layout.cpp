@@ -13,9 +13,7 @@ static_assert(kBlockTokens == kernels::kBlockTokens);
 namespace {
 
 bool are_inside(const std::vector<LatentColumns>& columns, const std::vector<int64_t>& widths) {
-  const auto is_inside = [](const LatentColumns& range, int64_t width) {
-    return 0 <= range.begin && range.begin <= range.end && range.end <= width;
-  };
+  const auto is_inside = [](const LatentColumns& kept, int64_t width) { return kept.fits(width); };
   return std::equal(columns.begin(), columns.end(), widths.begin(), widths.end(), is_inside);
 }
 
@@ -24,7 +22,7 @@ bool are_inside(const std::vector<LatentColumns>& columns, const std::vector<int
 LatentShard::LatentShard(const LatentLayout& layout, std::vector<LatentColumns> columns)
     : columns_(std::move(columns)), rope_width_(layout.rope_width), dtype_(layout.dtype) {
   TESSERA_CHECK(are_inside(columns_, layout.latent_widths),
-                "a shard has a range of columns inside the latent for every layer");
+                "a shard has columns inside the latent for every layer");
   layer_offsets_.reserve(columns_.size() + 1);
   layer_offsets_.push_back(0);
   for (int64_t layer = 0; layer < num_layers(); ++layer) {
@@ -36,7 +34,7 @@ LatentShard LatentShard::full(const LatentLayout& layout) {
   std::vector<LatentColumns> columns;
   columns.reserve(layout.latent_widths.size());
   for (const int64_t width : layout.latent_widths) {
-    columns.push_back({0, width});
+    columns.push_back(LatentColumns::all(width));
   }
   return {layout, std::move(columns)};
 }

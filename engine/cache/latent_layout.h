@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/core/dtype.h"
+#include "kernels/ops/latent_columns.h"
 
 namespace tessera {
 
@@ -25,11 +26,7 @@ struct LatentLayout {
   kernels::DType dtype = kernels::DType::kFloat32;
 };
 
-/// Latent columns [begin, end) of one layer.
-struct LatentColumns {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
+using kernels::LatentColumns;
 
 /// What one rank holds of a LatentLayout: some latent columns per layer and the whole rope part.
 class LatentShard final {
@@ -46,7 +43,7 @@ class LatentShard final {
     return columns_[static_cast<size_t>(layer)];
   }
   [[nodiscard]] int64_t latent_width(int64_t layer) const noexcept {
-    return columns(layer).end - columns(layer).begin;
+    return columns(layer).width();
   }
   [[nodiscard]] int64_t rope_width() const noexcept { return rope_width_; }
   [[nodiscard]] kernels::DType dtype() const noexcept { return dtype_; }

@@ -167,9 +167,9 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.available_bytes = available_bytes;
   plan.num_parameters = count.products + count.floats;
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes;
-  const int64_t row_elements = config.latent_row_width();
+  const int64_t row_elements = config.num_hidden_layers * config.latent_row_width();
   const auto bytes_per_token = [&](int64_t elements) {
-    return config.num_hidden_layers * (elements != 0 ? elements : row_elements) * element_bytes;
+    return (elements != 0 ? elements : row_elements) * element_bytes;
   };
   plan.num_ranks = cache.num_ranks;
   plan.whole_kv_bytes_per_token = bytes_per_token(row_elements);

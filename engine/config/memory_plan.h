@@ -14,12 +14,12 @@ namespace tessera {
 /// Tokens of one cache block.
 inline constexpr int64_t kPlanBlockTokens = 64;
 
-/// How many numbers of one token and one layer a worker caches, when its ranks share or repeat
+/// How many numbers of one token a worker caches over all layers, when its ranks share or repeat
 /// them.
 struct CacheShape {
   int64_t num_ranks = 1;
-  int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row
-  int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row
+  int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row a layer
+  int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row a layer
 };
 
 struct MemoryPlan {

@@ -1,5 +1,7 @@
 #include "engine/model/cache_images.h"
 
+#include <utility>
+
 #include "engine/base/check.h"
 
 namespace tessera {
@@ -15,24 +17,27 @@ std::vector<LatentShard> rank_images(const ModelConfig& config,
                                      const ShardPlan& plan,
                                      kernels::DType dtype) {
   std::vector<LatentColumns> columns;
-  for (const IndexRange& range : plan.latent_columns) {
-    columns.push_back({range.begin, range.end});
+  for (const ShardPlan::Layer& layer : plan.layers) {
+    columns.push_back(layer.columns);
   }
   return {LatentShard(latent_layout(config, dtype), columns)};
 }
 
 std::vector<LatentShard> prefill_images(const ModelConfig& config,
                                         int64_t num_slices,
+                                        const std::vector<int64_t>& shared_columns,
                                         kernels::DType dtype) {
-  TESSERA_CHECK(num_slices >= 1 && config.kv_lora_rank % num_slices == 0,
-                "slices of one width, checked by validate_sharding");
-  const int64_t width = config.kv_lora_rank / num_slices;
+  TESSERA_CHECK(validate_slices(config, num_slices, shared_columns).is_ok(),
+                "slices, checked before anything was loaded");
   std::vector<LatentShard> images;
   for (int64_t slice = 0; slice < num_slices; ++slice) {
-    images.emplace_back(
-        latent_layout(config, dtype),
-        std::vector<LatentColumns>(static_cast<size_t>(config.num_hidden_layers),
-                                   LatentColumns{slice * width, (slice + 1) * width}));
+    std::vector<LatentColumns> columns;
+    for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+      const int64_t shared =
+          shared_columns.empty() ? 0 : shared_columns[static_cast<size_t>(layer)];
+      columns.push_back(ShardPlan::slice_columns(config, shared, slice, num_slices));
+    }
+    images.emplace_back(latent_layout(config, dtype), std::move(columns));
   }
   return images;
 }

@@ -20,9 +20,11 @@ namespace tessera {
                                                    kernels::DType dtype);
 
 /// The images of a prefill worker: all columns in one (FULL, 1 slice), or slices 0 to g - 1, each
-/// as a decode rank of `num_slices` slices keeps it (COLS). `num_slices` divides kv_lora_rank.
+/// as a decode rank of `num_slices` slices and so many shared columns a layer (empty: none) keeps
+/// it (COLS): validate_slices() accepts them. Shared columns are in every image.
 [[nodiscard]] std::vector<LatentShard> prefill_images(const ModelConfig& config,
                                                       int64_t num_slices,
+                                                      const std::vector<int64_t>& shared_columns,
                                                       kernels::DType dtype);
 
 }  // namespace tessera

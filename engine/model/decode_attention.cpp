@@ -2,9 +2,19 @@
 
 namespace tessera {
 
-using kernels::LatentCacheView;
+using kernels::LatentColumns;
 using kernels::StreamView;
 using kernels::TensorView;
+
+namespace {
+
+/// The first rows of a buffer that is sized for the layer that needs most, for `heads` heads of
+/// `width` numbers each.
+TensorView rows_of_heads(const TensorView& buffer, int64_t rows, int64_t heads, int64_t width) {
+  return {buffer.data, buffer.dtype, {rows, heads, width}};
+}
+
+}  // namespace
 
 DecodeAttention::DecodeAttention(const ModelConfig& config,
                                  const ShardPlan& plan,
@@ -17,52 +27,59 @@ DecodeAttention::DecodeAttention(const ModelConfig& config,
       ops_(ranks.backend->ops()),
       softmax_scale_(config.softmax_scale()) {}
 
-void DecodeAttention::forward(const AttentionWeights& weights,
-                              const LatentCacheView& cache,
-                              int64_t num_decode,
-                              StreamView stream) {
-  attend(weights, cache, num_decode, stream);
-  const TensorView attended = first_rows(workspace_.attended_latent, num_decode);
-  if (plan_.attention_group_size() == 1) {
+void DecodeAttention::forward(const Layer& layer, int64_t num_decode, StreamView stream) {
+  const TensorView attended = attend(layer, num_decode, stream);
+  const kernels::LinearWeight* value_up = layer.weights.value_up.get();
+  if (layer.part.group_size == 1) {
     ops_.batched_linear({.x = attended,
-                         .weight = weights.value_up.get(),
+                         .weight = value_up,
                          .out = first_rows(workspace_.attention_output, num_decode)
                                     .split_last(plan_.own_heads.size(), config_.v_head_dim)},
                         stream);
     return;
   }
   // Up-projected before the sum: dv instead of R numbers a head travel between the ranks.
-  const TensorView partial = first_rows(workspace_.partial_values, num_decode);
-  ops_.batched_linear({.x = attended, .weight = weights.value_up.get(), .out = partial}, stream);
+  const TensorView partial = rows_of_heads(
+      workspace_.partial_values, num_decode, layer.part.decode_heads.size(), config_.v_head_dim);
+  ops_.batched_linear({.x = attended, .weight = value_up, .out = partial}, stream);
   merge(partial, stream);
 }
 
-void DecodeAttention::attend(const AttentionWeights& weights,
-                             const LatentCacheView& cache,
-                             int64_t num_decode,
-                             StreamView stream) {
+TensorView DecodeAttention::attend(const Layer& layer, int64_t num_decode, StreamView stream) {
+  const int64_t num_heads = layer.part.decode_heads.size();
+  const LatentColumns& columns = layer.part.columns;
   const TensorView q = first_rows(workspace_.q, num_decode)
-                           .split_last(plan_.decode_heads.size(), config_.qk_head_dim());
-  const TensorView q_latent = first_rows(workspace_.q_latent, num_decode);
+                           .slice(1, 0, num_heads * config_.qk_head_dim())
+                           .split_last(num_heads, config_.qk_head_dim());
+  const TensorView q_latent =
+      rows_of_heads(workspace_.q_latent, num_decode, num_heads, columns.width());
+  const TensorView attended =
+      rows_of_heads(workspace_.attended_latent, num_decode, num_heads, columns.num_values());
   ops_.batched_linear({.x = q.slice(2, 0, config_.qk_nope_head_dim),
-                       .weight = weights.key_absorb.get(),
+                       .weight = layer.weights.key_absorb.get(),
                        .out = q_latent},
                       stream);
   ops_.mla_decode({.q_latent = q_latent,
                    .q_rope = q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
-                   .cache = cache,
+                   .cache = layer.cache,
                    .block_tables = first_rows(workspace_.block_tables, num_decode),
                    .lengths = first_rows(workspace_.decode_lengths, num_decode),
                    .scale = softmax_scale_,
-                   .out = first_rows(workspace_.attended_latent, num_decode),
-                   .log_sum_exp = first_rows(workspace_.log_sum_exp, num_decode)},
+                   .value_begin = columns.value_begin,
+                   .out = attended,
+                   .log_sum_exp = log_sum_exp(num_decode, num_heads)},
                   stream);
+  return attended;
+}
+
+TensorView DecodeAttention::log_sum_exp(int64_t num_decode, int64_t num_heads) const {
+  return {workspace_.log_sum_exp.data, workspace_.log_sum_exp.dtype, {num_decode, num_heads}};
 }
 
 void DecodeAttention::merge(const TensorView& partial, StreamView stream) {
   const int64_t num_decode = partial.dim(0);
   if (plan_.attention == AttentionSharding::kDcp) {
-    const TensorView own = first_rows(workspace_.log_sum_exp, num_decode);
+    const TensorView own = log_sum_exp(num_decode, partial.dim(1));
     const TensorView all(
         workspace_.all_log_sum_exp.data, own.dtype, {plan_.num_ranks, num_decode, own.dim(1)});
     attention_group_->all_gather(own, all, stream);

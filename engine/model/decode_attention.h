@@ -15,6 +15,13 @@ namespace tessera {
 
 class DecodeAttention final {
  public:
+  /// What one layer's decode rows work on.
+  struct Layer {
+    const AttentionWeights& weights;
+    const ShardPlan::Layer& part;
+    const kernels::LatentCacheView& cache;
+  };
+
   /// All references outlive this object. The workspace's input arrays hold the step's.
   DecodeAttention(const ModelConfig& config,
                   const ShardPlan& plan,
@@ -23,16 +30,15 @@ class DecodeAttention final {
 
   /// Reads rows [0, num_decode) of workspace.q (rotated); writes the own heads' rows of
   /// workspace.attention_output.
-  void forward(const AttentionWeights& weights,
-               const kernels::LatentCacheView& cache,
-               int64_t num_decode,
-               kernels::StreamView stream);
+  void forward(const Layer& layer, int64_t num_decode, kernels::StreamView stream);
 
  private:
-  void attend(const AttentionWeights& weights,
-              const kernels::LatentCacheView& cache,
-              int64_t num_decode,
-              kernels::StreamView stream);
+  /// Writes the weighted means of the layer's value columns, [num_decode, Hd, v], and their
+  /// log-sum-exps; returns the former.
+  [[nodiscard]] kernels::TensorView attend(const Layer& layer,
+                                           int64_t num_decode,
+                                           kernels::StreamView stream);
+  [[nodiscard]] kernels::TensorView log_sum_exp(int64_t num_decode, int64_t num_heads) const;
   /// From the ranks' partial values to the own heads' sums.
   void merge(const kernels::TensorView& partial, kernels::StreamView stream);
 

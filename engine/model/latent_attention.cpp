@@ -28,7 +28,11 @@ void LatentAttention::forward(const Layer& layer, const ModelInput& input, Strea
   project(layer, num_tokens, stream);
   if (input.num_decode > 0) {
     TESSERA_CHECK(layer.images.size() == 1, "decode rows need a cache of one image");
-    decode_.forward(layer.weights, layer.images[0].cache, input.num_decode, stream);
+    decode_.forward({.weights = layer.weights,
+                     .part = plan_.layer(layer.index),
+                     .cache = layer.images[0].cache},
+                    input.num_decode,
+                    stream);
   }
   for (const PrefillChunk& chunk : input.chunks) {
     prefill(layer, chunk, stream);
@@ -40,34 +44,43 @@ void LatentAttention::forward(const Layer& layer, const ModelInput& input, Strea
               stream);
 }
 
-LatentAttention::Projected LatentAttention::projected(int64_t num_tokens) const {
+LatentAttention::Projected LatentAttention::projected(const Layer& layer,
+                                                      int64_t num_tokens) const {
+  const int64_t rank = config_.kv_lora_rank;
+  const int64_t query_width =
+      config_.q_lora_rank > 0
+          ? config_.q_lora_rank
+          : plan_.layer(layer.index).decode_heads.size() * config_.qk_head_dim();
   const TensorView input = first_rows(workspace_.attention_input, num_tokens);
-  const int64_t query_width = input.dim(1) - config_.latent_row_width();
   return {.query = input.slice(1, 0, query_width),
-          .latent = input.slice(1, query_width, config_.kv_lora_rank),
-          .rope = input.slice(1, query_width + config_.kv_lora_rank, config_.qk_rope_head_dim)};
+          .latent = layer.weights.latent_basis != nullptr
+                        ? first_rows(workspace_.latent, num_tokens)
+                        : input.slice(1, query_width, rank),
+          .rope = input.slice(1, query_width + rank, config_.qk_rope_head_dim)};
+}
+
+TensorView LatentAttention::queries(const Layer& layer, int64_t num_tokens) const {
+  const int64_t num_heads = plan_.layer(layer.index).decode_heads.size();
+  return first_rows(workspace_.q, num_tokens)
+      .slice(1, 0, num_heads * config_.qk_head_dim())
+      .split_last(num_heads, config_.qk_head_dim());
 }
 
 void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView stream) {
   const AttentionWeights& weights = layer.weights;
+  const Projected input = projected(layer, num_tokens);
+  const int64_t query_width = input.query.dim(1);
+  const TensorView all = first_rows(workspace_.attention_input, num_tokens)
+                             .slice(1, 0, query_width + config_.latent_row_width());
   ops_.linear({.x = first_rows(workspace_.normed, num_tokens),
                .weight = weights.input.get(),
                .bias = weights.input_bias.view,
-               .out = first_rows(workspace_.attention_input, num_tokens)},
+               .out = all},
               stream);
-  const Projected input = projected(num_tokens);
-  project_queries(weights, input.query, stream);
-  // Exact on every rank: all columns are computed, whichever of them are kept.
-  ops_.rms_norm({.x = input.latent,
-                 .add = {},
-                 .weight = weights.kv_norm.view,
-                 .epsilon = static_cast<float>(ModelConfig::kLatentNormEps),
-                 .out = input.latent},
-                stream);
-  const TensorView q_heads = first_rows(workspace_.q, num_tokens)
-                                 .split_last(plan_.decode_heads.size(), config_.qk_head_dim());
+  project_queries(layer, input.query, stream);
+  normalise_latents(layer, all.slice(1, query_width, config_.kv_lora_rank), stream);
   for (const TensorView& rotated :
-       {q_heads.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
+       {queries(layer, num_tokens).slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
         input.rope.split_last(1, config_.qk_rope_head_dim)}) {
     ops_.rope({.x = rotated,
                .positions = first_rows(workspace_.positions, num_tokens),
@@ -80,14 +93,33 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
     observer_->observe({layer.index, input.latent, input.rope, q_heads}, stream);
   }
   for (const LatentImageView& image : layer.images) {
-    ops_.latent_write(
-        {.latent = input.latent.slice(1, image.columns.begin, image.cache.latent_width),
-         .rope = input.rope,
-         .slots = first_rows(workspace_.slots, num_tokens),
-         .cache = image.cache},
-        stream);
+    ops_.latent_write({.latent = input.latent,
+                       .rope = input.rope,
+                       .slots = first_rows(workspace_.slots, num_tokens),
+                       .columns = image.columns,
+                       .cache = image.cache},
+                      stream);
   }
   note_probes(layer, input, stream);
+}
+
+void LatentAttention::normalise_latents(const Layer& layer,
+                                        const TensorView& latent,
+                                        StreamView stream) {
+  // Exact on every rank: all columns are computed, whichever of them are kept.
+  ops_.rms_norm({.x = latent,
+                 .add = {},
+                 .weight = layer.weights.kv_norm.view,
+                 .epsilon = static_cast<float>(ModelConfig::kLatentNormEps),
+                 .out = latent},
+                stream);
+  if (layer.weights.latent_basis != nullptr) {
+    ops_.linear({.x = latent,
+                 .weight = layer.weights.latent_basis.get(),
+                 .bias = {},
+                 .out = first_rows(workspace_.latent, latent.dim(0))},
+                stream);
+  }
 }
 
 void LatentAttention::note_probes(const Layer& layer, const Projected& input, StreamView stream) {
@@ -101,8 +133,7 @@ void LatentAttention::note_probes(const Layer& layer, const Projected& input, St
                        .positions = first_rows(workspace_.positions, num_tokens),
                        .slots = first_rows(workspace_.slots, num_tokens),
                        .layer = layer.index,
-                       .column_begin = image.columns.begin,
-                       .num_columns = image.columns.end - image.columns.begin,
+                       .columns = image.columns,
                        .dtype = image.cache.dtype,
                        .sums = image.probes,
                        .sum_stride = image.probe_stride},
@@ -110,10 +141,12 @@ void LatentAttention::note_probes(const Layer& layer, const Projected& input, St
   }
 }
 
-void LatentAttention::project_queries(const AttentionWeights& weights,
+void LatentAttention::project_queries(const Layer& layer,
                                       const TensorView& input,
                                       StreamView stream) {
-  const TensorView q = first_rows(workspace_.q, input.dim(0));
+  const AttentionWeights& weights = layer.weights;
+  const int64_t width = plan_.layer(layer.index).decode_heads.size() * config_.qk_head_dim();
+  const TensorView q = first_rows(workspace_.q, input.dim(0)).slice(1, 0, width);
   if (weights.q_up == nullptr) {
     ops_.cast({.x = input, .out = q}, stream);
     return;
@@ -130,13 +163,14 @@ void LatentAttention::project_queries(const AttentionWeights& weights,
 
 void LatentAttention::prefill(const Layer& layer, const PrefillChunk& chunk, StreamView stream) {
   const int64_t num_heads = plan_.own_heads.size();
+  const int64_t first_head = plan_.layer(layer.index).decode_heads.begin;
   const int64_t num_keys = chunk.context_begin + chunk.num_tokens;
   const auto chunk_rows = [&](const TensorView& view) {
     return view.slice(0, chunk.row_begin, chunk.num_tokens);
   };
-  const TensorView q = chunk_rows(workspace_.q)
-                           .split_last(plan_.decode_heads.size(), config_.qk_head_dim())
-                           .slice(1, plan_.own_heads.begin - plan_.decode_heads.begin, num_heads);
+  const TensorView q = queries(layer, chunk.row_begin + chunk.num_tokens)
+                           .slice(0, chunk.row_begin, chunk.num_tokens)
+                           .slice(1, plan_.own_heads.begin - first_head, num_heads);
   for (int64_t key = 0; key < num_keys; key += Workspace::kContextTile) {
     const int64_t count = std::min(Workspace::kContextTile, num_keys - key);
     load_context(layer, chunk, {key, key + count}, stream);
@@ -169,10 +203,10 @@ void LatentAttention::load_context(const Layer& layer,
                                    StreamView stream) {
   const TensorView latent = first_rows(workspace_.context_latent, keys.size());
   const TensorView rope = first_rows(workspace_.context_rope, keys.size());
-  if (plan_.attention_group_size() > 1) {
+  if (plan_.layer(layer.index).group_size > 1) {
     TESSERA_CHECK(chunk.context_begin == 0, "a chunk in a sharded group is a whole prompt");
     // Rounded as the cache would round them.
-    const Projected own = projected(chunk.row_begin + chunk.num_tokens);
+    const Projected own = projected(layer, chunk.row_begin + chunk.num_tokens);
     const int64_t row = chunk.row_begin + keys.begin;
     ops_.cast({.x = own.latent.slice(0, row, keys.size()), .out = latent}, stream);
     ops_.cast({.x = own.rope.slice(0, row, keys.size()), .out = rope}, stream);
@@ -184,9 +218,13 @@ void LatentAttention::load_context(const Layer& layer,
     ops_.latent_gather({.cache = image.cache,
                         .block_table = block_table,
                         .begin = keys.begin,
-                        .latent = latent.slice(1, image.columns.begin, image.cache.latent_width),
+                        .columns = image.columns,
+                        .latent = latent,
                         .rope = rope},
                        stream);
+    if (image.columns.width() == config_.kv_lora_rank) {
+      return;  // the other images, if any, hold the same
+    }
   }
 }
 

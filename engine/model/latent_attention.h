@@ -43,18 +43,26 @@ class LatentAttention final {
  private:
   /// Columns of workspace.attention_input.
   struct Projected {
-    kernels::TensorView query;   ///< [T, Rq], or [T, h (dn + dr)] without q_lora
-    kernels::TensorView latent;  ///< [T, R]
+    kernels::TensorView query;   ///< [T, Rq], or [T, Hd (dn + dr)] without q_lora
+    kernels::TensorView latent;  ///< [T, R]; workspace.latent where the basis is not folded
     kernels::TensorView rope;    ///< [T, dr]
   };
-  [[nodiscard]] Projected projected(int64_t num_tokens) const;
-  /// Fills workspace.q (rope part rotated) and writes the tokens' latents to the cache.
+  /// What of it layer `layer` uses, once project() is through.
+  [[nodiscard]] Projected projected(const Layer& layer, int64_t num_tokens) const;
+  /// Queries of the layer's decode heads [T, Hd, dn + dr], in workspace.q.
+  [[nodiscard]] kernels::TensorView queries(const Layer& layer, int64_t num_tokens) const;
+  /// Fills workspace.q (rope part rotated) and writes the tokens' latents, in the layer's basis, to
+  /// the cache.
   void project(const Layer& layer, int64_t num_tokens, kernels::StreamView stream);
   /// The expected probes of what decode ranks will receive, from the whole latents.
   void note_probes(const Layer& layer, const Projected& input, kernels::StreamView stream);
-  void project_queries(const AttentionWeights& weights,
+  void project_queries(const Layer& layer,
                        const kernels::TensorView& input,
                        kernels::StreamView stream);
+  /// Norm of the latents, which are whole on every rank, then the basis.
+  void normalise_latents(const Layer& layer,
+                         const kernels::TensorView& latent,
+                         kernels::StreamView stream);
   void prefill(const Layer& layer, const PrefillChunk& chunk, kernels::StreamView stream);
   /// Keys [begin, begin + count) of the chunk's sequence to workspace.context_latent and _rope.
   void load_context(const Layer& layer,

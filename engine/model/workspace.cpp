@@ -10,10 +10,12 @@ using kernels::DType;
 
 namespace {
 
-int64_t widest(const std::vector<IndexRange>& ranges) {
+/// The largest of some number over the layers.
+template <typename Count>
+int64_t widest(const ShardPlan& plan, const Count& count) {
   int64_t width = 0;
-  for (const IndexRange& range : ranges) {
-    width = std::max(width, range.size());
+  for (const ShardPlan::Layer& layer : plan.layers) {
+    width = std::max(width, count(layer));
   }
   return width;
 }
@@ -21,15 +23,17 @@ int64_t widest(const std::vector<IndexRange>& ranges) {
 }  // namespace
 
 Workspace::Workspace(const ModelConfig& config,
-                     const ShardPlan& plan,
+                     const ModelWeights& weights,
                      const StepLimits& limits,
-                     DType dtype,
                      kernels::Device& device)
     : device_(device) {
+  const ShardPlan& plan = weights.plan;
+  const DType dtype = weights.dtype;
   const int64_t t = limits.max_tokens;
   const int64_t b = std::min(limits.max_sequences, t);
   const int64_t d = config.hidden_size;
-  const int64_t heads = plan.decode_heads.size();
+  using Layer = ShardPlan::Layer;
+  const int64_t heads = widest(plan, [](const Layer& layer) { return layer.decode_heads.size(); });
   const int64_t h = plan.own_heads.size();
   const int64_t r = config.kv_lora_rank;
   const int64_t q_width = heads * config.qk_head_dim();
@@ -51,12 +55,20 @@ Workspace::Workspace(const ModelConfig& config,
   attention_input = add(DType::kFloat32, {t, q_input + config.latent_row_width()});
   q_normed = add(dtype, {t, std::max<int64_t>(config.q_lora_rank, 1)});
   q = add(dtype, {t, q_width});
-  const int64_t w = widest(plan.latent_columns);
-  q_latent = add(dtype, {b, heads, w});
-  attended_latent = add(dtype, {b, heads, w});
+  if (std::any_of(weights.layers.begin(), weights.layers.end(), [](const LayerWeights& layer) {
+        return layer.attention.latent_basis != nullptr;
+      })) {
+    latent = add(DType::kFloat32, {t, r});
+  }
+  q_latent = add(dtype, {b, widest(plan, [](const Layer& layer) {
+                           return layer.decode_heads.size() * layer.columns.width();
+                         })});
+  attended_latent = add(dtype, {b, widest(plan, [](const Layer& layer) {
+                                  return layer.decode_heads.size() * layer.columns.num_values();
+                                })});
   log_sum_exp = add(DType::kFloat32, {b, heads});
   if (plan.attention_group_size() > 1) {
-    partial_values = add(DType::kFloat32, {b, heads, config.v_head_dim});
+    partial_values = add(DType::kFloat32, {b, heads * config.v_head_dim});
     own_values = add(DType::kFloat32, {b, h * config.v_head_dim});
   }
   if (plan.attention == AttentionSharding::kDcp) {

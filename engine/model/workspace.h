@@ -1,13 +1,14 @@
 // Every scratch tensor of a step, allocated once for the largest step. Rank thread only.
 // Letters as in model_weights.h; T tokens, B decode rows, k experts a token. Of the rank's plan: Hd
-// decode heads, h own heads, w widest slice of a latent; I and V stand for the rank's part of them.
+// decode heads, h own heads, w columns of a latent, v of them multiplied as values (Hd, w and v of
+// the layer that needs most); I and V stand for the rank's part of them.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "engine/config/model_config.h"
-#include "engine/weights/shard_plan.h"
+#include "engine/weights/model_weights.h"
 #include "kernels/core/device.h"
 #include "kernels/core/tensor_view.h"
 
@@ -32,10 +33,10 @@ class Workspace final {
   /// Keys of a prefill chunk's context are up-projected this many at a time.
   static constexpr int64_t kContextTile = 512;
 
+  /// Sizes follow the plan, the dtype and the forms of `weights`, which are not kept.
   Workspace(const ModelConfig& config,
-            const ShardPlan& plan,
+            const ModelWeights& weights,
             const StepLimits& limits,
-            kernels::DType dtype,
             kernels::Device& device);
 
   // The step's input arrays on the device.
@@ -53,10 +54,11 @@ class Workspace final {
   kernels::TensorView attention_input;   ///< [T, q | R | dr] float32
   kernels::TensorView q_normed;          ///< [T, Rq]
   kernels::TensorView q;                 ///< [T, Hd (dn + dr)]
-  kernels::TensorView q_latent;          ///< [B, Hd, w]
-  kernels::TensorView attended_latent;   ///< [B, Hd, w]
+  kernels::TensorView latent;            ///< [T, R] float32, in a basis that is not folded
+  kernels::TensorView q_latent;          ///< [B, Hd w]
+  kernels::TensorView attended_latent;   ///< [B, Hd v]
   kernels::TensorView log_sum_exp;       ///< [B, Hd] float32
-  kernels::TensorView partial_values;    ///< [B, Hd, dv] float32: to be added up over ranks
+  kernels::TensorView partial_values;    ///< [B, Hd dv] float32: to be added up over ranks
   kernels::TensorView own_values;        ///< [B, h dv] float32: the sum, unless that is its dtype
   kernels::TensorView all_log_sum_exp;   ///< [N, B, Hd] float32 (dcp)
   kernels::TensorView context_latent;    ///< [kContextTile, R]

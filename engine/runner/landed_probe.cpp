@@ -31,7 +31,7 @@ kernels::ProbeSum LandedProbe::sum_blocking(const RankBlocks& blocks) {
         {.cache = cache_.layer_view(layer),
          .blocks = kernels::ConstTensorView(ids_.data(), kernels::DType::kInt32, {num_blocks}),
          .layer = layer,
-         .column_begin = cache_.shard().columns(layer).begin,
+         .columns = cache_.shard().columns(layer),
          .first_index = blocks.first_index,
          .index_step = blocks.index_step,
          .end = blocks.end,

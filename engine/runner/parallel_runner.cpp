@@ -24,12 +24,7 @@ Status check_setup(const ParallelSetup& setup, size_t num_backends) {
                                     attention_sharding_name(setup.sharding.attention),
                                     ", expected replicated"));
   }
-  const ShardOptions readers{.attention = AttentionSharding::kTpla,
-                             .num_ranks = setup.prefill_slices,
-                             .num_slices = setup.prefill_slices};
-  ModelConfig config = setup.config;  // only the latents are cut here, not the heads
-  config.num_attention_heads = setup.prefill_slices;
-  return validate_sharding(config, readers);
+  return validate_slices(setup.config, setup.prefill_slices, setup.prefill_shared_columns);
 }
 
 }  // namespace
@@ -69,9 +64,11 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
   const bool is_striped = plan.attention == AttentionSharding::kDcp;
   const int64_t num_blocks =
       is_striped ? (setup.num_blocks + plan.num_ranks - 1) / plan.num_ranks : setup.num_blocks;
-  auto images = setup.prefill_slices > 0
-                    ? prefill_images(setup.config, setup.prefill_slices, load.dtype)
-                    : rank_images(setup.config, plan, load.dtype);
+  auto images =
+      setup.prefill_slices > 0
+          ? prefill_images(
+                setup.config, setup.prefill_slices, setup.prefill_shared_columns, load.dtype)
+          : rank_images(setup.config, plan, load.dtype);
   TESSERA_TRY(parts.cache,
               PagedLatentCache::create(parts.backend->device(), std::move(images), num_blocks));
   if (setup.keeps_probes && rank == 0) {

@@ -32,6 +32,8 @@ struct ParallelSetup {
   /// Images of a prefill worker's blocks (COLS of so many slices); 0: what a decode rank keeps.
   /// Only with kReplicated; above 1 every chunk reads all images and no decode row can.
   int64_t prefill_slices = 0;
+  /// s of each layer in these images; empty: none anywhere.
+  std::vector<int64_t> prefill_shared_columns = {};
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
   bool keeps_probes = false;
   LatentObserver* observer = nullptr;  ///< of rank 0; outlives the runner

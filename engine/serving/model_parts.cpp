@@ -8,10 +8,10 @@
 
 #include "engine/base/log.h"
 #include "engine/cache/latent_layout.h"
+#include "engine/serving/attention_choice.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/fingerprint.h"
-#include "engine/weights/tpla_transform.h"
 #include "engine/weights/weight_loader.h"
 #include "kernels/cpu/cpu_backend.h"
 
@@ -19,9 +19,6 @@ namespace tessera {
 namespace {
 
 static_assert(kPlanBlockTokens == kBlockTokens);
-
-// Fixed: prefill workers and decode groups must rotate alike.
-constexpr uint64_t kHadamardSeed = 0;
 
 int num_cores() {
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -50,75 +47,6 @@ Result<kernels::DType> choose_dtype(const WorkerConfig& worker) {
   return kernels::DType::kBFloat16;
 }
 
-/// The sharding of the decode groups that the options speak of, whatever this worker is.
-ShardOptions decode_sharding(const WorkerConfig& worker, WorkerRole role) {
-  ShardOptions sharding;
-  const int64_t default_ranks = role == WorkerRole::kDecode ? 2 : 1;
-  sharding.num_ranks =
-      worker.tensor_parallel_size != 0 ? worker.tensor_parallel_size : default_ranks;
-  const bool is_tpla = worker.attention_sharding == "tpla" ||
-                       (worker.attention_sharding == "auto" && !worker.tpla_calibration.empty());
-  if (is_tpla && role != WorkerRole::kCombined) {
-    sharding.attention = AttentionSharding::kTpla;
-    sharding.num_slices = worker.tpla_slices;
-  } else if (worker.attention_sharding == "dcp" && role != WorkerRole::kCombined) {
-    sharding.attention = AttentionSharding::kDcp;
-  }
-  return sharding;
-}
-
-void log_auto(const WorkerConfig& worker, const ModelConfig& config, const ShardOptions& sharding) {
-  if (worker.attention_sharding != "auto") {
-    return;
-  }
-  if (sharding.attention == AttentionSharding::kTpla) {
-    log_info("attention_sharding", "auto", "tpla", "calibration", worker.tpla_calibration);
-    return;
-  }
-  const int64_t whole = config.latent_row_width();
-  const int64_t half = config.kv_lora_rank / 2 + config.qk_rope_head_dim;
-  log_info("attention_sharding",
-           "auto",
-           "replicated",
-           "reason",
-           "no calibration for this model",
-           "tpla_would_save",
-           str_cat(100 - 100 * half / whole, " % of each rank's cache with 2 slices"));
-}
-
-Result<TplaTransform> make_transform(const WorkerConfig& worker,
-                                     const ModelConfig& config,
-                                     const ShardOptions& sharding) {
-  if (sharding.num_slices < 2 || worker.tpla_basis == "none") {
-    return TplaTransform();
-  }
-  if (worker.tpla_basis == "auto" && !worker.tpla_calibration.empty()) {
-    return TplaTransform::load(worker.tpla_calibration, config);
-  }
-  return TplaTransform::hadamard(config, kHadamardSeed);
-}
-
-CacheShape cache_shape(const ModelConfig& config,
-                       const ShardOptions& sharding,
-                       int64_t prefill_images) {
-  const int64_t whole = config.latent_row_width();
-  const int64_t slice =
-      config.kv_lora_rank / std::max<int64_t>(1, sharding.num_slices) + config.qk_rope_head_dim;
-  CacheShape shape;
-  shape.num_ranks = sharding.num_ranks;
-  if (prefill_images > 0) {  // every prefill rank keeps whole latents
-    shape.rank_elements = config.kv_lora_rank + prefill_images * config.qk_rope_head_dim;
-  } else if (sharding.attention == AttentionSharding::kDcp) {
-    shape.rank_elements = whole / sharding.num_ranks;
-    shape.worker_elements = whole;
-    return shape;
-  } else {
-    shape.rank_elements = sharding.attention == AttentionSharding::kTpla ? slice : whole;
-  }
-  shape.worker_elements = shape.rank_elements * sharding.num_ranks;
-  return shape;
-}
-
 Result<std::string> weights_fingerprint(const WorkerConfig& worker) {
   if (worker.load_format == "dummy") {
     return str_cat("dummy:", worker.seed);
@@ -126,60 +54,74 @@ Result<std::string> weights_fingerprint(const WorkerConfig& worker) {
   return checkpoint_fingerprint(worker.model);
 }
 
+/// `auto` may have become something that so many ranks cannot do, which nobody asked for by name.
+Status with_remedy(const Status& status, const WorkerConfig& worker, const ShardOptions& wanted) {
+  if (status.is_ok() || worker.attention_sharding != "auto" ||
+      wanted.attention != AttentionSharding::kTpla) {
+    return status;
+  }
+  return {status.code(),
+          str_cat(status.message(),
+                  "\n--attention-sharding auto is tpla, because the model has a calibration: say "
+                  "replicated, to this and to the prefill workers, or change the number of ranks")};
+}
+
 struct Decisions {
   WorkerPlan plan;
-  TplaTransform transform;
+  AttentionChoice attention;   ///< of the decode groups
   int64_t prefill_slices = 0;  ///< of ParallelSetup
 };
+
+/// What prefill and decode must agree on: bases, slices and shared columns are in the transform's
+/// fingerprint.
+std::string layout_fingerprint(const WorkerPlan& plan,
+                               const AttentionChoice& attention,
+                               const std::string& weights) {
+  const int64_t slices = attention.sharding.num_slices;
+  std::string form = str_cat(slices > 1 ? "cols" : "full",
+                             slices,
+                             "-",
+                             kernels::dtype_name(plan.dtype),
+                             "-",
+                             attention.transform.name());
+  std::replace(form.begin(), form.end(), ' ', '-');
+  return str_cat(form,
+                 "-",
+                 Fingerprint()
+                     .add("kvh1")
+                     .add(form)
+                     .add(plan.model)
+                     .add(weights)
+                     .add(attention.transform.fingerprint())
+                     .finish());
+}
 
 Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, WorkerRole role) {
   Decisions decided;
   WorkerPlan& plan = decided.plan;
   TESSERA_TRY(plan.dtype, choose_dtype(worker));
-  const ShardOptions wanted = decode_sharding(worker, role);
+  TESSERA_TRY(decided.attention, choose_attention(worker, config, role));
+  const ShardOptions& wanted = decided.attention.sharding;
   plan.sharding = wanted;
   if (role == WorkerRole::kPrefill) {  // heads split, latents whole on each of its ranks
     plan.num_images = wanted.num_slices;
     decided.prefill_slices = plan.num_images;
     plan.sharding = {.num_ranks = wanted.num_ranks};
     // The slices have to be possible, on whatever number of ranks.
-    ShardOptions slices = wanted;
-    slices.num_ranks = wanted.num_slices;
-    TESSERA_RETURN_IF_ERROR(validate_sharding(config, slices));
+    TESSERA_RETURN_IF_ERROR(validate_slices(config, wanted.num_slices, wanted.shared_columns));
   }
-  TESSERA_RETURN_IF_ERROR(validate_sharding(config, plan.sharding));
-  TESSERA_TRY(decided.transform, make_transform(worker, config, wanted));
-  TESSERA_TRY(plan.memory,
-              plan_memory(config,
-                          worker,
-                          cache_shape(config, plan.sharding, decided.prefill_slices),
-                          kernels::dtype_bytes(plan.dtype),
-                          available_memory_bytes()));
+  TESSERA_RETURN_IF_ERROR(with_remedy(validate_sharding(config, plan.sharding), worker, wanted));
+  TESSERA_TRY(
+      plan.memory,
+      plan_memory(config,
+                  worker,
+                  cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices),
+                  kernels::dtype_bytes(plan.dtype),
+                  available_memory_bytes()));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
   plan.model = model_fingerprint(config);
-  const std::string form = str_cat(wanted.num_slices > 1 ? "cols" : "full",
-                                   wanted.num_slices,
-                                   "-",
-                                   kernels::dtype_name(plan.dtype),
-                                   "-",
-                                   decided.transform.name());
-  plan.layout = str_cat(form,
-                        "-",
-                        Fingerprint()
-                            .add("kvh1")
-                            .add(form)
-                            .add(plan.model)
-                            .add(weights)
-                            .add(decided.transform.fingerprint())
-                            .finish());
-  plan.description = str_cat(attention_sharding_name(wanted.attention),
-                             ", ",
-                             wanted.num_slices,
-                             wanted.num_slices == 1 ? " slice on " : " slices on ",
-                             plan.sharding.num_ranks,
-                             plan.sharding.num_ranks == 1 ? " rank" : " ranks",
-                             ", basis ",
-                             decided.transform.name());
+  plan.layout = layout_fingerprint(plan, decided.attention, weights);
+  plan.description = describe(decided.attention, config, plan.sharding.num_ranks);
   return decided;
 }
 
@@ -207,11 +149,14 @@ ParallelSetup make_setup(const WorkerConfig& worker,
                                  .max_model_len = memory.max_model_len},
                       .num_blocks = memory.num_blocks,
                       .prefill_slices = decided.prefill_slices,
+                      .prefill_shared_columns = decided.prefill_slices > 0
+                                                    ? decided.attention.sharding.shared_columns
+                                                    : std::vector<int64_t>{},
                       .keeps_probes = decided.prefill_slices > 0,
                       .load = {},
                       .load_weights = {}};
   setup.load.dtype = decided.plan.dtype;
-  setup.load.transform = &decided.transform;
+  setup.load.transform = &decided.attention.transform;
   return setup;
 }
 
@@ -234,7 +179,10 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
   decided.plan = parts->plan_;
   const WorkerPlan& plan = parts->plan_;
   if (role != WorkerRole::kCombined) {
-    log_auto(worker, config, decode_sharding(worker, role));
+    log_auto(worker, config, decided.attention);
+  }
+  if (role == WorkerRole::kDecode) {
+    log_quality(worker, decided.attention);
   }
   warn_if_tight(plan.memory);
   ParallelSetup setup = make_setup(worker, parts->config_, decided);

@@ -1,5 +1,6 @@
 #include "engine/weights/attention_packer.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@ class AttentionPacker final {
   AttentionPacker(const ShardContext& shard, int64_t layer, WeightPacker& packer)
       : config_(shard.config),
         plan_(shard.plan),
+        part_(shard.plan.layer(layer)),
         transform_(shard.transform),
         forms_(shard.forms),
         layer_(layer),
@@ -36,6 +38,7 @@ class AttentionPacker final {
     const std::vector<float> gamma = packer_.floats({prefix_ + "kv_a_layernorm.weight"});
     weights_.kv_norm =
         packer_.upload(transform_.is_identity() ? gamma : std::vector<float>(gamma.size(), 1.0F));
+    pack_basis();
     pack_kv_up(gamma);
     pack_output();
     return std::move(weights_);
@@ -50,12 +53,14 @@ class AttentionPacker final {
   void pack_input() {
     const bool has_q_lora = config_.q_lora_rank > 0;
     const std::string latent = prefix_ + "kv_a_proj_with_mqa";
-    const IndexRange query_rows = features(plan_.decode_heads, config_.qk_head_dim());
+    const IndexRange query_rows = features(part_.decode_heads, config_.qk_head_dim());
     const int64_t input_width = has_q_lora ? config_.q_lora_rank : query_rows.size();
     const kernels::TensorView input =
         has_q_lora ? packer_.stack({{prefix_ + "q_a_proj.weight"}, {latent + ".weight"}})
                    : packer_.stack({{prefix_ + "q_proj.weight", query_rows}, {latent + ".weight"}});
-    transform_.rotate_rows(layer_, input.as<float>() + input_width * input.dim(1), input.dim(1));
+    if (transform_.is_folded(layer_)) {
+      transform_.rotate_rows(layer_, input.as<float>() + input_width * input.dim(1), input.dim(1));
+    }
     weights_.input = packer_.linear(input, packer_.dtype());
     if (has_q_lora) {
       weights_.q_norm = packer_.vector({prefix_ + "q_a_layernorm.weight"});
@@ -67,15 +72,26 @@ class AttentionPacker final {
       std::vector<float> bias =
           has_q_lora ? packer_.floats({prefix_ + "q_a_proj.bias", latent + ".bias"})
                      : packer_.floats({latent + ".bias"}, input_width);  // q_proj has none
-      transform_.rotate_rows(layer_, bias.data() + input_width, 1);
+      if (transform_.is_folded(layer_)) {
+        transform_.rotate_rows(layer_, bias.data() + input_width, 1);
+      }
       weights_.input_bias = packer_.upload(bias);
+    }
+  }
+
+  /// A basis that does not pass through the norm: latents times A, as a product.
+  void pack_basis() {
+    if (!transform_.is_folded(layer_)) {
+      const int64_t width = config_.kv_lora_rank;
+      const ConstTensorView basis(transform_.basis(layer_).data(), DType::kFloat32, {width, width});
+      weights_.latent_basis = packer_.linear(transposed(basis), DType::kFloat32);
     }
   }
 
   /// kv_b_proj in its forms, from one read.
   void pack_kv_up(const std::vector<float>& gamma) {
     const int64_t head_rows = config_.qk_nope_head_dim + config_.v_head_dim;
-    const IndexRange rows = features(plan_.decode_heads, head_rows);
+    const IndexRange rows = features(part_.decode_heads, head_rows);
     ConstTensorView matrix =
         packer_.read(prefix_ + "kv_b_proj.weight").slice(0, rows.begin, rows.size());
     std::vector<float> rotated;
@@ -99,36 +115,57 @@ class AttentionPacker final {
   void pack_absorbed(const ConstTensorView& matrix) {
     const int64_t key_dim = config_.qk_nope_head_dim;
     const int64_t value_dim = config_.v_head_dim;
-    const int64_t num_heads = plan_.decode_heads.size();
-    const IndexRange& columns = plan_.latent_columns[static_cast<size_t>(layer_)];
-    const ConstTensorView slice = matrix.slice(1, columns.begin, columns.size());
-    weights_.key_absorb = packer_.make_linear(num_heads, columns.size(), key_dim);
-    weights_.value_up = packer_.make_linear(num_heads, value_dim, columns.size());
+    const int64_t num_heads = part_.decode_heads.size();
+    const int64_t width = part_.columns.width();
+    const int64_t value_begin = part_.columns.value_begin;
+    weights_.key_absorb = packer_.make_linear(num_heads, width, key_dim);
+    weights_.value_up = packer_.make_linear(num_heads, value_dim, width - value_begin);
     for (int64_t head = 0; head < num_heads; ++head) {
       const int64_t row = head * (key_dim + value_dim);
-      packer_.load(
-          *weights_.key_absorb, head, transposed(scaled_keys(slice.slice(0, row, key_dim))));
-      packer_.load(*weights_.value_up, head, slice.slice(0, row + key_dim, value_dim));
+      packer_.load(*weights_.key_absorb, head, keys(matrix.slice(0, row, key_dim), head));
+      const ConstTensorView values = kept_columns(matrix.slice(0, row + key_dim, value_dim));
+      packer_.load(*weights_.value_up, head, values.slice(1, value_begin, width - value_begin));
     }
   }
 
-  /// Keys times the logit factor, which only a slice of the latent needs.
-  ConstTensorView scaled_keys(const ConstTensorView& keys) {
-    const bool is_sliced = plan_.attention == AttentionSharding::kTpla && plan_.num_slices > 1;
-    const auto factor =
-        static_cast<float>(is_sliced ? transform_.logit_factor(layer_, plan_.num_slices) : 1.0);
-    if (factor == 1.0F) {
-      return keys;
+  /// The columns of `rows` [n, R] that this rank caches, in the order of its cache rows, in
+  /// kept_: valid until the next call.
+  kernels::TensorView kept_columns(const ConstTensorView& rows) {
+    const int64_t num_rows = rows.dim(0);
+    const int64_t width = part_.columns.width();
+    whole_.resize(static_cast<size_t>(rows.num_elements()));
+    convert_to_float(rows, whole_.data());
+    kept_.resize(static_cast<size_t>(num_rows * width));
+    part_.columns.for_each_range([&](const kernels::ColumnRange& range, int64_t row_begin) {
+      for (int64_t row = 0; row < num_rows; ++row) {
+        std::copy_n(whole_.data() + row * rows.dim(1) + range.begin,
+                    range.count,
+                    kept_.data() + row * width + row_begin);
+      }
+    });
+    return {kept_.data(), DType::kFloat32, {num_rows, width}};
+  }
+
+  /// [w, dn]: what a query of decode head `head` is multiplied by to match this rank's cache rows.
+  /// `rows` [dn, R]: its keys. Where the latent is sliced, the fitted keys replace them, or the
+  /// logit factor multiplies the slice's own columns.
+  ConstTensorView keys(const ConstTensorView& rows, int64_t head) {
+    const int64_t width = part_.columns.width();
+    const bool is_sliced = plan_.attention == AttentionSharding::kTpla && part_.group_size > 1;
+    if (is_sliced && !transform_.keys(layer_, plan_.slice).empty()) {
+      const int64_t begin = (part_.decode_heads.begin + head) * width * rows.dim(0);
+      return {transform_.keys(layer_, plan_.slice).data() + begin,
+              DType::kFloat32,
+              {width, rows.dim(0)}};
     }
-    const int64_t width = keys.dim(1);
-    keys_.resize(static_cast<size_t>(keys.num_elements()));
-    for (int64_t row = 0; row < keys.dim(0); ++row) {
-      convert_to_float(keys.slice(0, row, 1), keys_.data() + row * width);
+    const kernels::TensorView kept = kept_columns(rows);
+    const double factor = is_sliced ? transform_.logit_factor(layer_, plan_.num_slices) : 1.0;
+    for (int64_t row = 0; row < kept.dim(0) && factor != 1.0; ++row) {
+      for (int64_t column = part_.num_shared; column < width; ++column) {
+        kept.as<float>()[row * width + column] *= static_cast<float>(factor);
+      }
     }
-    for (float& value : keys_) {
-      value *= factor;
-    }
-    return {keys_.data(), DType::kFloat32, {keys.dim(0), width}};
+    return transposed(kept);
   }
 
   void pack_output() {
@@ -143,13 +180,15 @@ class AttentionPacker final {
 
   const ModelConfig& config_;
   const ShardPlan& plan_;
+  const ShardPlan::Layer& part_;
   const TplaTransform& transform_;
   const AttentionForms forms_;
   const int64_t layer_;
   const std::string prefix_;
   WeightPacker& packer_;
   AttentionWeights weights_;
-  std::vector<float> keys_;  // of one head, scaled
+  std::vector<float> whole_;  // rows of one head, all columns
+  std::vector<float> kept_;   // rows of one head, the rank's columns
 };
 
 }  // namespace

@@ -28,6 +28,9 @@ struct AttentionWeights {
   WeightTensor q_norm;      ///< [Rq] float32, empty without q_lora
   LinearWeightPtr q_up;     ///< q_b_proj [H (dn + dr), Rq], null without q_lora
   WeightTensor kv_norm;     ///< [R] float32
+  /// [R, R] float32 in every dtype: what the normalised latent is multiplied by before it is cached
+  /// (the transposed basis). Null where the basis is folded into `input`.
+  LinearWeightPtr latent_basis;
   /// kv_b_proj [H (dn + dv), R]: per head k_nope, then v (prefill). Null without that form.
   LinearWeightPtr kv_up;
   LinearWeightPtr key_absorb;  ///< H groups [R, dn]: W_UK transposed, q_nope to q_latent (decode)

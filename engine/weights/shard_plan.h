@@ -7,6 +7,7 @@
 
 #include "engine/base/result.h"
 #include "engine/config/model_config.h"
+#include "kernels/ops/latent_columns.h"
 
 namespace tessera {
 
@@ -32,11 +33,20 @@ struct ShardOptions {
   AttentionSharding attention = AttentionSharding::kReplicated;
   int64_t num_ranks = 1;
   int64_t num_slices = 1;  ///< g, kTpla only
+  /// s of each layer, kTpla with g > 1 only; empty: none anywhere. A layer whose latent is shared
+  /// whole (s = R) is stored and computed as kReplicated does.
+  std::vector<int64_t> shared_columns = {};
 };
 
 /// Checks that the model can be divided so. Errors: INVALID_ARGUMENT with every fault, one a line,
 /// each naming both values.
 [[nodiscard]] Status validate_sharding(const ModelConfig& config, const ShardOptions& options);
+
+/// The part of it that is about latents: that they can be cut into `num_slices` slices with so many
+/// shared columns a layer (empty: none), on whatever ranks.
+[[nodiscard]] Status validate_slices(const ModelConfig& config,
+                                     int64_t num_slices,
+                                     const std::vector<int64_t>& shared_columns);
 
 /// One rank's part. The ranks of a head group are consecutive and hold one slice each.
 struct ShardPlan {
@@ -44,11 +54,17 @@ struct ShardPlan {
   int64_t num_ranks = 1;
   int64_t rank = 0;
   int64_t num_slices = 1;
-  int64_t slice = 0;        ///< rank mod num_slices
-  int64_t head_group = 0;   ///< rank div num_slices
-  IndexRange decode_heads;  ///< heads whose decode rows are computed over what this rank caches
-  IndexRange own_heads;     ///< of prefill and o_proj; inside decode_heads
-  std::vector<IndexRange> latent_columns;  ///< cached here, per layer
+  int64_t slice = 0;       ///< rank mod num_slices
+  int64_t head_group = 0;  ///< rank div num_slices
+  IndexRange own_heads;    ///< of prefill and o_proj; inside every layer's decode_heads
+  struct Layer {
+    IndexRange decode_heads;  ///< heads whose decode rows are computed over what this rank caches
+    kernels::LatentColumns columns;  ///< cached here
+    int64_t num_shared = 0;          ///< s: the row's first columns that every rank keeps, kTpla
+    /// Ranks whose decode rows are parts of the same heads: their partial values are added up.
+    int64_t group_size = 1;
+  };
+  std::vector<Layer> layers;
   IndexRange experts;
   IndexRange vocabulary;  ///< rows of lm_head
 
@@ -60,8 +76,16 @@ struct ShardPlan {
 
   /// This rank's part of an MLP's `width` inner features (uneven when they do not divide).
   [[nodiscard]] IndexRange inner_features(int64_t width) const noexcept;
-  /// Ranks whose decode rows are parts of the same heads: their partial values are added up.
+  /// What slice `slice` of `num_slices` keeps of a layer of `num_shared` shared columns.
+  [[nodiscard]] static kernels::LatentColumns slice_columns(const ModelConfig& config,
+                                                            int64_t num_shared,
+                                                            int64_t slice,
+                                                            int64_t num_slices) noexcept;
+  /// The largest group_size of the layers.
   [[nodiscard]] int64_t attention_group_size() const noexcept;
+  [[nodiscard]] const Layer& layer(int64_t index) const noexcept {
+    return layers[static_cast<size_t>(index)];
+  }
 };
 
 }  // namespace tessera

@@ -1,7 +1,9 @@
 #include "engine/weights/tpla_transform.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/base/text.h"
@@ -53,25 +55,75 @@ Result<TplaTransform> TplaTransform::hadamard(const ModelConfig& config, uint64_
   transform.name_ = str_cat("hadamard:", seed);
   transform.width_ = width;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    transform.bases_.push_back(signed_hadamard(
-        width, block, random_word(seed * 0x100000001b3U + static_cast<uint64_t>(layer))));
+    const uint64_t word = random_word(seed * 0x100000001b3U + static_cast<uint64_t>(layer));
+    transform.layers_.emplace_back().basis = signed_hadamard(width, block, word);
   }
   transform.set_fingerprint();
   return transform;
 }
 
+TplaTransform TplaTransform::create(const ModelConfig& config, TplaCalibration calibration) {
+  TESSERA_CHECK(static_cast<int64_t>(calibration.layers.size()) == config.num_hidden_layers,
+                "a calibration has every layer");
+  TplaTransform transform;
+  transform.name_ = calibration.basis;
+  if (!calibration.dealing.empty()) {
+    transform.name_ += " " + calibration.dealing;
+  }
+  transform.report_ = std::move(calibration.report);
+  transform.width_ = config.kv_lora_rank;
+  transform.num_slices_ = calibration.num_slices;
+  transform.has_factors_ = true;
+  transform.layers_ = std::move(calibration.layers);
+  transform.set_fingerprint();
+  return transform;
+}
+
+Result<TplaTransform> TplaTransform::load(const std::string& path, const ModelConfig& config) {
+  TESSERA_TRY(TplaCalibration calibration, read_tpla_calibration(path, config));
+  return create(config, std::move(calibration));
+}
+
+const TplaCalibration::Layer& TplaTransform::layer(int64_t index) const noexcept {
+  return layers_[static_cast<size_t>(index)];
+}
+
+std::vector<int64_t> TplaTransform::shared_columns() const {
+  std::vector<int64_t> shared;
+  for (const TplaCalibration::Layer& layer : layers_) {
+    shared.push_back(layer.num_shared);
+  }
+  const bool has_any = std::any_of(shared.begin(), shared.end(), [](int64_t s) { return s > 0; });
+  return has_any ? shared : std::vector<int64_t>{};
+}
+
+bool TplaTransform::is_folded(int64_t layer) const noexcept {
+  return is_identity() || this->layer(layer).inverse.empty();
+}
+
 std::span<const float> TplaTransform::basis(int64_t layer) const noexcept {
-  return is_identity() ? std::span<const float>{} : bases_[static_cast<size_t>(layer)];
+  return is_identity() ? std::span<const float>{} : this->layer(layer).basis;
 }
 
 double TplaTransform::logit_factor(int64_t layer, int64_t num_slices) const noexcept {
-  return factors_.empty() ? static_cast<double>(num_slices) : factors_[static_cast<size_t>(layer)];
+  return has_factors_ ? this->layer(layer).logit_factor : static_cast<double>(num_slices);
+}
+
+std::span<const float> TplaTransform::keys(int64_t layer, int64_t slice) const noexcept {
+  if (is_identity() || this->layer(layer).keys.empty()) {
+    return {};
+  }
+  const std::vector<float>& all = this->layer(layer).keys;
+  const size_t size = all.size() / static_cast<size_t>(num_slices_);
+  return std::span<const float>(all).subspan(static_cast<size_t>(slice) * size, size);
 }
 
 void TplaTransform::set_fingerprint() {
   Fingerprint digest;
-  digest.add(name_);
-  for (const std::vector<float>& basis : bases_) {
+  digest.add(name_).add(str_cat(num_slices_));
+  for (const TplaCalibration::Layer& layer : layers_) {
+    const std::vector<float>& basis = layer.basis;
+    digest.add(str_cat(layer.num_shared));
     digest.add({reinterpret_cast<const char*>(basis.data()), basis.size() * sizeof(float)});
   }
   fingerprint_ = digest.finish();
@@ -81,7 +133,8 @@ void TplaTransform::rotate_rows(int64_t layer, float* rows, int64_t width) const
   if (is_identity()) {
     return;
   }
-  const float* basis = bases_[static_cast<size_t>(layer)].data();
+  TESSERA_CHECK(is_folded(layer), "only an orthogonal basis passes through the norm");
+  const float* basis = this->layer(layer).basis.data();
   std::vector<double> sums(static_cast<size_t>(width_ * width), 0.0);
   for (int64_t i = 0; i < width_; ++i) {
     for (int64_t j = 0; j < width_; ++j) {
@@ -97,6 +150,21 @@ void TplaTransform::rotate_rows(int64_t layer, float* rows, int64_t width) const
   }
 }
 
+std::vector<float> TplaTransform::inverse_transposed(int64_t layer) const {
+  if (is_folded(layer)) {
+    return this->layer(layer).basis;
+  }
+  const std::vector<float>& inverse = this->layer(layer).inverse;
+  std::vector<float> transposed(inverse.size());
+  for (int64_t i = 0; i < width_; ++i) {
+    for (int64_t j = 0; j < width_; ++j) {
+      transposed[static_cast<size_t>(j * width_ + i)] =
+          inverse[static_cast<size_t>(i * width_ + j)];
+    }
+  }
+  return transposed;
+}
+
 void TplaTransform::rotate_columns(int64_t layer,
                                    std::span<const float> gamma,
                                    float* rows,
@@ -105,7 +173,8 @@ void TplaTransform::rotate_columns(int64_t layer,
     return;
   }
   TESSERA_CHECK(static_cast<int64_t>(gamma.size()) == width_, "gamma is one number a column");
-  const float* basis = bases_[static_cast<size_t>(layer)].data();
+  const std::vector<float> transposed_inverse = inverse_transposed(layer);
+  const float* basis = transposed_inverse.data();
   std::vector<double> sums(static_cast<size_t>(width_));
   for (int64_t row = 0; row < num_rows; ++row) {
     float* values = rows + row * width_;

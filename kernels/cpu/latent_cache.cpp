@@ -8,28 +8,42 @@
 #include "kernels/cpu/latent_rows.h"
 
 namespace tessera::kernels::cpu {
+namespace {
+
+void store(const VectorMath&, const float* from, int64_t count, float* to) {
+  std::copy_n(from, count, to);
+}
+void store(const VectorMath& math, const float* from, int64_t count, BFloat16* to) {
+  math.to_bf16(from, count, to);
+}
+
+/// Writes token t's row, unless another rank does. T is the cache's element type.
+template <typename T>
+void write_row(const VectorMath& math, const LatentWriteParams& params, int64_t t) {
+  const LatentCacheView& cache = params.cache;
+  const int64_t slot = params.slots.as<int64_t>()[t];
+  if (slot < 0) {
+    return;
+  }
+  TESSERA_DCHECK(slot < cache.num_blocks * kBlockTokens, "slot outside the cache");
+  const float* latent = params.latent.as<float>() + t * params.latent.stride[0];
+  const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
+  T* row = latent_row<T>(cache, slot / kBlockTokens, slot % kBlockTokens);
+  params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+    store(math, latent + range.begin, range.count, row + row_begin);
+  });
+  store(math, rope, cache.rope_width, row + cache.latent_width);
+}
+
+}  // namespace
 
 void CpuOps::do_latent_write(const LatentWriteParams& params, StreamView) {
   const LatentCacheView& cache = params.cache;
   const int64_t row_width = cache.latent_width + cache.rope_width;
+  const auto write = cache.dtype == DType::kFloat32 ? write_row<float> : write_row<BFloat16>;
   for_row_ranges(params.slots.dim(0), row_width, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      const int64_t slot = params.slots.as<int64_t>()[t];
-      if (slot < 0) {
-        continue;
-      }
-      TESSERA_DCHECK(slot < cache.num_blocks * kBlockTokens, "slot outside the cache");
-      const float* latent = params.latent.as<float>() + t * params.latent.stride[0];
-      const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
-      if (cache.dtype == DType::kFloat32) {
-        auto* row = latent_row<float>(cache, slot / kBlockTokens, slot % kBlockTokens);
-        std::copy_n(latent, cache.latent_width, row);
-        std::copy_n(rope, cache.rope_width, row + cache.latent_width);
-      } else {
-        auto* row = latent_row<BFloat16>(cache, slot / kBlockTokens, slot % kBlockTokens);
-        math_.to_bf16(latent, cache.latent_width, row);
-        math_.to_bf16(rope, cache.rope_width, row + cache.latent_width);
-      }
+      write(math_, params, t);
     }
   });
 }
@@ -41,9 +55,12 @@ void CpuOps::do_latent_gather(const LatentGatherParams& params, StreamView) {
     const int64_t position = params.begin + i;
     const int64_t block = params.block_table.as<int32_t>()[position / kBlockTokens];
     const char* row = latent_row_bytes(cache, block, position % kBlockTokens);
-    std::memcpy(params.latent.as<char>() + i * params.latent.stride[0] * element,
-                row,
-                static_cast<size_t>(cache.latent_width * element));
+    char* latent = params.latent.as<char>() + i * params.latent.stride[0] * element;
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+      std::memcpy(latent + range.begin * element,
+                  row + row_begin * element,
+                  static_cast<size_t>(range.count * element));
+    });
     std::memcpy(params.rope.as<char>() + i * params.rope.stride[0] * element,
                 row + cache.latent_width * element,
                 static_cast<size_t>(cache.rope_width * element));

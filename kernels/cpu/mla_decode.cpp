@@ -49,14 +49,15 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
   const int64_t num_rows = params.q_latent.dim(0);
   const int64_t num_heads = params.q_latent.dim(1);
   const int64_t width = cache.latent_width;
+  const int64_t value_width = width - params.value_begin;
   const int64_t row_width = width + cache.rope_width;
   const int32_t* lengths = params.lengths.as<int32_t>();
   const int64_t max_length = *std::max_element(lengths, lengths + num_rows);
   const int64_t max_blocks = (max_length + kBlockTokens - 1) / kBlockTokens;
   const DecodeSplit split = plan_split(num_rows, num_heads, max_blocks, pool_.num_threads());
 
-  // Per (row, split, head): accumulator [width], then maximum and sum.
-  const int64_t state_width = width + 2;
+  // Per (row, split, head): accumulator [value_width], then maximum and sum.
+  const int64_t state_width = value_width + 2;
   float* partial = shared_scratch(num_rows * split.num_splits * num_heads * state_width);
   const auto partial_of = [&](int64_t b, int64_t s, int64_t h) {
     return partial + ((b * split.num_splits + s) * num_heads + h) * state_width;
@@ -74,7 +75,7 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
     float* scores = scratch(worker, heads * kBlockTokens);
     HeadState states[kMaxHeadsPerTask];
     for (int64_t h = 0; h < heads; ++h) {
-      std::fill_n(partial_of(b, s, head_begin + h), width, 0.0F);
+      std::fill_n(partial_of(b, s, head_begin + h), value_width, 0.0F);
     }
     const Rows<T> q_latent{params.q_latent.as<T>() + b * params.q_latent.stride[0] +
                                head_begin * params.q_latent.stride[1],
@@ -105,58 +106,58 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
         const float correction = std::exp(state.max_logit - new_max);
         state.sum = state.sum * correction + math_.exp_sum(score, num_keys, new_max);
         if (correction != 1.0F) {
-          math_.scale(partial_of(b, s, head_begin + h), width, correction);
+          math_.scale(partial_of(b, s, head_begin + h), value_width, correction);
         }
         state.max_logit = new_max;
       }
       math_.add_values(scores,
                        kBlockTokens,
                        heads,
-                       Rows<T>{rows, row_width},
+                       Rows<T>{rows + params.value_begin, row_width},
                        num_keys,
-                       width,
+                       value_width,
                        partial_of(b, s, head_begin),
                        state_width);
     }
     for (int64_t h = 0; h < heads; ++h) {
-      float* state = partial_of(b, s, head_begin + h) + width;
+      float* state = partial_of(b, s, head_begin + h) + value_width;
       state[0] = states[h].max_logit;
       state[1] = states[h].sum;
     }
   });
 
-  for_row_ranges(
-      num_rows * num_heads, 2 * width * split.num_splits, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t b = i / num_heads;
-          const int64_t h = i % num_heads;
-          float max_logit = kMinusInfinity;
-          for (int64_t s = 0; s < split.num_splits; ++s) {
-            max_logit = std::max(max_logit, partial_of(b, s, h)[width]);
-          }
-          float* merged = partial_of(b, 0, h);
-          float sum = 0.0F;
-          for (int64_t s = 0; s < split.num_splits && max_logit != kMinusInfinity; ++s) {
-            const float* state = partial_of(b, s, h);
-            const float factor = std::exp(state[width] - max_logit);
-            sum += factor * state[width + 1];
-            if (s == 0) {
-              math_.scale(merged, width, factor);
-            } else {
-              math_.add_scaled(merged, state, width, factor);
-            }
-          }
-          math_.scale(merged, width, sum > 0.0F ? 1.0F / sum : 0.0F);
-          T* out = params.out.as<T>() + b * params.out.stride[0] + h * params.out.stride[1];
-          if constexpr (std::is_same_v<T, float>) {
-            std::copy_n(merged, width, out);
-          } else {
-            math_.to_bf16(merged, width, out);
-          }
-          params.log_sum_exp.as<float>()[b * params.log_sum_exp.stride[0] + h] =
-              sum > 0.0F ? max_logit + std::log(sum) : kMinusInfinity;
+  const int64_t merge_cost = 2 * value_width * split.num_splits;
+  for_row_ranges(num_rows * num_heads, merge_cost, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / num_heads;
+      const int64_t h = i % num_heads;
+      float max_logit = kMinusInfinity;
+      for (int64_t s = 0; s < split.num_splits; ++s) {
+        max_logit = std::max(max_logit, partial_of(b, s, h)[value_width]);
+      }
+      float* merged = partial_of(b, 0, h);
+      float sum = 0.0F;
+      for (int64_t s = 0; s < split.num_splits && max_logit != kMinusInfinity; ++s) {
+        const float* state = partial_of(b, s, h);
+        const float factor = std::exp(state[value_width] - max_logit);
+        sum += factor * state[value_width + 1];
+        if (s == 0) {
+          math_.scale(merged, value_width, factor);
+        } else {
+          math_.add_scaled(merged, state, value_width, factor);
         }
-      });
+      }
+      math_.scale(merged, value_width, sum > 0.0F ? 1.0F / sum : 0.0F);
+      T* out = params.out.as<T>() + b * params.out.stride[0] + h * params.out.stride[1];
+      if constexpr (std::is_same_v<T, float>) {
+        std::copy_n(merged, value_width, out);
+      } else {
+        math_.to_bf16(merged, value_width, out);
+      }
+      params.log_sum_exp.as<float>()[b * params.log_sum_exp.stride[0] + h] =
+          sum > 0.0F ? max_logit + std::log(sum) : kMinusInfinity;
+    }
+  });
 }
 
 void CpuOps::do_mla_decode(const MlaDecodeParams& params, StreamView) {

@@ -56,27 +56,31 @@ void CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int wo
   if (slot < 0) {
     return;
   }
-  const float* latent =
-      params.latent.as<float>() + t * params.latent.stride[0] + params.column_begin;
+  const float* latent = params.latent.as<float>() + t * params.latent.stride[0];
   const float* rope = params.rope.as<float>() + t * params.rope.stride[0];
   const int64_t rope_width = params.rope.dim(1);
   TokenProbe token{math_, params.layer, params.positions.as<int32_t>()[t]};
   if (params.dtype == DType::kFloat32) {
-    token.add(params.column_begin, latent, params.num_columns);
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t) {
+      token.add(range.begin, latent + range.begin, range.count);
+    });
     token.add(kRopeColumn, rope, rope_width);
   } else {
-    auto* rounded = reinterpret_cast<BFloat16*>(scratch(worker, params.num_columns + rope_width));
-    math_.to_bf16(latent, params.num_columns, rounded);
-    math_.to_bf16(rope, rope_width, rounded + params.num_columns);
-    token.add(params.column_begin, rounded, params.num_columns);
-    token.add(kRopeColumn, rounded + params.num_columns, rope_width);
+    const int64_t widest = std::max(params.columns.width(), rope_width);
+    auto* rounded = reinterpret_cast<BFloat16*>(scratch(worker, widest));
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t) {
+      math_.to_bf16(latent + range.begin, range.count, rounded);
+      token.add(range.begin, rounded, range.count);
+    });
+    math_.to_bf16(rope, rope_width, rounded);
+    token.add(kRopeColumn, rounded, rope_width);
   }
   double& kept = params.sums[slot * params.sum_stride];
   kept = params.layer == 0 ? token.total.sum : kept + token.total.sum;
 }
 
 void CpuOps::do_latent_probe(const LatentProbeParams& params, StreamView) {
-  const int64_t width = params.num_columns + params.rope.dim(1);
+  const int64_t width = params.columns.width() + params.rope.dim(1);
   for_row_ranges(params.slots.dim(0), width, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t t = begin; t < end; ++t) {
       latent_probe_row(params, t, worker);
@@ -95,7 +99,9 @@ ProbeSum CpuOps::cache_probe_block(const CacheProbeParams& params, int64_t i) co
   for (int64_t offset = 0; offset < num_tokens; ++offset) {
     const T* row = latent_row<T>(cache, block, offset);
     token.position = first + offset;
-    token.add(params.column_begin, row, cache.latent_width);
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+      token.add(range.begin, row + row_begin, range.count);
+    });
     token.add(kRopeColumn, row + cache.latent_width, cache.rope_width);
   }
   return token.total;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/core/tensor_view.h"
+#include "kernels/ops/latent_columns.h"
 
 namespace tessera::kernels {
 
@@ -19,27 +20,30 @@ struct LatentCacheView {
   void* base = nullptr;
   int64_t block_stride_bytes = 0;
   int64_t num_blocks = 0;
-  int64_t latent_width = 0;  ///< R
+  int64_t latent_width = 0;  ///< columns of the latent in a row: R, or fewer
   int64_t rope_width = 0;    ///< dr
   DType dtype = DType::kFloat32;
 };
 
-/// Stores latent and rope rows of T tokens at their slots (block * kBlockTokens + offset). A token
-/// whose slot is negative lives on another rank and is skipped.
+/// Stores some latent columns and the rope part of T tokens at their slots (block * kBlockTokens +
+/// offset). A token whose slot is negative lives on another rank and is skipped.
 struct LatentWriteParams {
   ConstTensorView latent;  ///< [T, R] float32, normalised, row stride free
   ConstTensorView rope;    ///< [T, dr] float32, rotated, row stride free
   ConstTensorView slots;   ///< [T] int64
+  LatentColumns columns;   ///< of the latent, that the cache's rows hold
   LatentCacheView cache;
 };
 
-/// Copies the rows of positions [begin, begin + n) of one sequence out of the cache.
+/// Copies the rows of positions [begin, begin + n) of one sequence out of the cache: each column to
+/// its place in the latent. Columns that the cache's rows do not hold are left alone.
 struct LatentGatherParams {
   LatentCacheView cache;
   ConstTensorView block_table;  ///< [num_blocks] int32
   int64_t begin = 0;
-  TensorView latent;  ///< [n, R], the cache's dtype
-  TensorView rope;    ///< [n, dr], the cache's dtype
+  LatentColumns columns;  ///< of the latent, that the cache's rows hold
+  TensorView latent;      ///< [n, R], the cache's dtype
+  TensorView rope;        ///< [n, dr], the cache's dtype
 };
 
 /// Up-projected MLA attention of a prefill chunk over one tile of the context, causal, merged into
@@ -63,16 +67,18 @@ struct MlaPrefillParams {
 };
 
 /// Absorbed MLA attention of B decode rows against their paged latents; one key and value row per
-/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = latent.
-/// A row whose length is 0 yields zeros and log-sum-exp -inf.
+/// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = the
+/// latent columns of the row from value_begin on. w is the cache's latent_width. A row whose length
+/// is 0 yields zeros and log-sum-exp -inf.
 struct MlaDecodeParams {
-  ConstTensorView q_latent;  ///< [B, H, R], activation dtype
+  ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free
   LatentCacheView cache;
   ConstTensorView block_tables;  ///< [B, max_blocks] int32, row stride free
   ConstTensorView lengths;       ///< [B] int32: tokens of context, the row's own included
   float scale = 1.0F;
-  TensorView out;          ///< [B, H, R], activation dtype
+  int64_t value_begin = 0;
+  TensorView out;          ///< [B, H, w - value_begin], activation dtype
   TensorView log_sum_exp;  ///< [B, H] float32, natural logarithm
 };
 

@@ -32,7 +32,8 @@ class LinearWeight {
   LinearShape shape_;
 };
 
-/// out[t, n] = sum_k x[t, k] * weight[n, k] + bias[n], accumulated in float32.
+/// out[t, n] = sum_k x[t, k] * weight[n, k] + bias[n], accumulated in float32. `out` does not
+/// overlap `x`: threads write some columns of it while others still read.
 struct LinearParams {
   ConstTensorView x;                     ///< [T, K], the weight's dtype, row stride free
   const LinearWeight* weight = nullptr;  ///< one group [N, K]

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/core/shape_check.h"
+#include "kernels/ops/probe_signs.h"
 
 namespace tessera::kernels {
 namespace {
@@ -18,6 +19,16 @@ void check_cache(const ShapeCheck& check, const LatentCacheView& cache) {
                 "the cache view is empty");
   check.is_true(cache.block_stride_bytes >= kBlockTokens * row_bytes, "the cache's blocks overlap");
   check.is_true(cache.dtype == kF32 || cache.dtype == kBf16, "cache dtype");
+}
+
+/// The rows of `cache` hold `columns` of a latent of `latent_width`.
+void check_columns(const ShapeCheck& check,
+                   const LatentColumns& columns,
+                   const LatentCacheView& cache,
+                   int64_t latent_width) {
+  check.is_true(columns.fits(latent_width), "columns outside of the latent");
+  check.is_true(columns.width() == cache.latent_width,
+                "the cache's rows are not as wide as the columns");
 }
 
 }  // namespace
@@ -141,22 +152,23 @@ void Ops::grouped_linear(const GroupedLinearParams& params, StreamView stream) {
 }
 
 void Ops::latent_write(const LatentWriteParams& params, StreamView stream) {
-  Dim tokens{"T"}, latent{"R", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
+  Dim tokens{"T"}, latent{"R"}, rope{"dr", params.cache.rope_width};
   const ShapeCheck check("latent_write");
   check_cache(check, params.cache);
   check.tensor("latent", params.latent, {&tokens, &latent}, {kF32});
+  check_columns(check, params.columns, params.cache, latent.size);
   check.tensor("rope", params.rope, {&tokens, &rope}, {kF32});
   check.tensor("slots", params.slots, {&tokens}, {kI64});
   do_latent_write(params, stream);
 }
 
 void Ops::latent_gather(const LatentGatherParams& params, StreamView stream) {
-  Dim rows{"n"}, blocks{"num_blocks"};
-  Dim latent{"R", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
+  Dim rows{"n"}, blocks{"num_blocks"}, latent{"R"}, rope{"dr", params.cache.rope_width};
   const ShapeCheck check("latent_gather");
   check_cache(check, params.cache);
   check.tensor("block_table", params.block_table, {&blocks}, {kI32});
   check.tensor("latent", params.latent, {&rows, &latent}, {params.cache.dtype});
+  check_columns(check, params.columns, params.cache, latent.size);
   check.tensor("rope", params.rope, {&rows, &rope}, {params.cache.dtype});
   check.is_true(params.begin >= 0 && params.begin + rows.size <= blocks.size * kBlockTokens,
                 "positions outside of the block table");
@@ -170,9 +182,7 @@ void Ops::latent_probe(const LatentProbeParams& params, StreamView stream) {
   check.tensor("rope", params.rope, {&tokens, &rope}, {kF32});
   check.tensor("positions", params.positions, {&tokens}, {kI32});
   check.tensor("slots", params.slots, {&tokens}, {kI64});
-  check.is_true(params.column_begin >= 0 && params.num_columns >= 0 &&
-                    params.column_begin + params.num_columns <= latent.size,
-                "columns outside of the latent");
+  check.is_true(params.columns.fits(latent.size), "columns outside of the latent");
   check.is_true(params.dtype == kF32 || params.dtype == kBf16, "cache dtype");
   check.is_true(params.sums != nullptr && params.sum_stride >= 1, "nowhere to put the sums");
   do_latent_probe(params, stream);
@@ -183,8 +193,8 @@ void Ops::cache_probe(const CacheProbeParams& params, StreamView stream) {
   const ShapeCheck check("cache_probe");
   check_cache(check, params.cache);
   check.tensor("blocks", params.blocks, {&blocks}, {kI32});
-  check.is_true(params.column_begin >= 0 && params.first_index >= 0 && params.index_step >= 1,
-                "columns and blocks count from 0");
+  check_columns(check, params.columns, params.cache, kProbeRopeWord * kProbeWordColumns);
+  check.is_true(params.first_index >= 0 && params.index_step >= 1, "blocks count from 0");
   check.is_true(params.sums != nullptr || blocks.size == 0, "nowhere to put the sums");
   do_cache_probe(params, stream);
 }
@@ -207,14 +217,17 @@ void Ops::mla_prefill(const MlaPrefillParams& params, StreamView stream) {
 
 void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   Dim rows{"B"}, heads{"H"}, blocks{"max_blocks"};
-  Dim latent{"R", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
+  Dim latent{"w", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
+  Dim values{"w - value_begin", params.cache.latent_width - params.value_begin};
   const ShapeCheck check("mla_decode");
   check_cache(check, params.cache);
+  check.is_true(params.value_begin >= 0 && params.value_begin < params.cache.latent_width,
+                "the values begin outside of the row");
   check.tensor("q_latent", params.q_latent, {&rows, &heads, &latent}, {params.cache.dtype});
   check.tensor("q_rope", params.q_rope, {&rows, &heads, &rope}, {params.cache.dtype});
   check.tensor("block_tables", params.block_tables, {&rows, &blocks}, {kI32});
   check.tensor("lengths", params.lengths, {&rows}, {kI32});
-  check.tensor("out", params.out, {&rows, &heads, &latent}, {params.cache.dtype});
+  check.tensor("out", params.out, {&rows, &heads, &values}, {params.cache.dtype});
   check.tensor("log_sum_exp", params.log_sum_exp, {&rows, &heads}, {kF32});
   if (rows.size > 0) {
     do_mla_decode(params, stream);

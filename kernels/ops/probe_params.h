@@ -11,16 +11,16 @@
 namespace tessera::kernels {
 
 /// sums[slot * sum_stride] becomes (layer 0) or grows by (every other) the signed sum of the
-/// token's row of one image of the cache: latent columns [column_begin, column_begin + num_columns)
-/// and the rope part, rounded to the cache's type. Tokens with a negative slot are skipped.
+/// token's row of one image of the cache: the latent columns that its rows hold and the rope part,
+/// rounded to the cache's type. A sign belongs to a column of the latent, wherever the row has it.
+/// Tokens with a negative slot are skipped.
 struct LatentProbeParams {
   ConstTensorView latent;     ///< [T, R] float32: all columns, row stride free
   ConstTensorView rope;       ///< [T, dr] float32, row stride free
   ConstTensorView positions;  ///< [T] int32
   ConstTensorView slots;      ///< [T] int64
   int64_t layer = 0;
-  int64_t column_begin = 0;
-  int64_t num_columns = 0;
+  LatentColumns columns;
   DType dtype = DType::kFloat32;  ///< of the cache: float32 or bfloat16
   double* sums = nullptr;         ///< device memory
   int64_t sum_stride = 1;
@@ -33,7 +33,7 @@ struct CacheProbeParams {
   LatentCacheView cache;
   ConstTensorView blocks;  ///< [n] int32
   int64_t layer = 0;
-  int64_t column_begin = 0;  ///< of the latent: the first column that the cache's rows hold
+  LatentColumns columns;  ///< of the latent, that the cache's rows hold
   int64_t first_index = 0;
   int64_t index_step = 1;
   int64_t end = 0;

@@ -65,6 +65,11 @@ cli::Options worker_options(const cli::Options& options) {
   cli::Options worker = options;
   worker.rpc_host = "127.0.0.1";
   worker.rpc_port = 0;
+  const bool cannot_slice =
+      options.tensor_parallel_size != 0 && options.tensor_parallel_size % options.tpla_slices != 0;
+  if (options.attention_sharding == "auto" && options.tpla_calibration.empty() && cannot_slice) {
+    worker.attention_sharding = "replicated";  // of both: the model's calibration would need slices
+  }
   return worker;
 }
 

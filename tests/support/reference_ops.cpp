@@ -200,7 +200,7 @@ Attention mla_prefill(const MlaPrefill& params) {
 Attention mla_decode(const MlaDecode& params) {
   const int64_t heads = params.q_latent.dim(0);
   const int64_t width = params.q_latent.dim(1);
-  Attention result{Array({heads, width}), Array({heads})};
+  Attention result{Array({heads, width - params.value_begin}), Array({heads})};
   for (int64_t h = 0; h < heads; ++h) {
     std::vector<double> weights;
     for (int64_t j = 0; j < params.latent.dim(0); ++j) {
@@ -212,8 +212,8 @@ Attention mla_decode(const MlaDecode& params) {
     double* out = &result.out.at(h, 0);
     for (int64_t j = 0; j < params.latent.dim(0); ++j) {
       const double* latent = params.latent.row(j);
-      for (int64_t r = 0; r < width; ++r) {
-        out[r] += weights[static_cast<size_t>(j)] * latent[r];
+      for (int64_t r = params.value_begin; r < width; ++r) {
+        out[r - params.value_begin] += weights[static_cast<size_t>(j)] * latent[r];
       }
     }
   }

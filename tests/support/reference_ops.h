@@ -49,11 +49,12 @@ struct MlaPrefill {
 [[nodiscard]] Attention mla_prefill(const MlaPrefill& params);
 /// One sequence's absorbed attention; no rows yields zeros and -inf.
 struct MlaDecode {
-  Array q_latent;  ///< [H, R]
+  Array q_latent;  ///< [H, w]
   Array q_rope;    ///< [H, dr]
-  Array latent;    ///< [n, R]
+  Array latent;    ///< [n, w]
   Array rope;      ///< [n, dr]
   double scale = 1.0;
+  int64_t value_begin = 0;  ///< the values are columns [value_begin, w) of the latents
 };
 [[nodiscard]] Attention mla_decode(const MlaDecode& params);
 

@@ -39,9 +39,9 @@ TEST(LatentLayoutTest, MatchesDeepSeekV3sBytesPerToken) {
 
 TEST(LatentLayoutTest, AShardHoldsItsColumnsAndTheWholeRopePart) {
   const LatentLayout layout{.latent_widths = {32, 32}, .rope_width = 4, .dtype = DType::kFloat32};
-  const LatentShard shard(layout, {{16, 32}, {0, 8}});
+  const LatentShard shard(layout, {{.ranges = {{{16, 16}}}}, {.ranges = {{{4, 4}, {}, {24, 4}}}}});
   EXPECT_EQ(shard.latent_width(0), 16);
-  EXPECT_EQ(shard.columns(0).begin, 16);
+  EXPECT_EQ(shard.columns(0).ranges[0].begin, 16);
   EXPECT_EQ(shard.latent_width(1), 8);
   EXPECT_EQ(shard.row_bytes(0), 80);
   EXPECT_EQ(shard.row_bytes(1), 48);

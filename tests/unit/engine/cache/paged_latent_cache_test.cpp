@@ -51,6 +51,10 @@ LatentShard two_layers() {
       {.latent_widths = {8, 4}, .rope_width = 2, .dtype = kernels::DType::kFloat32});
 }
 
+LatentColumns columns(int64_t begin, int64_t count) {
+  return {.ranges = {{{begin, count}}}};
+}
+
 TEST(PagedLatentCacheTest, ViewsOfTwoLayersShareTheBlockStride) {
   SmallDevice device(1 << 20);
   const PagedLatentCache cache = PagedLatentCache::create(device, two_layers(), 3).value();
@@ -85,8 +89,8 @@ TEST(PagedLatentCacheTest, ImagesOfABlockLieOneAfterAnother) {
   SmallDevice device(1 << 20);
   const LatentLayout layout{
       .latent_widths = {8, 4}, .rope_width = 2, .dtype = kernels::DType::kFloat32};
-  const std::vector<LatentShard> images = {LatentShard(layout, {{0, 6}, {0, 1}}),
-                                           LatentShard(layout, {{6, 8}, {1, 4}})};
+  const std::vector<LatentShard> images = {LatentShard(layout, {columns(0, 6), columns(0, 1)}),
+                                           LatentShard(layout, {columns(6, 2), columns(1, 3)})};
   PagedLatentCache cache = PagedLatentCache::create(device, images, 3).value();
   EXPECT_EQ(cache.num_images(), 2);
   EXPECT_EQ(cache.image_bytes(0), 64 * (8 + 3) * 4);
@@ -101,8 +105,7 @@ TEST(PagedLatentCacheTest, ImagesOfABlockLieOneAfterAnother) {
   const auto views = cache.views();
   ASSERT_EQ(views.size(), 4U);
   EXPECT_EQ(views[3].cache.base, view.base);  // layer 1, image 1
-  EXPECT_EQ(views[1].columns.begin, 6);
-  EXPECT_EQ(views[1].columns.end, 8);
+  EXPECT_EQ(views[1].columns, columns(6, 2));
   base[64 * 20 * 4 - 1] = 'z';  // the last byte of block 0 is copied too
   cache.copy_block(0, 1, {});
   EXPECT_EQ(base[2 * 64 * 20 * 4 - 1], 'z');

@@ -124,7 +124,7 @@ TEST(MemoryPlanTest, DescriptionNamesTheFigures) {
 
 TEST(MemoryPlanTest, RanksThatRepeatARowCountItEachTime) {
   // Two slices of 128 columns, each beside its own copy of the 64 columns of the rope part.
-  const CacheShape cache{.num_ranks = 2, .worker_elements = 384, .rank_elements = 192};
+  const CacheShape cache{.num_ranks = 2, .worker_elements = 6 * 384, .rank_elements = 6 * 192};
   const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, 16 * kGibi);
   ASSERT_TRUE(plan.is_ok()) << plan.status().message();
   EXPECT_EQ(plan.value().whole_kv_bytes_per_token, 6 * 320 * 2);
@@ -134,6 +134,16 @@ TEST(MemoryPlanTest, RanksThatRepeatARowCountItEachTime) {
   EXPECT_NE(
       describe(plan.value(), demo_config()).find("2304 (60 % of a replicated cache), 2 ranks"),
       std::string::npos);
+}
+
+TEST(MemoryPlanTest, LayersOfUnequalWidthAreCountedExactly) {
+  // Slices of 128 of 256 columns, but in one layer 136: 8 more, no multiple of the 6 layers.
+  const int64_t rank = 6 * 192 + 8;
+  const CacheShape cache{.num_ranks = 2, .worker_elements = 2 * rank, .rank_elements = rank};
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, 16 * kGibi);
+  ASSERT_TRUE(plan.is_ok()) << plan.status().message();
+  EXPECT_EQ(plan.value().kv_bytes_per_token_and_rank, (6 * 192 + 8) * 2);
+  EXPECT_EQ(plan.value().bytes_per_block, 64 * 2 * (6 * 192 + 8) * 2);
 }
 
 }  // namespace

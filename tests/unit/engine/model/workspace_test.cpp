@@ -35,14 +35,18 @@ ModelConfig moe_config() {
   return config;
 }
 
-ShardPlan whole(const ModelConfig& config) {
-  return ShardPlan::create(config, {}, 0).value();
+/// Weights without any: what a workspace's sizes follow.
+ModelWeights whole(const ModelConfig& config, DType dtype) {
+  ModelWeights weights;
+  weights.plan = ShardPlan::create(config, {}, 0).value();
+  weights.dtype = dtype;
+  return weights;
 }
 
 TEST(WorkspaceTest, HoldsTheLargestStep) {
   test::FakeDevice device;
   const Workspace workspace(
-      dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device);
+      dense_config(), whole(dense_config(), DType::kBFloat16), kLimits, device);
   EXPECT_EQ(workspace.token_ids.to_string(), "int32[5]");
   EXPECT_EQ(workspace.slots.to_string(), "int64[5]");
   EXPECT_EQ(workspace.decode_lengths.to_string(), "int32[3]");
@@ -50,7 +54,7 @@ TEST(WorkspaceTest, HoldsTheLargestStep) {
   EXPECT_EQ(workspace.hidden.to_string(), "float32[5, 8]");
   EXPECT_EQ(workspace.attention_input.to_string(), "float32[5, 18]");  // 2 (4 + 2) + 4 + 2
   EXPECT_EQ(workspace.q.to_string(), "bfloat16[5, 12]");
-  EXPECT_EQ(workspace.q_latent.to_string(), "bfloat16[3, 2, 4]");
+  EXPECT_EQ(workspace.q_latent.to_string(), "bfloat16[3, 8]");
   EXPECT_EQ(workspace.context_kv.to_string(), "bfloat16[512, 14]");  // 2 (4 + 3)
   EXPECT_EQ(workspace.gate_up.to_string(), "float32[5, 12]");
   EXPECT_EQ(workspace.logits.to_string(), "float32[2, 10]");
@@ -65,7 +69,7 @@ TEST(WorkspaceTest, CountsItsBytes) {
       360 + 10 + 120 + 48 + 48 + 24 + 4096 + 2048 + 14336 + 120 + 40 + 40 + 60;
   const int64_t mlp = 240 + 60;
   const int64_t head = 64 + 64 + 32 + 80;
-  EXPECT_EQ(Workspace(dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device)
+  EXPECT_EQ(Workspace(dense_config(), whole(dense_config(), DType::kBFloat16), kLimits, device)
                 .num_bytes(),
             inputs + stream + attention + mlp + head);
 }
@@ -74,7 +78,7 @@ TEST(WorkspaceTest, CompressesTheQueryWhenTheModelDoes) {
   ModelConfig config = dense_config();
   config.q_lora_rank = 5;
   test::FakeDevice device;
-  const Workspace workspace(config, whole(config), kLimits, DType::kBFloat16, device);
+  const Workspace workspace(config, whole(config, DType::kBFloat16), kLimits, device);
   EXPECT_EQ(workspace.attention_input.to_string(), "float32[5, 11]");  // 5 + 4 + 2
   EXPECT_EQ(workspace.q_normed.to_string(), "bfloat16[5, 5]");
   EXPECT_EQ(workspace.q.to_string(), "bfloat16[5, 12]");
@@ -83,14 +87,14 @@ TEST(WorkspaceTest, CompressesTheQueryWhenTheModelDoes) {
 TEST(WorkspaceTest, HasNoExpertTensorsForADenseModel) {
   test::FakeDevice device;
   const Workspace workspace(
-      dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device);
+      dense_config(), whole(dense_config(), DType::kBFloat16), kLimits, device);
   EXPECT_EQ(workspace.gate_logits.data, nullptr);
   EXPECT_EQ(workspace.expert_out.data, nullptr);
 }
 
 TEST(WorkspaceTest, HoldsEachTokensExperts) {
   test::FakeDevice device;
-  const Workspace workspace(moe_config(), whole(moe_config()), kLimits, DType::kBFloat16, device);
+  const Workspace workspace(moe_config(), whole(moe_config(), DType::kBFloat16), kLimits, device);
   EXPECT_EQ(workspace.gate_logits.to_string(), "float32[5, 4]");
   EXPECT_EQ(workspace.expert_ids.to_string(), "int32[5, 2]");
   EXPECT_EQ(workspace.permuted.to_string(), "bfloat16[10, 8]");
@@ -100,7 +104,7 @@ TEST(WorkspaceTest, HoldsEachTokensExperts) {
   const int64_t experts = 160 + 80 + 40 + 40 + 160 + 20 + 40 + 240 + 60 + 320;
   const int64_t wider_mlp = (360 + 90) - (240 + 60);
   EXPECT_EQ(workspace.num_bytes() -
-                Workspace(dense_config(), whole(dense_config()), kLimits, DType::kBFloat16, device)
+                Workspace(dense_config(), whole(dense_config(), DType::kBFloat16), kLimits, device)
                     .num_bytes(),
             experts + wider_mlp);
 }
@@ -109,16 +113,16 @@ TEST(WorkspaceTest, HasNoMoreDecodeRowsThanTokens) {
   StepLimits limits = kLimits;
   limits.max_sequences = 8;
   test::FakeDevice device;
-  const Workspace workspace(dense_config(), whole(dense_config()), limits, DType::kFloat32, device);
+  const Workspace workspace(dense_config(), whole(dense_config(), DType::kFloat32), limits, device);
   EXPECT_EQ(workspace.decode_lengths.to_string(), "int32[5]");
-  EXPECT_EQ(workspace.q_latent.to_string(), "float32[5, 2, 4]");
+  EXPECT_EQ(workspace.q_latent.to_string(), "float32[5, 8]");
   EXPECT_EQ(workspace.block_tables.to_string(), "int32[8, 2]");
 }
 
 TEST(WorkspaceTest, GivesTheFirstRowsOfATensor) {
   test::FakeDevice device;
   const Workspace workspace(
-      dense_config(), whole(dense_config()), kLimits, DType::kFloat32, device);
+      dense_config(), whole(dense_config(), DType::kFloat32), kLimits, device);
   const kernels::TensorView rows = first_rows(workspace.hidden, 2);
   EXPECT_EQ(rows.to_string(), "float32[2, 8]");
   EXPECT_EQ(rows.data, workspace.hidden.data);
@@ -127,7 +131,7 @@ TEST(WorkspaceTest, GivesTheFirstRowsOfATensor) {
 TEST(WorkspaceTest, ThrowsWhenTheDeviceIsFull) {
   test::FakeDevice device;
   device.set_bytes_left(10'000);
-  EXPECT_THROW(Workspace(dense_config(), whole(dense_config()), kLimits, DType::kFloat32, device),
+  EXPECT_THROW(Workspace(dense_config(), whole(dense_config(), DType::kFloat32), kLimits, device),
                DeviceError);
 }
 

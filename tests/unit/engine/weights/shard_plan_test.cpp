@@ -1,11 +1,15 @@
 #include "engine/weights/shard_plan.h"
 
+#include <numeric>
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace tessera {
 namespace {
 
+using kernels::LatentColumns;
 using ::testing::HasSubstr;
 
 /// DeepSeek-V2-Lite's sizes, one dense and one MoE layer.
@@ -23,6 +27,24 @@ ModelConfig lite_config() {
   return config;
 }
 
+/// begin, begin + 1, ..., end - 1.
+std::vector<int64_t> numbers(int64_t begin, int64_t end) {
+  std::vector<int64_t> values(static_cast<size_t>(end - begin));
+  std::iota(values.begin(), values.end(), begin);
+  return values;
+}
+
+/// The latent's columns in the order of a cache row.
+std::vector<int64_t> columns_of(const ShardPlan::Layer& layer) {
+  std::vector<int64_t> columns;
+  for (const auto& range : layer.columns.ranges) {
+    for (int64_t i = 0; i < range.count; ++i) {
+      columns.push_back(range.begin + i);
+    }
+  }
+  return columns;
+}
+
 ShardPlan plan_of(const ShardOptions& options, int64_t rank) {
   return ShardPlan::create(lite_config(), options, rank).value();
 }
@@ -35,9 +57,10 @@ std::string fault_of(const ModelConfig& config, const ShardOptions& options) {
 
 TEST(ShardPlanTest, OneRankHoldsEverything) {
   const ShardPlan plan = plan_of({}, 0);
-  EXPECT_EQ(plan.decode_heads, (IndexRange{0, 16}));
+  ASSERT_EQ(plan.layers.size(), 2U);
+  EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{0, 16}));
   EXPECT_EQ(plan.own_heads, (IndexRange{0, 16}));
-  EXPECT_EQ(plan.latent_columns, (std::vector<IndexRange>{{0, 512}, {0, 512}}));
+  EXPECT_EQ(plan.layer(1).columns, LatentColumns::all(512));
   EXPECT_EQ(plan.experts, (IndexRange{0, 10}));
   EXPECT_EQ(plan.vocabulary, (IndexRange{0, 1003}));
   EXPECT_EQ(plan.inner_features(1001), (IndexRange{0, 1001}));
@@ -46,9 +69,9 @@ TEST(ShardPlanTest, OneRankHoldsEverything) {
 
 TEST(ShardPlanTest, ReplicatedSplitsHeadsAndKeepsLatents) {
   const ShardPlan plan = plan_of({.attention = AttentionSharding::kReplicated, .num_ranks = 4}, 2);
-  EXPECT_EQ(plan.decode_heads, (IndexRange{8, 12}));
+  EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{8, 12}));
   EXPECT_EQ(plan.own_heads, (IndexRange{8, 12}));
-  EXPECT_EQ(plan.latent_columns[1], (IndexRange{0, 512}));
+  EXPECT_EQ(plan.layer(1).columns, LatentColumns::all(512));
   EXPECT_EQ(plan.attention_group_size(), 1);
 }
 
@@ -58,17 +81,83 @@ TEST(ShardPlanTest, TplaGivesEachRankASliceOfItsHeadGroup) {
   const ShardPlan plan = plan_of(options, 5);
   EXPECT_EQ(plan.slice, 1);
   EXPECT_EQ(plan.head_group, 2);
-  EXPECT_EQ(plan.decode_heads, (IndexRange{8, 12}));  // 16 heads in 4 groups
+  EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{8, 12}));  // 16 heads in 4 groups
   EXPECT_EQ(plan.own_heads, (IndexRange{10, 12}));
-  EXPECT_EQ(plan.latent_columns[0], (IndexRange{256, 512}));
+  EXPECT_EQ(columns_of(plan.layer(0)), numbers(256, 512));
+  EXPECT_EQ(plan.layer(0).columns.value_begin, 0);
+  EXPECT_EQ(plan.layer(0).group_size, 2);
   EXPECT_EQ(plan.attention_group_size(), 2);
+}
+
+TEST(ShardPlanTest, SharedColumnsAreOnEveryRankAndDealtAsValues) {
+  ModelConfig config = lite_config();
+  config.kv_lora_rank = 48;
+  const ShardOptions options{.attention = AttentionSharding::kTpla,
+                             .num_ranks = 4,
+                             .num_slices = 2,
+                             .shared_columns = {16, 0}};
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    const ShardPlan plan = ShardPlan::create(config, options, rank).value();
+    const ShardPlan::Layer& layer = plan.layer(0);
+    EXPECT_EQ(layer.num_shared, 16);
+    EXPECT_EQ(layer.columns.width(), 16 + 16);
+    // The other slice's 8 shared columns, its own 8, then its 16 of the rest.
+    EXPECT_EQ(layer.columns.value_begin, 8);
+    std::vector<int64_t> expected = rank % 2 == 0 ? numbers(8, 16) : numbers(0, 8);
+    for (const int64_t column : rank % 2 == 0 ? numbers(0, 8) : numbers(8, 16)) {
+      expected.push_back(column);
+    }
+    for (const int64_t column : rank % 2 == 0 ? numbers(16, 32) : numbers(32, 48)) {
+      expected.push_back(column);
+    }
+    EXPECT_EQ(columns_of(layer), expected) << "rank " << rank;
+    EXPECT_EQ(plan.layer(1).columns.width(), 24);
+    EXPECT_EQ(plan.layer(1).num_shared, 0);
+  }
+}
+
+TEST(ShardPlanTest, ALayerThatSharesEverythingIsReplicated) {
+  const ShardOptions options{.attention = AttentionSharding::kTpla,
+                             .num_ranks = 4,
+                             .num_slices = 2,
+                             .shared_columns = {512, 0}};
+  const ShardPlan plan = plan_of(options, 3);
+  const ShardPlan replicated = plan_of({.num_ranks = 4}, 3);
+  EXPECT_EQ(plan.layer(0).columns, replicated.layer(0).columns);
+  EXPECT_EQ(plan.layer(0).decode_heads, replicated.layer(0).decode_heads);
+  EXPECT_EQ(plan.layer(0).group_size, 1);
+  EXPECT_EQ(plan.layer(1).decode_heads, (IndexRange{8, 16}));
+  EXPECT_EQ(plan.layer(1).group_size, 2);
+  EXPECT_EQ(plan.attention_group_size(), 2);
+  ShardOptions all = options;
+  all.shared_columns = {512, 512};
+  EXPECT_EQ(plan_of(all, 3).attention_group_size(), 1);
+}
+
+TEST(ShardPlanTest, ReportsSharedColumnsThatCannotBe) {
+  const auto fault = [](const std::vector<int64_t>& shared) {
+    return fault_of(lite_config(),
+                    {.attention = AttentionSharding::kTpla,
+                     .num_ranks = 4,
+                     .num_slices = 4,
+                     .shared_columns = shared});
+  };
+  EXPECT_THAT(fault({16}), HasSubstr("shared columns of 1 layers, expected num_hidden_layers 2"));
+  const std::string text = fault({-16, 24});
+  EXPECT_THAT(text, HasSubstr("layer 0: -16 shared columns, expected 0 to kv_lora_rank 512"));
+  EXPECT_THAT(text,
+              HasSubstr("layer 1: 24 shared columns are not a multiple of 16 (num_slices 4 times"));
+  EXPECT_THAT(text, HasSubstr("layer 1: 24 shared columns leave 488 of kv_lora_rank 512, not a"));
+  EXPECT_THAT(fault({0, 528}), HasSubstr("layer 1: 528 shared columns, expected 0 to"));
+  EXPECT_THAT(fault_of(lite_config(), {.num_ranks = 2, .shared_columns = {0, 0}}),
+              HasSubstr("shared columns with attention sharding replicated of 1 slices"));
 }
 
 TEST(ShardPlanTest, DcpComputesAllHeads) {
   const ShardPlan plan = plan_of({.attention = AttentionSharding::kDcp, .num_ranks = 4}, 3);
-  EXPECT_EQ(plan.decode_heads, (IndexRange{0, 16}));
+  EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{0, 16}));
   EXPECT_EQ(plan.own_heads, (IndexRange{12, 16}));
-  EXPECT_EQ(plan.latent_columns[0], (IndexRange{0, 512}));
+  EXPECT_EQ(plan.layer(0).columns, LatentColumns::all(512));
   EXPECT_EQ(plan.attention_group_size(), 4);
 }
 
@@ -102,8 +191,10 @@ TEST(ShardPlanTest, OwnHeadsAreAMembersPartOfTheSubgroupsHeads) {
       const ShardPlan plan =
           plan_of({.attention = attention, .num_ranks = 8, .num_slices = slices}, rank);
       const int64_t member = rank % plan.attention_group_size();
-      EXPECT_EQ(plan.own_heads.begin, plan.decode_heads.begin + member * plan.own_heads.size());
-      EXPECT_EQ(plan.decode_heads.size(), plan.attention_group_size() * plan.own_heads.size());
+      const IndexRange& decode_heads = plan.layer(1).decode_heads;
+      EXPECT_EQ(plan.own_heads.begin, decode_heads.begin + member * plan.own_heads.size());
+      EXPECT_EQ(decode_heads.size(), plan.layer(1).group_size * plan.own_heads.size());
+      EXPECT_EQ(plan.layer(1).group_size, plan.attention_group_size());
     }
   }
 }
@@ -119,10 +210,10 @@ TEST(ShardPlanTest, ReportsEveryFaultWithBothValues) {
 
 TEST(ShardPlanTest, ReportsSlicesThatAreTooNarrow) {
   ModelConfig config = lite_config();
-  config.kv_lora_rank = 24;
+  config.kv_lora_rank = 12;
   EXPECT_THAT(
       fault_of(config, {.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2}),
-      HasSubstr("kv_lora_rank 24 / num_slices 2 = 12 columns is not a multiple of 8"));
+      HasSubstr("kv_lora_rank 12 / num_slices 2 = 6 columns is not a multiple of 4"));
 }
 
 TEST(ShardPlanTest, ReportsSlicesWithoutTpla) {

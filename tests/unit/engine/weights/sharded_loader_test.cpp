@@ -173,5 +173,115 @@ TEST_F(ShardedLoaderTest, RotatesLatentsAndLeavesQueriesAlone) {
   EXPECT_NEAR(fake(own.value_up).at(2, 4, 7), sum, 1e-6);
 }
 
+/// For two slices: layer 0 shares 8 of 16 columns, layer 1 everything. No rotation.
+TplaCalibration shared_calibration() {
+  TplaCalibration calibration;
+  calibration.basis = "none";
+  calibration.dealing = "contiguous";
+  calibration.num_slices = 2;
+  calibration.layers.resize(2);
+  for (TplaCalibration::Layer& layer : calibration.layers) {
+    layer.basis.assign(256, 0.0F);
+    for (size_t i = 0; i < 16; ++i) {
+      layer.basis[17 * i] = 1.0F;
+    }
+    layer.logit_factor = 4.0;
+  }
+  calibration.layers[0].num_shared = 8;
+  calibration.layers[1].num_shared = 16;
+  return calibration;
+}
+
+class SharedColumnsLoaderTest : public ShardedLoaderTest {
+ protected:
+  ModelWeights load_slice(const TplaCalibration& calibration, int64_t rank) {
+    const TplaTransform transform = TplaTransform::create(config_, calibration);
+    LoadOptions options;
+    options.transform = &transform;
+    options.plan = ShardPlan::create(config_,
+                                     {.attention = AttentionSharding::kTpla,
+                                      .num_ranks = 4,
+                                      .num_slices = 2,
+                                      .shared_columns = transform.shared_columns()},
+                                     rank)
+                       .value();
+    return load(options);
+  }
+  /// W_UK or W_UV element of the whole model, column `column`, times the norm's weight.
+  [[nodiscard]] float folded(const LinearWeightPtr& whole,
+                             size_t group,
+                             int64_t row,
+                             int64_t column) const {
+    const bool is_key = whole == whole_.layers[0].attention.key_absorb;
+    const float gamma = whole_.layers[0].attention.kv_norm.view.as<float>()[column];
+    return gamma *
+           (is_key ? fake(whole).at(group, column, row) : fake(whole).at(group, row, column));
+  }
+};
+
+TEST_F(SharedColumnsLoaderTest, SlicesScaleTheirOwnColumnsAndDealTheSharedValues) {
+  const ModelWeights part = load_slice(shared_calibration(), 3);  // head group 1, slice 1
+  const AttentionWeights& own = part.layers[0].attention;
+  const AttentionWeights& all = whole_.layers[0].attention;
+  // Cache rows: shared 0-3 of the other slice, shared 4-7, own 12-15.
+  const std::vector<int64_t> columns = {0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15};
+  ASSERT_EQ(own.key_absorb->shape().out_features, 12);
+  ASSERT_EQ(own.value_up->shape().in_features, 8);
+  for (int64_t i = 0; i < 12; ++i) {
+    const int64_t column = columns[static_cast<size_t>(i)];
+    const float factor = i < 8 ? 1.0F : 4.0F;
+    EXPECT_FLOAT_EQ(fake(own.key_absorb).at(1, i, 2), factor * folded(all.key_absorb, 3, 2, column))
+        << "column " << i;
+    if (i >= 4) {
+      EXPECT_FLOAT_EQ(fake(own.value_up).at(1, 3, i - 4), folded(all.value_up, 3, 3, column))
+          << "column " << i;
+    }
+  }
+}
+
+TEST_F(SharedColumnsLoaderTest, ALayerThatSharesEverythingIsLoadedAsReplicated) {
+  const ModelWeights part = load_slice(shared_calibration(), 3);
+  const ModelWeights replicated = load_rank({.num_ranks = 4}, 3);
+  const AttentionWeights& own = part.layers[1].attention;
+  const AttentionWeights& other = replicated.layers[1].attention;
+  EXPECT_EQ(own.q_up->shape().out_features, other.q_up->shape().out_features);
+  EXPECT_EQ(own.key_absorb->shape().num_groups, 1);
+  EXPECT_EQ(own.key_absorb->shape().out_features, 16);
+  EXPECT_EQ(own.value_up->shape().in_features, 16);
+  const float gamma = whole_.layers[1].attention.kv_norm.view.as<float>()[9];
+  EXPECT_FLOAT_EQ(fake(own.key_absorb).at(0, 9, 1), gamma * fake(other.key_absorb).at(0, 9, 1));
+}
+
+TEST_F(SharedColumnsLoaderTest, FittedKeysReplaceTheBasissOwn) {
+  TplaCalibration calibration = shared_calibration();
+  std::vector<float>& keys = calibration.layers[0].keys;
+  for (int i = 0; i < 2 * 4 * 12 * 3; ++i) {  // slices, heads, columns, dn
+    keys.push_back(static_cast<float>(i));
+  }
+  const ModelWeights part = load_slice(calibration, 3);
+  const AttentionWeights& own = part.layers[0].attention;
+  // Slice 1, head 3, column 7, element 2: not scaled again.
+  EXPECT_EQ(fake(own.key_absorb).at(1, 7, 2), static_cast<float>(((4 + 3) * 12 + 7) * 3 + 2));
+  EXPECT_EQ(fake(load_slice(calibration, 0).layers[0].attention.key_absorb).at(1, 7, 2),
+            static_cast<float>((1 * 12 + 7) * 3 + 2));
+}
+
+TEST_F(SharedColumnsLoaderTest, ABasisThatIsNotOrthogonalIsAProductOfItsOwn) {
+  TplaCalibration calibration = shared_calibration();
+  TplaCalibration::Layer& layer = calibration.layers[0];
+  layer.inverse = layer.basis;
+  layer.basis[16 * 2 + 5] = 3.0F;
+  layer.inverse[16 * 2 + 5] = -3.0F;
+  const ModelWeights part = load_slice(calibration, 3);
+  const AttentionWeights& own = part.layers[0].attention;
+  EXPECT_EQ(fake(own.input).groups, fake(whole_.layers[0].attention.input).groups);
+  EXPECT_EQ(own.kv_norm.view.as<float>()[3], 1.0F);
+  ASSERT_NE(own.latent_basis, nullptr);
+  EXPECT_EQ(own.latent_basis->shape().dtype, kernels::DType::kFloat32);
+  EXPECT_EQ(fake(own.latent_basis).at(0, 5, 2), 3.0F) << "column 5 takes three times number 2";
+  EXPECT_EQ(fake(own.latent_basis).at(0, 2, 5), 0.0F);
+  EXPECT_EQ(part.layers[1].attention.latent_basis, nullptr);
+}
+
 }  // namespace
 }  // namespace tessera

@@ -7,10 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "engine/base/text.h"
 #include "engine/weights/fingerprint.h"
-#include "tests/support/safetensors_writer.h"
-#include "tests/support/temp_folder.h"
 
 namespace tessera {
 namespace {
@@ -103,96 +100,108 @@ TEST(TplaTransformTest, RotatesRowsAndColumnsByTheBasis) {
   }
 }
 
-/// A calibration file for config_of(2, 2): two rotations of the plane.
-class CalibrationTest : public ::testing::Test {
- protected:
-  [[nodiscard]] std::string write() const {
-    std::string header = str_cat("{\"__metadata__\":{", metadata_, "}");
-    std::string data;
-    for (size_t layer = 0; layer < bases_.size(); ++layer) {
-      header += str_cat(",\"layers.",
-                        layer,
-                        ".basis\":{\"dtype\":\"F32\",\"shape\":[",
-                        bases_[layer].size() / 2,
-                        ",2],\"data_offsets\":[",
-                        data.size(),
-                        ",");
-      data += test::bytes_of(bases_[layer]);
-      header += str_cat(data.size(), "]}");
+/// Two layers of 16 columns for two slices: a plane rotation, and a shear with its inverse.
+TplaCalibration calibration_of() {
+  TplaCalibration calibration;
+  calibration.basis = "balanced";
+  calibration.dealing = "fold";
+  calibration.num_slices = 2;
+  calibration.report = R"({"quality":{"kl":0.5}})";
+  calibration.layers.resize(2);
+  for (TplaCalibration::Layer& layer : calibration.layers) {
+    layer.basis.assign(256, 0.0F);
+    for (size_t i = 0; i < 16; ++i) {
+      layer.basis[17 * i] = 1.0F;
     }
-    folder_.write("calibration.safetensors", test::safetensors_bytes(header + "}", data));
-    return folder_.file("calibration.safetensors");
+    layer.logit_factor = 1.5;
   }
-  [[nodiscard]] Result<TplaTransform> load() const { return TplaTransform::load(write(), config_); }
-  [[nodiscard]] static std::string metadata_of(const std::string& fingerprint,
-                                               const std::string& more) {
-    return str_cat("\"format\":\"tessera-tpla-calibration-1\",\"model_fingerprint\":\"",
-                   fingerprint,
-                   "\",\"basis\":\"pca\"",
-                   more);
+  std::vector<float>& rotation = calibration.layers[0].basis;
+  rotation[0] = 0.6F;
+  rotation[1] = 0.8F;
+  rotation[16] = -0.8F;
+  rotation[17] = 0.6F;
+  TplaCalibration::Layer& shear = calibration.layers[1];
+  shear.inverse = shear.basis;
+  shear.basis[16 * 2 + 5] = 3.0F;
+  shear.inverse[16 * 2 + 5] = -3.0F;
+  shear.num_shared = 8;
+  for (int i = 0; i < 2 * 2 * 12 * 3; ++i) {  // two slices, two heads, 8 + 4 columns, dn 3
+    shear.keys.push_back(static_cast<float>(i));
   }
-
-  const ModelConfig config_ = config_of(2);
-  test::TempFolder folder_;
-  std::string metadata_ = metadata_of(model_fingerprint(config_), ",\"alpha\":\"1.5,2\"");
-  std::vector<std::vector<float>> bases_ = {{0.6F, 0.8F, -0.8F, 0.6F}, {0, 1, 1, 0}};
-};
-
-TEST_F(CalibrationTest, IsReadWithItsFactors) {
-  const auto transform = load();
-  ASSERT_TRUE(transform.is_ok()) << transform.status().to_string();
-  EXPECT_EQ(transform.value().name(), "pca");
-  EXPECT_EQ(transform.value().basis(0)[2], -0.8F);
-  EXPECT_EQ(transform.value().logit_factor(0, 4), 1.5);
-  EXPECT_EQ(transform.value().logit_factor(1, 4), 2.0);
+  return calibration;
 }
 
-TEST_F(CalibrationTest, FactorsAreTheSlicesUnlessGivenAndNotPartOfTheFingerprint) {
-  const auto with = load();
-  metadata_ = metadata_of(model_fingerprint(config_), "");
-  const auto without = load();
-  ASSERT_TRUE(with.is_ok() && without.is_ok());
-  EXPECT_EQ(without.value().logit_factor(1, 4), 4.0);
-  EXPECT_EQ(with.value().fingerprint(), without.value().fingerprint());
-  bases_[0] = {1, 0, 0, 1};
-  EXPECT_NE(load().value().fingerprint(), without.value().fingerprint());
+ModelConfig two_heads() {
+  ModelConfig config = config_of(16);
+  config.num_attention_heads = 2;
+  config.qk_nope_head_dim = 3;
+  return config;
 }
 
-TEST_F(CalibrationTest, ReportsEveryFault) {
-  metadata_ = "\"format\":\"other\",\"model_fingerprint\":\"abc\",\"alpha\":\"1.5,,2\"";
-  bases_ = {{0.6F, 0.8F, 0.8F, 0.6F}};
-  const Status status = load().status();
-  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(),
-              HasSubstr("format is \"other\", expected \"tessera-tpla-calibration-1\""));
-  EXPECT_THAT(status.message(),
-              HasSubstr(str_cat(
-                  "model_fingerprint is \"abc\", expected \"", model_fingerprint(config_), "\"")));
-  EXPECT_THAT(status.message(), HasSubstr("basis is missing"));
-  EXPECT_THAT(status.message(), HasSubstr("layers.0.basis: is not orthogonal"));
-  EXPECT_THAT(status.message(), HasSubstr("layers.1.basis: missing, expected shape [2, 2]"));
-  EXPECT_THAT(status.message(), HasSubstr("alpha \"1.5,,2\" is not 2 numbers"));
+TEST(TplaTransformTest, TellsWhatACalibrationSays) {
+  const TplaTransform transform = TplaTransform::create(two_heads(), calibration_of());
+  EXPECT_EQ(transform.name(), "balanced fold");
+  EXPECT_EQ(transform.num_slices(), 2);
+  EXPECT_EQ(transform.shared_columns(), (std::vector<int64_t>{0, 8}));
+  EXPECT_EQ(transform.report(), R"({"quality":{"kl":0.5}})");
+  EXPECT_TRUE(transform.is_folded(0));
+  EXPECT_FALSE(transform.is_folded(1));
+  EXPECT_EQ(transform.basis(0)[16], -0.8F);
+  EXPECT_EQ(transform.logit_factor(1, 2), 1.5);
+  EXPECT_TRUE(transform.keys(0, 1).empty());
+  ASSERT_EQ(transform.keys(1, 1).size(), 72U);
+  EXPECT_EQ(transform.keys(1, 0)[5], 5.0F);
+  EXPECT_EQ(transform.keys(1, 1)[5], 77.0F);
 }
 
-TEST_F(CalibrationTest, ReportsWrongShapesNansAndStrangers) {
-  bases_ = {{1, 0, 0, 1, 0, 0}, {NAN, 0, 0, 1}, {1, 0, 0, 1}};
-  const Status status = load().status();
-  EXPECT_THAT(status.message(),
-              HasSubstr("layers.0.basis: is float32[3, 2], expected float32[2, 2]"));
-  EXPECT_THAT(status.message(), HasSubstr("layers.1.basis: is not orthogonal"));
-  EXPECT_THAT(status.message(), HasSubstr("layers.2.basis: unexpected"));
+TEST(TplaTransformTest, WithoutSharedColumnsThereIsNoListOfThem) {
+  TplaCalibration calibration = calibration_of();
+  calibration.layers[1].num_shared = 0;
+  calibration.layers[1].keys.clear();
+  const TplaTransform transform = TplaTransform::create(two_heads(), calibration);
+  EXPECT_TRUE(transform.shared_columns().empty());
 }
 
-TEST_F(CalibrationTest, RefusesFactorsThatAreNoGains) {
-  for (const char* alpha : {"", "2", "2,2,2", "2,0", "2,-1", "2,inf", "2,nan", "2,x", "2,2,"}) {
-    metadata_ = metadata_of(model_fingerprint(config_), str_cat(",\"alpha\":\"", alpha, "\""));
-    EXPECT_THAT(load().status().message(), HasSubstr("is not 2 numbers above 0")) << alpha;
+TEST(TplaTransformTest, FingerprintFollowsTheBytesOfACacheAlone) {
+  const auto fingerprint = [](const TplaCalibration& calibration) {
+    return TplaTransform::create(two_heads(), calibration).fingerprint();
+  };
+  const std::string first = fingerprint(calibration_of());
+  TplaCalibration calibration = calibration_of();
+  calibration.layers[0].logit_factor = 7.0;
+  calibration.layers[1].keys.clear();
+  calibration.report = "{}";
+  EXPECT_EQ(fingerprint(calibration), first);
+  calibration.layers[1].num_shared = 0;
+  EXPECT_NE(fingerprint(calibration), first);
+  calibration = calibration_of();
+  calibration.num_slices = 4;
+  EXPECT_NE(fingerprint(calibration), first);
+  calibration = calibration_of();
+  calibration.layers[0].basis[0] = 0.5F;
+  EXPECT_NE(fingerprint(calibration), first);
+}
+
+TEST(TplaTransformTest, ColumnsTakeTheTransposedInverse) {
+  const TplaTransform transform = TplaTransform::create(two_heads(), calibration_of());
+  // n A = (n_0, ..., n_5 + 3 n_2, ...), so weights w on n are w_2 - 3 w_5 on column 2, else w.
+  std::vector<float> row(16);
+  std::vector<float> gamma(16);
+  for (size_t i = 0; i < 16; ++i) {
+    row[i] = static_cast<float>(i) + 1.0F;
+    gamma[i] = 2.0F;
+  }
+  transform.rotate_columns(1, gamma, row.data(), 1);
+  for (size_t i = 0; i < 16; ++i) {
+    const float own = 2.0F * (static_cast<float>(i) + 1.0F);
+    EXPECT_EQ(row[i], i == 2 ? own - 3.0F * 12.0F : own) << "column " << i;
   }
 }
 
-TEST_F(CalibrationTest, ReportsAMissingFile) {
-  EXPECT_EQ(TplaTransform::load(folder_.file("none"), config_).status().code(),
-            StatusCode::kNotFound);
+TEST(TplaTransformDeathTest, RefusesToFoldABasisThatIsNotOrthogonal) {
+  const TplaTransform transform = TplaTransform::create(two_heads(), calibration_of());
+  std::vector<float> rows(16);
+  EXPECT_DEATH(transform.rotate_rows(1, rows.data(), 1), "only an orthogonal basis");
 }
 
 TEST(ModelFingerprintTest, ChangesWithTheNumbersOfTheModel) {

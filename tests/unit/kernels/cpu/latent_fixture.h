@@ -37,6 +37,31 @@ class PoisonedCache final {
   kernels::LatentCacheView view_;  // of rows_
 };
 
+/// The latent's column that each column of a row holds.
+inline std::vector<int64_t> row_columns(const kernels::LatentColumns& columns) {
+  std::vector<int64_t> result;
+  for (const kernels::ColumnRange& range : columns.ranges) {
+    for (int64_t i = 0; i < range.count; ++i) {
+      result.push_back(range.begin + i);
+    }
+  }
+  return result;
+}
+
+/// `array`'s columns of the last axis that `columns` names, in that order.
+inline Array pick_columns(const Array& array, const std::vector<int64_t>& columns) {
+  Array result = array;
+  result.shape.back() = static_cast<int64_t>(columns.size());
+  result.values.clear();
+  const auto width = static_cast<size_t>(array.shape.back());
+  for (size_t row = 0; row < array.values.size(); row += width) {
+    for (const int64_t column : columns) {
+      result.values.push_back(array.values[row + static_cast<size_t>(column)]);
+    }
+  }
+  return result;
+}
+
 /// Slots of positions [0, count) of a sequence with this block table.
 inline std::vector<int64_t> slots_of(const std::vector<int32_t>& block_table, int64_t count) {
   std::vector<int64_t> slots;

@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <cmath>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -100,6 +103,43 @@ TEST_P(LinearTest, ReadsAndWritesStridedRows) {
       check_linear(sizes, DType::kFloat32, DType::kFloat32, padding);
       check_linear(sizes, DType::kBFloat16, DType::kFloat32, padding);
       check_linear(sizes, DType::kBFloat16, DType::kBFloat16, padding);
+    }
+  }
+}
+
+TEST_P(LinearTest, MultipliesColumnsAmongOthersIntoColumnsAmongOthers) {
+  // A latent among the projections of an input, in float32 whatever the model's type.
+  for (const int64_t width : {28, 64, 192, 512}) {
+    const HostTensor weight(DType::kFloat32, random_.array({1, width, width}));
+    const HostTensor x(DType::kFloat32, random_.array({33, width + 40}));
+    const auto loaded = load(weight, DType::kFloat32);
+    Array matrix = weight.to_array();
+    matrix.shape = {width, width};
+    Array latent({33, width});
+    for (int64_t t = 0; t < 33; ++t) {
+      std::copy_n(x.to_array().row(t) + 23, width, &latent.at(t, 0));
+    }
+    for (const int64_t tokens : {1, 5, 33}) {
+      SCOPED_TRACE("R " + std::to_string(width) + ", T " + std::to_string(tokens));
+      HostTensor out(DType::kFloat32, std::vector<int64_t>{tokens, width + 10});
+      ops().linear({.x = x.view().slice(0, 0, tokens).slice(1, 23, width),
+                    .weight = loaded.get(),
+                    .bias = {},
+                    .out = out.view().slice(1, 3, width)},
+                   {});
+      const Array written = out.to_array();
+      Array own({tokens, width});
+      for (int64_t t = 0; t < tokens; ++t) {
+        std::copy_n(written.row(t) + 3, width, &own.at(t, 0));
+        for (const int64_t column : {int64_t{0}, int64_t{2}, width + 3, width + 9}) {
+          EXPECT_TRUE(std::isnan(written.at(t, column))) << t << ", " << column;
+        }
+      }
+      const Array rows = latent.rows(0, tokens);
+      expect_close(
+          own,
+          reference::linear(rows, matrix, {}),
+          tolerance(DType::kFloat32, width, reference::linear(rows.abs(), matrix.abs(), {})));
     }
   }
 }

@@ -95,6 +95,7 @@ class MlaAbsorptionTest : public CpuOpsTest {
     ops().latent_write({.latent = latent.view(),
                         .rope = rope.view(),
                         .slots = slots.view(),
+                        .columns = kernels::LatentColumns::all(kLatent),
                         .cache = cache.view()},
                        {});
     const HostTensor tables(DType::kInt32, Array({1, 3}, {3.0, 1.0, 0.0}));

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -19,6 +21,7 @@ struct DecodeShape {
   int64_t latent = 1;
   int64_t rope = 2;
   DType dtype = DType::kFloat32;
+  int64_t value_begin = 0;
 };
 
 class MlaDecodeTest : public CpuOpsTest {
@@ -48,7 +51,8 @@ class MlaDecodeTest : public CpuOpsTest {
     const HostTensor q_rope(shape.dtype, random_.array({batch, shape.num_heads, shape.rope}), 5);
     const HostTensor block_tables(DType::kInt32, tables, 4);
     const HostTensor length(lengths);
-    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, shape.latent}, 1),
+    const int64_t num_values = shape.latent - shape.value_begin;
+    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, num_values}, 1),
                   HostTensor(DType::kFloat32, std::vector<int64_t>{batch, shape.num_heads})};
     constexpr float kScale = 0.07F;
     ops().mla_decode({.q_latent = q_latent.view(),
@@ -57,6 +61,7 @@ class MlaDecodeTest : public CpuOpsTest {
                       .block_tables = block_tables.view(),
                       .lengths = length.view(),
                       .scale = kScale,
+                      .value_begin = shape.value_begin,
                       .out = result.out.view(),
                       .log_sum_exp = result.log_sum_exp.view()},
                      {});
@@ -69,7 +74,8 @@ class MlaDecodeTest : public CpuOpsTest {
                                                    .q_rope = row_of(q_rope.to_array(), b),
                                                    .latent = latents[static_cast<size_t>(b)],
                                                    .rope = ropes[static_cast<size_t>(b)],
-                                                   .scale = static_cast<double>(kScale)});
+                                                   .scale = static_cast<double>(kScale),
+                                                   .value_begin = shape.value_begin});
       expect_close(row_of(out, b), expected.out, tolerance(shape, lengths[static_cast<size_t>(b)]));
       // A logarithm of a sum: its error is the logit's, absolute.
       expect_close(row_of(lse, b),
@@ -91,7 +97,6 @@ class MlaDecodeTest : public CpuOpsTest {
     return row;
   }
 
- private:
   void fill(const PoisonedCache& cache,
             const std::vector<int32_t>& table,
             int64_t length,
@@ -106,6 +111,7 @@ class MlaDecodeTest : public CpuOpsTest {
     ops().latent_write({.latent = latent_f32.view(),
                         .rope = rope_f32.view(),
                         .slots = slots.view(),
+                        .columns = kernels::LatentColumns::all(shape.latent),
                         .cache = cache.view()},
                        {});
   }
@@ -145,9 +151,73 @@ TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyWidth) {
   }
 }
 
+TEST_P(MlaDecodeTest, ValuesAreTheColumnsFromValueBeginOn) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const auto& [latent, value_begin] : {std::pair<int64_t, int64_t>{28, 12},
+                                              {28, 27},
+                                              {30, 3},
+                                              {100, 36},
+                                              {288, 32},
+                                              {512, 256}}) {
+      SCOPED_TRACE("w " + std::to_string(latent) + ", values from " + std::to_string(value_begin));
+      check({65, 1, 0, 130}, {5, latent, 20, dtype, value_begin});
+    }
+    check({2500}, {2, 28, 8, dtype, 9});  // split over threads
+  }
+}
+
 TEST_P(MlaDecodeTest, SplitsALongSequenceOverThreads) {
   check({2500}, {2, 24, 8, DType::kFloat32});
   check({2500, 1}, {1, 24, 8, DType::kBFloat16});
+}
+
+TEST_P(MlaDecodeTest, QueriesAndOutputsOfAnyOuterStrides) {
+  constexpr int64_t kRows = 2, kHeads = 5, kWidth = 28, kBegin = 12, kRope = 6, kLength = 70;
+  const PoisonedCache cache(DType::kBFloat16, 3, kWidth, kRope);
+  const std::vector<int32_t> blocks = {2, 1};
+  fill(cache, blocks, kLength, {kHeads, kWidth, kRope, DType::kBFloat16});
+  // Heads outside, rows inside, and a column of somebody else's on both sides.
+  const HostTensor q(DType::kBFloat16, random_.array({kHeads, kRows, kWidth + kRope + 2}));
+  HostTensor out(DType::kBFloat16, std::vector<int64_t>{kHeads, kRows, kWidth - kBegin + 2});
+  const auto rows_first = [](auto view, int64_t begin, int64_t count) {
+    auto result = view.slice(2, begin, count);
+    std::swap(result.shape[0], result.shape[1]);
+    std::swap(result.stride[0], result.stride[1]);
+    return result;
+  };
+  const HostTensor tables(DType::kInt32, Array({kRows, 2}, {2.0, 1.0, 2.0, 1.0}));
+  const HostTensor lengths(std::vector<int32_t>{kLength, 3});
+  HostTensor lse(DType::kFloat32, std::vector<int64_t>{kRows, kHeads});
+  ops().mla_decode({.q_latent = rows_first(q.view(), 1, kWidth),
+                    .q_rope = rows_first(q.view(), 1 + kWidth, kRope),
+                    .cache = cache.view(),
+                    .block_tables = tables.view(),
+                    .lengths = lengths.view(),
+                    .scale = 0.07F,
+                    .value_begin = kBegin,
+                    .out = rows_first(out.view(), 1, kWidth - kBegin),
+                    .log_sum_exp = lse.view()},
+                   {});
+  const Array written = out.to_array();
+  const Array queries = q.to_array();
+  for (int64_t b = 0; b < kRows; ++b) {
+    const int64_t length = b == 0 ? kLength : 3;
+    Array q_latent({kHeads, kWidth}), q_rope({kHeads, kRope}), own({kHeads, kWidth - kBegin});
+    for (int64_t h = 0; h < kHeads; ++h) {
+      std::copy_n(queries.row(h, b) + 1, kWidth, &q_latent.at(h, 0));
+      std::copy_n(queries.row(h, b) + 1 + kWidth, kRope, &q_rope.at(h, 0));
+      std::copy_n(written.row(h, b) + 1, kWidth - kBegin, &own.at(h, 0));
+      EXPECT_TRUE(std::isnan(written.at(h, b, 0)));
+      EXPECT_TRUE(std::isnan(written.at(h, b, kWidth - kBegin + 1)));
+    }
+    const auto expected = reference::mla_decode({.q_latent = q_latent,
+                                                 .q_rope = q_rope,
+                                                 .latent = last_latent_.rows(0, length),
+                                                 .rope = last_rope_.rows(0, length),
+                                                 .scale = 0.07,
+                                                 .value_begin = kBegin});
+    expect_close(own, expected.out, tolerance({kHeads, kWidth, kRope, DType::kBFloat16}, length));
+  }
 }
 
 TEST_P(MlaDecodeTest, EmptySequenceGivesZerosAndMinusInfinity) {

@@ -15,6 +15,7 @@ namespace {
 
 using kernels::DType;
 using kernels::kBlockTokens;
+using kernels::LatentColumns;
 using kernels::ProbeSum;
 
 double sign(int64_t layer, int64_t position, int64_t first_word, int64_t column) {
@@ -30,15 +31,17 @@ struct Latents {
         latent_values(HostTensor(dtype, latent.to_array()).to_array()),
         rope_values(HostTensor(dtype, rope.to_array()).to_array()) {}
 
-  /// Of the columns [begin, end) and the rope part of one token.
-  [[nodiscard]] ProbeSum sum(
-      int64_t token, int64_t layer, int64_t position, int64_t begin, int64_t end) const {
+  /// Of some latent columns and the rope part of one token.
+  [[nodiscard]] ProbeSum sum(int64_t token,
+                             int64_t layer,
+                             int64_t position,
+                             const std::vector<int64_t>& columns) const {
     ProbeSum total;
     const auto add = [&](int64_t word, int64_t column, double value) {
       total.sum += sign(layer, position, word, column) * value;
       total.magnitude += std::fabs(value);
     };
-    for (int64_t column = begin; column < end; ++column) {
+    for (const int64_t column : columns) {
       add(0, column, latent_values.at(token, column));
     }
     for (int64_t column = 0; column < rope_values.dim(1); ++column) {
@@ -74,14 +77,19 @@ TEST(ProbeSignsTest, AreBalancedAndDifferByLayerPositionAndWord) {
 
 TEST_P(ProbesTest, OfLatentsIsAPlainLoopOverRoundedValues) {
   struct Case {
-    int64_t width, begin, count, rope_width;
+    int64_t width;
+    LatentColumns columns;
+    int64_t rope_width;
   };
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    for (const Case& shape : {Case{512, 256, 256, 64},
-                              Case{2200, 100, 2060, 64},
-                              Case{32, 16, 16, 16},
-                              Case{70, 3, 67, 10},
-                              Case{192, 96, 96, 0}}) {
+    for (const Case& shape : {Case{512, LatentColumns::of_slice(512, 0, 1, 2), 64},
+                              Case{2200, {.ranges = {{{100, 2060}}}}, 64},
+                              Case{32, LatentColumns::of_slice(32, 0, 1, 2), 16},
+                              Case{70, {.ranges = {{{3, 67}}}}, 10},
+                              Case{192, LatentColumns::of_slice(192, 0, 1, 2), 0},
+                              Case{28, LatentColumns::of_slice(28, 8, 1, 4), 6},
+                              Case{512, LatentColumns::of_slice(512, 64, 0, 2), 64},
+                              Case{300, {.ranges = {{{290, 7}, {}, {63, 130}, {1, 1}}}}, 4}}) {
       constexpr int64_t kCount = 100;
       const std::vector<int32_t> blocks = {2, 0};
       std::vector<int64_t> slot_list = slots_of(blocks, kCount);
@@ -101,15 +109,13 @@ TEST_P(ProbesTest, OfLatentsIsAPlainLoopOverRoundedValues) {
                             .positions = position_tensor.view(),
                             .slots = slots.view(),
                             .layer = layer,
-                            .column_begin = shape.begin,
-                            .num_columns = shape.count,
+                            .columns = shape.columns,
                             .dtype = dtype,
                             .sums = sums.data() + 1,
                             .sum_stride = 2},
                            {});
         for (int64_t token = 0; token < kCount; ++token) {
-          const ProbeSum own =
-              latents.sum(token, layer, token + 1000, shape.begin, shape.begin + shape.count);
+          const ProbeSum own = latents.sum(token, layer, token + 1000, row_columns(shape.columns));
           expected[static_cast<size_t>(token)].sum += own.sum;
           expected[static_cast<size_t>(token)].magnitude += own.magnitude;
         }
@@ -130,6 +136,9 @@ TEST_P(ProbesTest, OfLatentsIsAPlainLoopOverRoundedValues) {
 
 TEST_P(ProbesTest, OfACacheIsAPlainLoopOverWhatItHolds) {
   constexpr int64_t kEnd = 4 * kBlockTokens + 11;  // the sequence has blocks 0 to 4
+  // What the cache's 40 columns are of the latent.
+  constexpr LatentColumns kColumns = {.ranges = {{{120, 22}, {7, 3}, {142, 0}, {50, 15}}}};
+  const std::vector<int64_t> held = row_columns(kColumns);
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     // Blocks 1 and 3 of the sequence, then 4, 5 and 6 (nothing of 5 and 6 counts).
     for (const int64_t step : {int64_t{2}, int64_t{1}}) {
@@ -150,13 +159,13 @@ TEST_P(ProbesTest, OfACacheIsAPlainLoopOverWhatItHolds) {
             slot_list[static_cast<size_t>(row)] = -1;  // stays NaN
             continue;
           }
-          ProbeSum own;  // the cache's columns are 120 to 159 of the latent
+          ProbeSum own;
           for (int64_t column = 0; column < 40; ++column) {
             const double value = latents.latent_values.at(row, column);
-            own.sum += sign(layer, position, 0, column + 120) * value;
+            own.sum += sign(layer, position, 0, held[static_cast<size_t>(column)]) * value;
             own.magnitude += std::fabs(value);
           }
-          const ProbeSum rope = latents.sum(row, layer, position, 0, 0);
+          const ProbeSum rope = latents.sum(row, layer, position, {});
           ProbeSum& kept = expected[static_cast<size_t>(row / kBlockTokens)];
           kept.sum += own.sum + rope.sum;
           kept.magnitude += own.magnitude + rope.magnitude;
@@ -165,13 +174,14 @@ TEST_P(ProbesTest, OfACacheIsAPlainLoopOverWhatItHolds) {
         ops().latent_write({.latent = latents.latent.view(),
                             .rope = latents.rope.view(),
                             .slots = slots.view(),
+                            .columns = LatentColumns::all(40),
                             .cache = cache.view()},
                            {});
         const HostTensor block_ids(blocks);
         ops().cache_probe({.cache = cache.view(),
                            .blocks = block_ids.view(),
                            .layer = layer,
-                           .column_begin = 120,
+                           .columns = kColumns,
                            .first_index = first_index,
                            .index_step = step,
                            .end = kEnd,

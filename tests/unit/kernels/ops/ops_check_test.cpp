@@ -130,25 +130,56 @@ TEST_F(OpsCheckDeathTest, LatentCache) {
   LatentCacheView overlapping = cache();
   overlapping.block_stride_bytes -= 4;
   const HostTensor slots(std::vector<int64_t>{0, 1});
-  EXPECT_DEATH(ops().latent_write({.latent = floats({2, 8}),
-                                   .rope = floats({2, 4}),
-                                   .slots = slots.view(),
-                                   .cache = overlapping},
-                                  {}),
-               "latent_write: the cache's blocks overlap");
-  EXPECT_DEATH(ops().latent_write({.latent = floats({2, 7}),
-                                   .rope = floats({2, 4}),
-                                   .slots = slots.view(),
-                                   .cache = cache()},
-                                  {}),
-               "latent_write: latent float32\\[2, 7\\]: axis R is 7, expected 8");
-  EXPECT_DEATH(ops().latent_gather({.cache = cache(),
-                                    .block_table = ints({1}),
-                                    .begin = 60,
-                                    .latent = floats({5, 8}),
-                                    .rope = floats({5, 4})},
-                                   {}),
+  LatentWriteParams write = {.latent = floats({2, 8}),
+                             .rope = floats({2, 4}),
+                             .slots = slots.view(),
+                             .columns = LatentColumns::all(8),
+                             .cache = overlapping};
+  EXPECT_DEATH(ops().latent_write(write, {}), "latent_write: the cache's blocks overlap");
+  write.cache = cache();
+  write.latent = floats({2, 7});
+  EXPECT_DEATH(ops().latent_write(write, {}), "latent_write: columns outside of the latent");
+  write.latent = floats({2, 9});
+  write.columns = LatentColumns::all(9);
+  EXPECT_DEATH(ops().latent_write(write, {}),
+               "latent_write: the cache's rows are not as wide as the columns");
+  write.columns = {.ranges = {{{0, 5}, {6, 3}}}};  // 8 of the 9
+  write.rope = floats({2, 5});
+  EXPECT_DEATH(ops().latent_write(write, {}),
+               "latent_write: rope float32\\[2, 5\\]: axis dr is 5, expected 4");
+  LatentGatherParams gather = {.cache = cache(),
+                               .block_table = ints({1}),
+                               .begin = 60,
+                               .columns = LatentColumns::all(8),
+                               .latent = floats({5, 8}),
+                               .rope = floats({5, 4})};
+  EXPECT_DEATH(ops().latent_gather(gather, {}),
                "latent_gather: positions outside of the block table");
+  gather.columns = {.ranges = {{{0, 4}, {3, 4}}}};
+  EXPECT_DEATH(ops().latent_gather(gather, {}), "latent_gather: columns outside of the latent");
+  gather.columns = {};
+  EXPECT_DEATH(ops().latent_gather(gather, {}),
+               "latent_gather: the cache's rows are not as wide as the columns");
+}
+
+TEST_F(OpsCheckDeathTest, Probes) {
+  const HostTensor slots(std::vector<int64_t>{0, 1});
+  std::vector<double> sums(2);
+  EXPECT_DEATH(ops().latent_probe({.latent = floats({2, 8}),
+                                   .rope = floats({2, 4}),
+                                   .positions = ints({2}),
+                                   .slots = slots.view(),
+                                   .columns = {.ranges = {{{0, 2}, {5, 4}}}},
+                                   .sums = sums.data()},
+                                  {}),
+               "latent_probe: columns outside of the latent");
+  std::vector<ProbeSum> block_sums(1);
+  EXPECT_DEATH(ops().cache_probe({.cache = cache(),
+                                  .blocks = ints({1}),
+                                  .columns = LatentColumns::all(7),
+                                  .sums = block_sums.data()},
+                                 {}),
+               "cache_probe: the cache's rows are not as wide as the columns");
 }
 
 TEST_F(OpsCheckDeathTest, MlaPrefill) {
@@ -169,15 +200,22 @@ TEST_F(OpsCheckDeathTest, MlaPrefill) {
 }
 
 TEST_F(OpsCheckDeathTest, MlaDecode) {
-  EXPECT_DEATH(ops().mla_decode({.q_latent = floats({2, 3, 8}),
-                                 .q_rope = floats({2, 3, 4}),
-                                 .cache = cache(),
-                                 .block_tables = ints({2, 2}),
-                                 .lengths = ints({3}),
-                                 .out = floats({2, 3, 8}),
-                                 .log_sum_exp = floats({2, 3})},
-                                {}),
+  MlaDecodeParams params = {.q_latent = floats({2, 3, 8}),
+                            .q_rope = floats({2, 3, 4}),
+                            .cache = cache(),
+                            .block_tables = ints({2, 2}),
+                            .lengths = ints({3}),
+                            .value_begin = 3,
+                            .out = floats({2, 3, 5}),
+                            .log_sum_exp = floats({2, 3})};
+  EXPECT_DEATH(ops().mla_decode(params, {}),
                "mla_decode: lengths int32\\[3\\]: axis B is 3, expected 2");
+  params.lengths = ints({2});
+  params.out = floats({2, 3, 8});
+  EXPECT_DEATH(ops().mla_decode(params, {}),
+               "mla_decode: out float32\\[2, 3, 8\\]: axis w - value_begin is 8, expected 5");
+  params.value_begin = 8;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "mla_decode: the values begin outside of the row");
 }
 
 TEST_F(OpsCheckDeathTest, MoeGate) {
