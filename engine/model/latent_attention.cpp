@@ -78,7 +78,8 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
                .out = all},
               stream);
   project_queries(layer, input.query, stream);
-  normalise_latents(layer, all.slice(1, query_width, config_.kv_lora_rank), stream);
+  const TensorView normalised = all.slice(1, query_width, config_.kv_lora_rank);
+  normalise_latents(layer, normalised, stream);
   for (const TensorView& rotated :
        {queries(layer, num_tokens).slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
         input.rope.split_last(1, config_.qk_rope_head_dim)}) {
@@ -90,7 +91,7 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
               stream);
   }
   if (observer_ != nullptr) {
-    observer_->observe({layer.index, input.latent, input.rope, q_heads}, stream);
+    observer_->observe({layer.index, normalised, input.rope, queries(layer, num_tokens)}, stream);
   }
   for (const LatentImageView& image : layer.images) {
     ops_.latent_write({.latent = input.latent,
