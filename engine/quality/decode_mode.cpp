@@ -105,6 +105,15 @@ Result<std::vector<T>> parse_list(const std::vector<std::string>& texts,
 
 }  // namespace
 
+std::string DecodeMode::label() const {
+  const size_t path = text.find(basis);
+  const size_t folder = basis.rfind('/');
+  if (path == std::string::npos || folder == std::string::npos) {
+    return text;
+  }
+  return text.substr(0, path) + text.substr(path + folder + 1);
+}
+
 Result<DecodeMode> parse_decode_mode(std::string_view text) {
   TESSERA_TRY(DecodeMode mode, parse_fields(text));
   mode.text = text;

@@ -20,6 +20,9 @@ struct DecodeMode {
   ShardOptions sharding;
   std::string basis = "none";  ///< tpla: "none", "hadamard" or the path of a calibration file
   std::optional<double> logit_factor = std::nullopt;  ///< alpha of every layer, instead of its own
+
+  /// `text` with a calibration's file name in place of its path.
+  [[nodiscard]] std::string label() const;
 };
 
 /// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS][:alpha=X]; without a basis hadamard.

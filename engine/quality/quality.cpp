@@ -59,68 +59,79 @@ void make_rows(int64_t begin, std::span<const int32_t> ids, std::vector<Row>& ro
   }
 }
 
-/// One task's run over its windows, one at a time, all in sequence 0 of both models.
+/// One task's run over its windows, one at a time, all in sequence 0 of every model.
 class Measurement final {
  public:
   Measurement(const QualityTask& task, const QualityProgress& progress)
       : task_(task),
         progress_(progress),
-        total_(static_cast<int64_t>(task.windows.size()) * task.lengths.decode_tokens) {}
+        total_(static_cast<int64_t>(task.windows.size()) * task.lengths.decode_tokens) {
+    for (const MeasuredModel* mode : task.modes) {
+      results_.push_back({.lengths = task.lengths,
+                          .divergences = {},
+                          .agreement_lengths = {},
+                          .bytes_per_token = mode->bytes_per_token(),
+                          .exact_bytes_per_token = task.exact.bytes_per_token()});
+    }
+  }
 
-  [[nodiscard]] Quality run() {
-    Quality quality{.lengths = task_.lengths,
-                    .divergences = {},
-                    .agreement_lengths = {},
-                    .bytes_per_token = task_.mode.bytes_per_token(),
-                    .exact_bytes_per_token = task_.exact.bytes_per_token()};
+  [[nodiscard]] std::vector<Quality> run() {
     for (size_t i = 0; i < task_.windows.size(); ++i) {
-      quality.divergences.push_back(teacher_forced(task_.windows[i]));
-      if (task_.greedy != nullptr) {
-        quality.agreement_lengths.push_back(agreement((*task_.greedy)[i]));
+      teacher_forced(task_.windows[i]);
+      for (size_t mode = 0; task_.greedy != nullptr && mode < results_.size(); ++mode) {
+        results_[mode].agreement_lengths.push_back(
+            agreement(*task_.modes[mode], (*task_.greedy)[i]));
       }
     }
-    return quality;
+    return std::move(results_);
   }
 
  private:
-  std::vector<TokenDivergence> teacher_forced(std::span<const int32_t> window) {
+  void teacher_forced(std::span<const int32_t> window) {
     const auto [num_prompt, num_decode] = task_.lengths;
     const std::span<const int32_t> prompt = part(window, 0, num_prompt);
     prefill_exact(task_.exact, 0, prompt);
-    task_.mode.prefill_blocking(0, 0, prompt);
-    std::vector<TokenDivergence> divergences(static_cast<size_t>(num_decode));
-    const int64_t step = std::min(task_.exact.max_rows(), task_.mode.max_rows());
+    int64_t step = task_.exact.max_rows();
+    for (size_t mode = 0; mode < results_.size(); ++mode) {
+      task_.modes[mode]->prefill_blocking(0, 0, prompt);
+      step = std::min(step, task_.modes[mode]->max_rows());
+      results_[mode].divergences.emplace_back(static_cast<size_t>(num_decode));
+    }
     for (int64_t done = 0; done < num_decode; done += step) {
       const int64_t count = std::min(step, num_decode - done);
-      const int64_t begin = num_prompt + done;
-      const std::span<const int32_t> ids = part(window, begin, count);
-      const auto exact = task_.exact.prefill_logits_blocking(0, begin, ids);
-      make_rows(begin, ids, rows_);
-      const auto mode = task_.mode.decode_blocking(rows_);
-      compare_rows_blocking(
-          exact,
-          mode,
-          part(window, begin + 1, count),
-          std::span(divergences).subspan(static_cast<size_t>(done), static_cast<size_t>(count)),
-          task_.threads);
-      done_ += count;
-      progress_(done_, total_);
+      compare_step(window, done, count);
+      num_done_ += count;
+      progress_(num_done_, total_);
     }
-    return divergences;
+  }
+
+  void compare_step(std::span<const int32_t> window, int64_t done, int64_t count) {
+    const int64_t begin = task_.lengths.prefill_tokens + done;
+    const std::span<const int32_t> ids = part(window, begin, count);
+    const auto exact = task_.exact.prefill_logits_blocking(0, begin, ids);
+    make_rows(begin, ids, rows_);
+    for (size_t mode = 0; mode < results_.size(); ++mode) {
+      compare_rows_blocking(exact,
+                            task_.modes[mode]->decode_blocking(rows_),
+                            part(window, begin + 1, count),
+                            std::span(results_[mode].divergences.back())
+                                .subspan(static_cast<size_t>(done), static_cast<size_t>(count)),
+                            task_.threads);
+    }
   }
 
   /// A mode that decodes freely agrees with the exact continuation up to its first other token, and
   /// until then has decoded just that continuation: so that is what it is run over, many tokens a
   /// step. The prompt is cached.
-  int64_t agreement(std::span<const int32_t> greedy) {
+  int64_t agreement(MeasuredModel& mode, std::span<const int32_t> greedy) {
     const auto [num_prompt, num_decode] = task_.lengths;
     int64_t step = kFirstGreedyRows;
     for (int64_t done = 0; done < num_decode;) {
-      const int64_t count = std::min({step, task_.mode.max_rows(), num_decode - done});
+      const int64_t count = std::min({step, mode.max_rows(), num_decode - done});
       make_rows(num_prompt + done, part(greedy, done, count), rows_);
-      const auto logits = task_.mode.decode_blocking(rows_);
+      const auto logits = mode.decode_blocking(rows_);
       for (int64_t i = 0; i < count; ++i) {
-        const int32_t chosen = top_id(row_of(logits, i, task_.mode.vocab_size()));
+        const int32_t chosen = top_id(row_of(logits, i, mode.vocab_size()));
         if (chosen != greedy[static_cast<size_t>(done + i + 1)]) {
           return done + i;
         }
@@ -134,7 +145,8 @@ class Measurement final {
   const QualityTask& task_;
   const QualityProgress& progress_;
   const int64_t total_;
-  int64_t done_ = 0;
+  int64_t num_done_ = 0;
+  std::vector<Quality> results_;  // by mode
   std::vector<Row> rows_;
 };
 
@@ -190,14 +202,17 @@ Result<GreedyTokens> continue_greedily(MeasuredModel& exact,
   return tokens;
 }
 
-Result<Quality> measure_quality(const QualityTask& task, const QualityProgress& progress) {
+Result<std::vector<Quality>> measure_quality(const QualityTask& task,
+                                             const QualityProgress& progress) {
   TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, task.exact));
-  TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, task.mode));
-  if (task.lengths.prefill_tokens > task.mode.max_prompt()) {
-    return invalid_argument(str_cat("a prompt of ",
-                                    task.lengths.prefill_tokens,
-                                    " tokens, the mode takes at most ",
-                                    task.mode.max_prompt()));
+  for (const MeasuredModel* mode : task.modes) {
+    TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, *mode));
+    if (task.lengths.prefill_tokens > mode->max_prompt()) {
+      return invalid_argument(str_cat("a prompt of ",
+                                      task.lengths.prefill_tokens,
+                                      " tokens, the mode takes at most ",
+                                      mode->max_prompt()));
+    }
   }
   TESSERA_CHECK(task.greedy == nullptr || task.greedy->size() == task.windows.size(),
                 "continuations of other windows");

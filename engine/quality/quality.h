@@ -22,6 +22,7 @@ struct QualityLengths {
   [[nodiscard]] int64_t window_tokens() const noexcept {
     return prefill_tokens + decode_tokens + 1;
   }
+  friend bool operator==(const QualityLengths&, const QualityLengths&) = default;
 };
 
 /// Everything measured of one mode at one pair of lengths.
@@ -52,17 +53,17 @@ using QualityProgress = std::function<void(int64_t done, int64_t total)>;
 
 /// What a measurement compares. References outlive the call.
 struct QualityTask {
-  MeasuredModel& exact;  ///< one rank, replicated
-  MeasuredModel& mode;
+  MeasuredModel& exact;                   ///< one rank, replicated
+  std::span<MeasuredModel* const> modes;  ///< of the same model; the exact one runs once for all
   std::span<const TextWindow> windows;
   QualityLengths lengths;
   const GreedyTokens* greedy = nullptr;  ///< of the same windows and lengths; null: not measured
   RankGroup& threads;                    ///< for the comparison of logits
 };
 
-/// Teacher-forced over every window: exact and mode in lockstep, step by step, so that no logits
-/// are kept. Errors: INVALID_ARGUMENT (windows or models too short). Throws DeviceError.
-[[nodiscard]] Result<Quality> measure_quality(const QualityTask& task,
-                                              const QualityProgress& progress);
+/// By mode. Teacher-forced over every window: exact and modes in lockstep, step by step, so that no
+/// logits are kept. Errors: INVALID_ARGUMENT (windows or models too short). Throws DeviceError.
+[[nodiscard]] Result<std::vector<Quality>> measure_quality(const QualityTask& task,
+                                                           const QualityProgress& progress);
 
 }  // namespace tessera

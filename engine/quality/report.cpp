@@ -42,7 +42,7 @@ TableRow table_row(const QualityCell& cell, int64_t num_windows) {
   const QualitySummary summary = summarize(cell.quality);
   const QualityLengths& lengths = cell.quality.lengths;
   const bool has_agreement = !cell.quality.agreement_lengths.empty();
-  return {cell.mode.text,
+  return {cell.mode.label(),
           str_cat(lengths.prefill_tokens, ":", lengths.decode_tokens),
           short_number(summary.kl.mean),
           short_number(summary.kl.error),
@@ -149,11 +149,15 @@ std::string short_number(double value) {
   return format(std::fabs(value) < 1e-3 ? "%.1e" : "%.3g", value);
 }
 
-std::string render_table(const QualityReport& report) {
+std::vector<std::vector<std::string>> table_rows(const QualityReport& report) {
   std::vector<TableRow> rows = {heading()};
   for (const QualityCell& cell : report.cells) {
     rows.push_back(table_row(cell, report.num_windows));
   }
+  return rows;
+}
+
+std::string render_table(const QualityReport& report) {
   return str_cat(report.model,
                  ", ",
                  report.dtype,
@@ -164,7 +168,7 @@ std::string render_table(const QualityReport& report) {
                  " (",
                  report.text_tokens,
                  " tokens)\n",
-                 align(rows));
+                 align(table_rows(report)));
 }
 
 std::string render_json(const QualityReport& report) {

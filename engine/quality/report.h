@@ -28,7 +28,10 @@ struct QualityReport {
   std::vector<QualityCell> cells;  ///< by lengths, then in the modes' order
 };
 
-/// Lines of aligned columns, for people.
+/// Fields of the table for people: a row of headings, then one a cell.
+[[nodiscard]] std::vector<std::vector<std::string>> table_rows(const QualityReport& report);
+
+/// The same in lines of aligned columns.
 [[nodiscard]] std::string render_table(const QualityReport& report);
 
 /// All figures, per-window means and curves. README.md explains the keys.

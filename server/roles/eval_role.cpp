@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 #include "engine/base/text.h"
+#include "engine/config/memory_plan.h"
 #include "engine/config/model_config.h"
 #include "engine/quality/decode_mode.h"
 #include "engine/quality/quality.h"
 #include "engine/quality/report.h"
+#include "engine/quality/report_page.h"
 #include "engine/quality/windows.h"
 #include "engine/serving/model_parts.h"
-#include "engine/tokenizer/tokenizer.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/fingerprint.h"
 #include "engine/weights/weight_loader.h"
@@ -86,26 +87,36 @@ Status read_windows(const cli::Options& options, EvalPlan& plan) {
   return Status::ok();
 }
 
-/// A progress bar over several steps, each of its own length.
+/// A progress bar over several steps, each of its own length and weight.
 class Steps final {
  public:
-  explicit Steps(std::string label) : bar_(stderr, isatty(STDERR_FILENO) == 1, std::move(label)) {}
-  void set_total(double total) { total_ = total; }
-  [[nodiscard]] QualityProgress next() {
+  Steps(std::string label, double total)
+      : bar_(stderr, isatty(STDERR_FILENO) == 1, std::move(label)), total_(total) {}
+  [[nodiscard]] QualityProgress next(double weight) {
     before_ += last_;
     last_ = 0.0;
-    return [this](int64_t done, int64_t /*total*/) {
-      last_ = static_cast<double>(done);
+    return [this, weight](int64_t done, int64_t /*total*/) {
+      last_ = weight * static_cast<double>(done);
       bar_.update(before_ + last_, total_);
     };
   }
 
  private:
   cli::ProgressBar bar_;
-  double total_ = 0.0;
+  const double total_;
   double before_ = 0.0;
   double last_ = 0.0;
 };
+
+/// Decoded tokens of all models, the exact one's continuations included.
+double num_steps(const EvalPlan& plan) {
+  double tokens = 0.0;
+  for (size_t i = 0; i < plan.lengths.size(); ++i) {
+    tokens += static_cast<double>(plan.lengths[i].decode_tokens) *
+              static_cast<double>(plan.windows[i].size());
+  }
+  return tokens * static_cast<double>(plan.modes.size() + 1);
+}
 
 class Evaluation final {
  public:
@@ -113,61 +124,83 @@ class Evaluation final {
       : plan_(plan),
         parts_(parts),
         threads_(make_thread_communicators(plan.compute.num_threads, plan.compute.num_threads)),
-        steps_("measuring") {}
+        steps_("measuring", num_steps(plan)),
+        cells_(plan.lengths.size()) {}
 
   [[nodiscard]] Result<std::vector<QualityCell>> run() {
-    double tokens = 0.0;
-    for (size_t i = 0; i < plan_.lengths.size(); ++i) {
-      tokens += static_cast<double>(plan_.lengths[i].decode_tokens) *
-                static_cast<double>(plan_.windows[i].size());
-    }
-    steps_.set_total(tokens * static_cast<double>(plan_.modes.size() + 1));
-    MeasuredOptions exact = options_of({});
-    exact.num_sequences =
-        std::min(kGreedySequences, static_cast<int64_t>(plan_.windows.front().size()));
-    TESSERA_TRY(exact_, MeasuredModel::create(parts_, exact));
-    for (size_t i = 0; i < plan_.lengths.size(); ++i) {
-      TESSERA_TRY(auto greedy,
-                  continue_greedily(*exact_, plan_.windows[i], plan_.lengths[i], steps_.next()));
-      greedy_.push_back(std::move(greedy));
-    }
-    std::vector<std::vector<QualityCell>> by_lengths(plan_.lengths.size());
-    for (size_t mode = 0; mode < plan_.modes.size(); ++mode) {
-      TESSERA_RETURN_IF_ERROR(measure(mode, by_lengths).with_context(plan_.modes[mode].text));
+    TESSERA_RETURN_IF_ERROR(open_exact());
+    for (size_t begin = 0; begin < plan_.modes.size(); begin += group_.size()) {
+      TESSERA_RETURN_IF_ERROR(open_group(begin));
+      TESSERA_RETURN_IF_ERROR(measure_group(begin));
     }
     std::vector<QualityCell> cells;
-    for (auto& row : by_lengths) {
+    for (auto& row : cells_) {
       std::move(row.begin(), row.end(), std::back_inserter(cells));
     }
     return cells;
   }
 
  private:
-  [[nodiscard]] MeasuredOptions options_of(const ShardOptions& sharding) const {
-    return {.sharding = sharding,
-            .transform = nullptr,
-            .dtype = plan_.compute.dtype,
+  [[nodiscard]] MeasuredOptions options() const {
+    return {.dtype = plan_.compute.dtype,
             .num_threads = plan_.compute.num_threads,
-            .num_sequences = 1,
             .max_prompt = plan_.max_prompt,
             .max_length = plan_.max_length};
   }
 
-  Status measure(size_t index, std::vector<std::vector<QualityCell>>& by_lengths) {
-    const DecodeMode& mode = plan_.modes[index];
-    MeasuredOptions options = options_of(mode.sharding);
-    options.transform = &plan_.transforms[index];
-    TESSERA_TRY(const auto model, MeasuredModel::create(parts_, options));
+  Status open_exact() {
+    MeasuredOptions exact = options();
+    exact.num_sequences =
+        std::min(kGreedySequences, static_cast<int64_t>(plan_.windows.front().size()));
+    TESSERA_TRY(exact_, MeasuredModel::create(parts_, exact));
+    for (size_t i = 0; i < plan_.lengths.size(); ++i) {
+      TESSERA_TRY(auto greedy,
+                  continue_greedily(*exact_, plan_.windows[i], plan_.lengths[i], steps_.next(1.0)));
+      greedy_.push_back(std::move(greedy));
+    }
+    return Status::ok();
+  }
+
+  /// As many modes as fit in memory with room to spare: the exact model runs once for all of them.
+  Status open_group(size_t begin) {
+    group_.clear();
+    for (size_t mode = begin; mode < plan_.modes.size(); ++mode) {
+      const int64_t before = available_memory_bytes();
+      MeasuredOptions wanted = options();
+      wanted.sharding = plan_.modes[mode].sharding;
+      wanted.transform = &plan_.transforms[mode];
+      auto model = MeasuredModel::create(parts_, wanted);
+      if (!model.is_ok()) {
+        return model.status().with_context(plan_.modes[mode].text);
+      }
+      group_.push_back(std::move(model).value());
+      const int64_t after = available_memory_bytes();
+      if (after < 2 * (before - after)) {
+        break;
+      }
+    }
+    return Status::ok();
+  }
+
+  Status measure_group(size_t begin) {
+    std::vector<MeasuredModel*> models;
+    for (const auto& model : group_) {
+      models.push_back(model.get());
+    }
     for (size_t i = 0; i < plan_.lengths.size(); ++i) {
       const QualityTask task{.exact = *exact_,
-                             .mode = *model,
+                             .modes = models,
                              .windows = plan_.windows[i],
                              .lengths = plan_.lengths[i],
                              .greedy = &greedy_[i],
                              .threads = threads_};
-      TESSERA_TRY(auto quality, measure_quality(task, steps_.next()));
-      by_lengths[i].push_back(
-          {.mode = mode, .basis = plan_.transforms[index].name(), .quality = std::move(quality)});
+      TESSERA_TRY(auto results,
+                  measure_quality(task, steps_.next(static_cast<double>(models.size()))));
+      for (size_t k = 0; k < results.size(); ++k) {
+        cells_[i].push_back({.mode = plan_.modes[begin + k],
+                             .basis = plan_.transforms[begin + k].name(),
+                             .quality = std::move(results[k])});
+      }
     }
     return Status::ok();
   }
@@ -177,7 +210,9 @@ class Evaluation final {
   RankGroup threads_;
   Steps steps_;
   std::unique_ptr<MeasuredModel> exact_;
-  std::vector<GreedyTokens> greedy_;  // by lengths
+  std::vector<std::unique_ptr<MeasuredModel>> group_;  // the modes that are loaded
+  std::vector<GreedyTokens> greedy_;                   // by lengths
+  std::vector<std::vector<QualityCell>> cells_;        // by lengths, then by mode
 };
 
 Status write_file(const std::string& path, const std::string& content) {
@@ -214,6 +249,9 @@ Status run_eval(const cli::ResolvedOptions& resolved) {
   std::fputs(render_table(report).c_str(), stdout);
   if (!options.json_path.empty()) {
     TESSERA_RETURN_IF_ERROR(write_file(options.json_path, render_json(report)));
+  }
+  if (!options.html_path.empty()) {
+    TESSERA_RETURN_IF_ERROR(write_file(options.html_path, render_page(report)));
   }
   return Status::ok();
 }
