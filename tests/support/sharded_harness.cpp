@@ -50,6 +50,7 @@ Result<std::unique_ptr<ShardedHarness>> ShardedHarness::load(const ShardedSetup&
                  .max_model_len = setup.max_tokens},
       .num_blocks = num_blocks,
       .prefill_slices = setup.prefill_slices,
+      .prefill_shared_columns = setup.prefill_shared_columns,
       .load = {.dtype = setup.dtype, .progress = {}, .transform = setup.transform},
       .load_weights = [&](kernels::Backend& backend, const LoadOptions& options) {
         return load_model_weights(config, checkpoint, backend, options);
@@ -118,6 +119,17 @@ void ShardedHarness::take_cache(ShardedHarness& prefill_worker, int64_t num_toke
                   static_cast<size_t>(target.image_bytes(0)));
     }
   }
+}
+
+std::string ShardedHarness::image_bytes(int rank, int64_t image, int64_t num_tokens) {
+  const PagedLatentCache& cache = runner_->cache(rank);
+  std::string bytes;
+  for (int64_t b = 0; b < blocks_for_tokens(num_tokens); ++b) {
+    bytes.append(
+        static_cast<const char*>(cache.image_address(table_[static_cast<size_t>(b)], image)),
+        static_cast<size_t>(cache.image_bytes(image)));
+  }
+  return bytes;
 }
 
 }  // namespace tessera::test

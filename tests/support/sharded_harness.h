@@ -22,6 +22,7 @@ struct ShardedSetup {
   kernels::DType dtype = kernels::DType::kFloat32;
   const TplaTransform* transform = nullptr;
   int64_t prefill_slices = 0;
+  std::vector<int64_t> prefill_shared_columns = {};
 };
 
 class ShardedHarness final {
@@ -35,6 +36,8 @@ class ShardedHarness final {
   /// Takes over the latents of the first `num_tokens` tokens from a prefill worker whose images are
   /// what the ranks here keep: bytes of (block, image), as a handoff would copy them.
   void take_cache(ShardedHarness& prefill_worker, int64_t num_tokens);
+  /// The bytes of one image of the blocks of the first `num_tokens` tokens, as `rank` has them.
+  [[nodiscard]] std::string image_bytes(int rank, int64_t image, int64_t num_tokens);
   /// NaN everywhere.
   void poison();
 

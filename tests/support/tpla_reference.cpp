@@ -1,19 +1,68 @@
 #include "tests/support/tpla_reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "tests/support/reference_ops.h"
 
 namespace tessera::testing {
 namespace {
 
+/// (A^-1)^T by Gauss and Jordan, in double; empty for the identity.
+Array inverse_transposed(const Array& matrix) {
+  if (matrix.values.empty()) {
+    return {};
+  }
+  const int64_t n = matrix.dim(0);
+  Array left = matrix;
+  Array right({n, n});
+  for (int64_t i = 0; i < n; ++i) {
+    right.at(i, i) = 1.0;
+  }
+  for (int64_t pivot = 0; pivot < n; ++pivot) {
+    int64_t best = pivot;
+    for (int64_t i = pivot; i < n; ++i) {
+      best = std::abs(left.at(i, pivot)) > std::abs(left.at(best, pivot)) ? i : best;
+    }
+    const double scale = 1.0 / left.at(best, pivot);
+    for (int64_t j = 0; j < n; ++j) {
+      std::swap(left.at(pivot, j), left.at(best, j));
+      std::swap(right.at(pivot, j), right.at(best, j));
+      left.at(pivot, j) *= scale;
+      right.at(pivot, j) *= scale;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      const double factor = i == pivot ? 0.0 : left.at(i, pivot);
+      const double* left_pivot = left.row(pivot);
+      const double* right_pivot = right.row(pivot);
+      double* left_row = &left.at(i, 0);
+      double* right_row = &right.at(i, 0);
+      for (int64_t j = 0; j < n; ++j) {
+        left_row[j] -= factor * left_pivot[j];
+        right_row[j] -= factor * right_pivot[j];
+      }
+    }
+  }
+  Array transposed({n, n});
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      transposed.at(j, i) = right.at(i, j);
+    }
+  }
+  return transposed;
+}
+
 class Model {
  public:
   Model(const ModelConfig& config, const Checkpoint& checkpoint, const TplaReference& options)
       : config_(config), checkpoint_(checkpoint), options_(options) {
+    if (static_cast<int64_t>(options.layers.size()) != config.num_hidden_layers) {
+      throw std::invalid_argument("the reference wants every layer");
+    }
     if (config.yarn) {
       throw std::invalid_argument("the reference knows plain RoPE only");
     }
@@ -96,9 +145,9 @@ class Model {
   struct Heads {
     Array q_nope;  ///< [T, H, dn]
     Array q_rope;  ///< [T, H, dr]
-    Array latent;  ///< [T, R]: c / rms, in the layer's basis
+    Array latent;  ///< [T, R]: c / rms, times A
     Array rope;    ///< [T, dr]
-    Array kv_up;   ///< [H (dn + dv), R]: rows times diag(gamma) U
+    Array kv_up;   ///< [H (dn + dv), R]: rows times diag(gamma) A^-T
   };
 
   [[nodiscard]] Array project_queries(const std::string& prefix, const Array& x) const {
@@ -111,17 +160,19 @@ class Model {
     return reference::linear(normed, tensor(prefix + "q_b_proj.weight"), {});
   }
 
-  /// Rows of `x` [n, R] times U.
-  [[nodiscard]] Array to_basis(const Array& x, int64_t layer) const {
-    if (options_.bases.empty()) {
+  /// Rows of `x` [n, R] times `matrix`; as they are where it is empty.
+  [[nodiscard]] static Array times(const Array& x, const Array& matrix) {
+    if (matrix.values.empty()) {
       return x;
     }
-    const Array& basis = options_.bases[static_cast<size_t>(layer)];
     Array out({x.dim(0), x.dim(1)});
     for (int64_t t = 0; t < x.dim(0); ++t) {
+      double* sums = &out.at(t, 0);
       for (int64_t i = 0; i < x.dim(1); ++i) {
+        const double factor = x.at(t, i);
+        const double* row = matrix.row(i);
         for (int64_t j = 0; j < x.dim(1); ++j) {
-          out.at(t, j) += x.at(t, i) * basis.at(i, j);
+          sums[j] += factor * row[j];
         }
       }
     }
@@ -152,7 +203,8 @@ class Model {
     out.rope = rotate(k_rope);
     out.rope.shape = {x.dim(0), dr};
     const Array ones({rank}, 1.0);
-    out.latent = to_basis(reference::rms_norm(columns(down, 0, rank), ones, 1e-6), layer);
+    out.latent =
+        times(reference::rms_norm(columns(down, 0, rank), ones, 1e-6), this->layer(layer).basis);
     Array kv_up = tensor(prefix + "kv_b_proj.weight");
     const Array gamma = tensor(prefix + "kv_a_layernorm.weight");
     for (int64_t row = 0; row < kv_up.dim(0); ++row) {
@@ -160,34 +212,93 @@ class Model {
         kv_up.at(row, j) *= gamma.at(j);
       }
     }
-    out.kv_up = to_basis(kv_up, layer);
+    out.kv_up = times(kv_up, inverse_transposed(this->layer(layer).basis));
     return out;
   }
 
-  /// Adds to `out` [dv] what head h of token t takes from latent columns [begin, end).
-  void attend(
-      const Heads& in, int64_t t, int64_t h, int64_t begin, int64_t end, double* out) const {
-    const int64_t dn = config_.qk_nope_head_dim;
-    const int64_t dv = config_.v_head_dim;
-    const int64_t row = h * (dn + dv);
-    const bool is_whole = end - begin == config_.kv_lora_rank;
-    const double factor = is_whole ? 1.0 : options_.logit_factor;
-    std::vector<double> query(static_cast<size_t>(end - begin), 0.0);
-    for (int64_t j = begin; j < end; ++j) {
-      for (int64_t i = 0; i < dn; ++i) {
-        query[static_cast<size_t>(j - begin)] +=
-            factor * in.q_nope.at(t, h, i) * in.kv_up.at(row + i, j);
+  [[nodiscard]] const TplaReference::Layer& layer(int64_t index) const {
+    return options_.layers[static_cast<size_t>(index)];
+  }
+
+  /// One softmax: what it matches and what it sums.
+  struct Part {
+    int64_t slice = -1;                 ///< of the fitted keys; -1: they are not for it
+    std::vector<int64_t> columns = {};  ///< of the latent
+    size_t num_shared = 0;   ///< the first of `columns` that the logit factor leaves alone
+    size_t first_value = 0;  ///< of `columns`: from here on they are values too
+  };
+  [[nodiscard]] std::vector<Part> parts(int64_t index, bool is_prompt) const {
+    const int64_t slices = options_.num_slices;
+    const int64_t rank = config_.kv_lora_rank;
+    const int64_t shared = layer(index).num_shared;
+    std::vector<Part> all;
+    if (is_prompt || slices == 1 || shared == rank) {
+      Part whole;
+      for (int64_t j = 0; j < rank; ++j) {
+        whole.columns.push_back(j);
       }
+      whole.num_shared = whole.columns.size();
+      return {whole};
     }
+    const int64_t share = shared / slices;
+    const int64_t own = (rank - shared) / slices;
+    for (int64_t slice = 0; slice < slices; ++slice) {
+      Part part;
+      part.slice = slice;
+      for (int64_t j = 0; j < shared; ++j) {
+        if (j / share != slice) {
+          part.columns.push_back(j);
+        }
+      }
+      part.first_value = part.columns.size();
+      for (int64_t j = slice * share; j < (slice + 1) * share; ++j) {
+        part.columns.push_back(j);
+      }
+      part.num_shared = part.columns.size();
+      for (int64_t j = shared + slice * own; j < shared + (slice + 1) * own; ++j) {
+        part.columns.push_back(j);
+      }
+      all.push_back(part);
+    }
+    return all;
+  }
+
+  struct Row {
+    int64_t layer = 0;
+    int64_t token = 0;
+    int64_t head = 0;
+  };
+
+  /// What the part's columns are multiplied by to match one head's query.
+  [[nodiscard]] std::vector<double> query(const Heads& in, const Row& at, const Part& part) const {
+    const TplaReference::Layer& options = layer(at.layer);
+    const int64_t row = at.head * (config_.qk_nope_head_dim + config_.v_head_dim);
+    const bool is_fitted = part.slice >= 0 && !options.keys.values.empty();
+    std::vector<double> query(part.columns.size(), 0.0);
+    for (size_t c = 0; c < query.size(); ++c) {
+      for (int64_t i = 0; i < config_.qk_nope_head_dim; ++i) {
+        const double q = in.q_nope.at(at.token, at.head, i);
+        query[c] +=
+            q * (is_fitted ? options.keys.at(part.slice, at.head, static_cast<int64_t>(c), i)
+                           : in.kv_up.at(row + i, part.columns[c]));
+      }
+      query[c] *= is_fitted || c < part.num_shared ? 1.0 : options.logit_factor;
+    }
+    return query;
+  }
+
+  /// Adds to `out` [dv] what one head of one token takes from one part.
+  void attend(const Heads& in, const Row& at, const Part& part, double* out) const {
+    const std::vector<double> query = this->query(in, at, part);
     std::vector<double> weights;
     double max_logit = -std::numeric_limits<double>::infinity();
-    for (int64_t key = 0; key <= t; ++key) {
+    for (int64_t key = 0; key <= at.token; ++key) {
       double dot = 0.0;
-      for (int64_t j = begin; j < end; ++j) {
-        dot += query[static_cast<size_t>(j - begin)] * in.latent.at(key, j);
+      for (size_t c = 0; c < query.size(); ++c) {
+        dot += query[c] * in.latent.at(key, part.columns[c]);
       }
       for (int64_t j = 0; j < config_.qk_rope_head_dim; ++j) {
-        dot += in.q_rope.at(t, h, j) * in.rope.at(key, j);
+        dot += in.q_rope.at(at.token, at.head, j) * in.rope.at(key, j);
       }
       weights.push_back(dot / std::sqrt(static_cast<double>(config_.qk_head_dim())));
       max_logit = std::max(max_logit, weights.back());
@@ -197,13 +308,15 @@ class Model {
       weight = std::exp(weight - max_logit);
       sum += weight;
     }
-    for (int64_t j = begin; j < end; ++j) {
+    const int64_t dv = config_.v_head_dim;
+    const int64_t row = at.head * (config_.qk_nope_head_dim + dv) + config_.qk_nope_head_dim;
+    for (size_t c = part.first_value; c < part.columns.size(); ++c) {
       double mean = 0.0;
-      for (int64_t key = 0; key <= t; ++key) {
-        mean += weights[static_cast<size_t>(key)] / sum * in.latent.at(key, j);
+      for (int64_t key = 0; key <= at.token; ++key) {
+        mean += weights[static_cast<size_t>(key)] / sum * in.latent.at(key, part.columns[c]);
       }
       for (int64_t i = 0; i < dv; ++i) {
-        out[i] += in.kv_up.at(row + dn + i, j) * mean;
+        out[i] += in.kv_up.at(row + i, part.columns[c]) * mean;
       }
     }
   }
@@ -214,11 +327,10 @@ class Model {
     const int64_t dv = config_.v_head_dim;
     Array out({x.dim(0), heads * dv});
     for (int64_t t = 0; t < x.dim(0); ++t) {
-      const int64_t slices = t < options_.num_prompt_tokens ? 1 : options_.num_slices;
-      const int64_t width = config_.kv_lora_rank / slices;
+      const std::vector<Part> all = parts(layer, t < options_.num_prompt_tokens);
       for (int64_t h = 0; h < heads; ++h) {
-        for (int64_t slice = 0; slice < slices; ++slice) {
-          attend(in, t, h, slice * width, (slice + 1) * width, &out.at(t, h * dv));
+        for (const Part& part : all) {
+          attend(in, {.layer = layer, .token = t, .head = h}, part, &out.at(t, h * dv));
         }
       }
     }

@@ -12,10 +12,19 @@
 namespace tessera::testing {
 
 struct TplaReference {
+  struct Layer {
+    /// A [R, R], any that has an inverse; empty: the identity. Its columns stand in the order
+    /// shared, own of slice 0, own of slice 1, ...
+    Array basis = {};
+    int64_t num_shared = 0;
+    double logit_factor = 1.0;  ///< of a slice's own columns
+    /// [g, H, w, dn], replaces the slices' keys; of the w columns, the shared ones that other
+    /// slices multiply as values stand first, then the slice's share of them, then its own. Empty:
+    /// not fitted.
+    Array keys = {};
+  };
   int64_t num_slices = 1;
-  double logit_factor = 1.0;
-  /// U [R, R] of each layer; empty: the identity.
-  std::vector<Array> bases = {};
+  std::vector<Layer> layers = {};  ///< one a layer
   /// Tokens before this one attend exactly, as a prefill does; the others by slices.
   int64_t num_prompt_tokens = 0;
 };

@@ -64,15 +64,17 @@ class ProbesTest : public ::testing::TestWithParam<Case> {
       layout_.dealing = DecodeLayout::Dealing::kBlocks;
     }
     layout_.num_images = static_cast<int32_t>(std::max<int64_t>(1, sharding.num_slices));
-    prefill_ = create({.num_ranks = 2}, layout_.num_images);
-    decode_ = create(sharding, 0);
+    prefill_ = create({.num_ranks = 2}, layout_.num_images, sharding.shared_columns);
+    decode_ = create(sharding, 0, {});
     for (int rank = 0; rank < decode_->num_ranks(); ++rank) {  // NaN
       PagedLatentCache& cache = decode_->cache(rank);
       std::memset(cache.image_address(0, 0), 0xff, static_cast<size_t>(cache.num_bytes()));
     }
   }
 
-  std::unique_ptr<ParallelRunner> create(const ShardOptions& sharding, int64_t prefill_slices) {
+  std::unique_ptr<ParallelRunner> create(const ShardOptions& sharding,
+                                         int64_t prefill_slices,
+                                         const std::vector<int64_t>& prefill_shared_columns) {
     std::vector<std::unique_ptr<kernels::Backend>> backends;
     for (int64_t rank = 0; rank < sharding.num_ranks; ++rank) {
       backends.push_back(kernels::cpu::create_cpu_backend(1));
@@ -86,6 +88,7 @@ class ProbesTest : public ::testing::TestWithParam<Case> {
                            .max_model_len = 256},
                 .num_blocks = 10,
                 .prefill_slices = prefill_slices,
+                .prefill_shared_columns = prefill_shared_columns,
                 .keeps_probes = prefill_slices > 0,
                 .load = {.dtype = GetParam().dtype, .progress = {}},
                 .load_weights =
@@ -256,6 +259,12 @@ std::vector<Case> cases(bool (*is_wanted)(const ShardOptions&)) {
   std::vector<Case> all;
   const ShardOptions slices{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2};
   const ShardOptions groups{.attention = AttentionSharding::kTpla, .num_ranks = 4, .num_slices = 2};
+  // A layer of slices and shared columns, one without shared columns, one that is whole on each
+  // rank.
+  const ShardOptions shared{.attention = AttentionSharding::kTpla,
+                            .num_ranks = 2,
+                            .num_slices = 2,
+                            .shared_columns = {16, 0, 32}};
   const ShardOptions striped{.attention = AttentionSharding::kDcp, .num_ranks = 2};
   for (const bool is_half : {false, true}) {
     if (is_half && !has_half) {
@@ -266,6 +275,7 @@ std::vector<Case> cases(bool (*is_wanted)(const ShardOptions&)) {
     all.push_back({is_half ? "Full2Bf16" : "Full2", dtype, {.num_ranks = 2}});
     all.push_back({is_half ? "Cols2Bf16" : "Cols2", dtype, slices});
     all.push_back({is_half ? "Cols2On4Bf16" : "Cols2On4", dtype, groups});
+    all.push_back({is_half ? "Cols2SharedBf16" : "Cols2Shared", dtype, shared});
     all.push_back({is_half ? "Dcp2Bf16" : "Dcp2", dtype, striped});
   }
   std::erase_if(all, [&](const Case& one) { return !is_wanted(one.decode); });
