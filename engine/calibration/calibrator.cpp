@@ -1,10 +1,11 @@
 #include "engine/calibration/calibrator.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <utility>
 
-#include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/calibration/budget_search.h"
 #include "engine/calibration/calibration_report.h"
@@ -145,19 +146,23 @@ class Calibrator final {
 
   /// The harm of every layer alone, without shared columns.
   Status measure_layers() {
-    const auto per_layer =
-        static_cast<int64_t>(job_.text.harm_windows.size()) * options_.lengths.decode_tokens;
-    for (int64_t layer = 0; layer < num_layers(); ++layer) {
-      const auto index = static_cast<size_t>(layer);
-      TplaCalibration& trial = result_.calibration;
-      std::swap(trial.layers[index], plain_[index]);
-      const auto harm =
-          meter_->measure(trial, job_.text.harm_windows, [&](int64_t done, int64_t /*total*/) {
-            job_.progress("harm of layers", layer * per_layer + done, num_layers() * per_layer);
-          });
-      std::swap(trial.layers[index], plain_[index]);
-      TESSERA_RETURN_IF_ERROR(harm.status());
-      result_.layers.push_back({.plain_harm = std::max(0.0, harm.value().kl.mean)});
+    int64_t done = 0;
+    while (done < num_layers()) {
+      const int64_t end = std::min(num_layers(), done + meter_->max_calibrations());
+      std::vector<TplaCalibration> trials;
+      for (int64_t layer = done; layer < end; ++layer) {
+        trials.push_back(result_.calibration);
+        trials.back().layers[static_cast<size_t>(layer)] = plain_[static_cast<size_t>(layer)];
+      }
+      TESSERA_TRY(const auto harms,
+                  meter_->measure(trials, job_.text.harm_windows, [&](int64_t part, int64_t total) {
+                    job_.progress(
+                        "harm of layers", done * total + part * (end - done), num_layers() * total);
+                  }));
+      for (const QualitySummary& harm : harms) {
+        result_.layers.push_back({.plain_harm = std::max(0.0, harm.kl.mean)});
+      }
+      done = end;
     }
     return Status::ok();
   }
@@ -214,11 +219,12 @@ class Calibrator final {
   }
 
   Status measure_choice() {
-    TESSERA_TRY(result_.quality,
-                meter_->measure(
-                    result_.calibration, job_.text.held_out, [this](int64_t done, int64_t total) {
-                      job_.progress("quality", done, total);
-                    }));
+    const std::span<const TplaCalibration> choice(&result_.calibration, 1);
+    TESSERA_TRY(const auto quality,
+                meter_->measure(choice, job_.text.held_out, [this](int64_t done, int64_t total) {
+                  job_.progress("quality", done, total);
+                }));
+    result_.quality = quality.front();
     return Status::ok();
   }
 

@@ -1,5 +1,8 @@
 #include "engine/calibration/harm_meter.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/parallel/thread_communicator.h"
 #include "engine/weights/tpla_transform.h"
 
@@ -26,25 +29,47 @@ MeasuredOptions HarmMeter::options() const {
   return options;
 }
 
-Result<QualitySummary> HarmMeter::measure(const TplaCalibration& calibration,
-                                          std::span<const TextWindow> windows,
-                                          const QualityProgress& progress) {
-  const auto transform = TplaTransform::create(model_.parts.config, calibration);
+int64_t HarmMeter::max_calibrations() const {
+  // Beside the exact model, whose size nobody can avoid, at most this much.
+  constexpr int64_t kMaxBytes = int64_t{1} << 30;
+  const int64_t num_bytes = std::max<int64_t>(1, exact_->runner().weights(0).num_bytes);
+  return std::clamp<int64_t>(kMaxBytes / num_bytes, 1, 8);
+}
+
+Result<std::unique_ptr<MeasuredModel>> HarmMeter::load(const TplaCalibration& calibration) {
+  const TplaTransform transform = TplaTransform::create(model_.parts.config, calibration);
   MeasuredOptions cut = options();
   cut.transform = &transform;
   cut.sharding = {.attention = AttentionSharding::kTpla,
                   .num_ranks = calibration.num_slices,
                   .num_slices = calibration.num_slices,
                   .shared_columns = transform.shared_columns()};
-  TESSERA_TRY(const auto mode, MeasuredModel::create(model_.parts, cut));
-  TESSERA_TRY(const Quality quality,
+  return MeasuredModel::create(model_.parts, cut);
+}
+
+Result<std::vector<QualitySummary>> HarmMeter::measure(
+    std::span<const TplaCalibration> calibrations,
+    std::span<const TextWindow> windows,
+    const QualityProgress& progress) {
+  std::vector<std::unique_ptr<MeasuredModel>> loaded;
+  std::vector<MeasuredModel*> modes;
+  for (const TplaCalibration& calibration : calibrations) {
+    TESSERA_TRY(auto model, load(calibration));
+    modes.push_back(model.get());
+    loaded.push_back(std::move(model));
+  }
+  TESSERA_TRY(const std::vector<Quality> qualities,
               measure_quality({.exact = *exact_,
-                               .mode = *mode,
+                               .modes = modes,
                                .windows = windows,
                                .lengths = lengths_,
                                .threads = threads_},
                               progress));
-  return summarize(quality);
+  std::vector<QualitySummary> summaries;
+  for (const Quality& quality : qualities) {
+    summaries.push_back(summarize(quality));
+  }
+  return summaries;
 }
 
 }  // namespace tessera

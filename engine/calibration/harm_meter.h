@@ -1,5 +1,5 @@
-// Measures what a calibration costs in quality: exact prefill, then teacher-forced decode with
-// sliced attention, compared with the exact model. One caller at a time.
+// Measures what calibrations cost in quality: exact prefill, then teacher-forced decode with sliced
+// attention, compared with the exact model. One caller at a time.
 #pragma once
 
 #include <memory>
@@ -21,15 +21,19 @@ class HarmMeter final {
   [[nodiscard]] static Result<std::unique_ptr<HarmMeter>> create(const CalibrationModel& model,
                                                                  const QualityLengths& lengths);
 
-  /// Over windows of at least lengths.window_tokens(); loads the model once more, cut so. Errors:
-  /// those of MeasuredModel::create() and measure_quality().
-  [[nodiscard]] Result<QualitySummary> measure(const TplaCalibration& calibration,
-                                               std::span<const TextWindow> windows,
-                                               const QualityProgress& progress);
+  /// Of several calibrations that one measure() may take: their models are in memory side by side.
+  [[nodiscard]] int64_t max_calibrations() const;
+  /// By calibration, over windows of at least lengths.window_tokens(): the model is loaded once for
+  /// each. Errors: those of MeasuredModel::create() and measure_quality().
+  [[nodiscard]] Result<std::vector<QualitySummary>> measure(
+      std::span<const TplaCalibration> calibrations,
+      std::span<const TextWindow> windows,
+      const QualityProgress& progress);
 
  private:
   HarmMeter(const CalibrationModel& model, const QualityLengths& lengths);
   [[nodiscard]] MeasuredOptions options() const;
+  [[nodiscard]] Result<std::unique_ptr<MeasuredModel>> load(const TplaCalibration& calibration);
 
   const CalibrationModel& model_;
   const QualityLengths lengths_;
