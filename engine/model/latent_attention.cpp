@@ -79,9 +79,10 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
               stream);
   project_queries(layer, input.query, stream);
   const TensorView normalised = all.slice(1, query_width, config_.kv_lora_rank);
+  const TensorView q_heads = queries(layer, num_tokens);
   normalise_latents(layer, normalised, stream);
   for (const TensorView& rotated :
-       {queries(layer, num_tokens).slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
+       {q_heads.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
         input.rope.split_last(1, config_.qk_rope_head_dim)}) {
     ops_.rope({.x = rotated,
                .positions = first_rows(workspace_.positions, num_tokens),
@@ -91,7 +92,7 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
               stream);
   }
   if (observer_ != nullptr) {
-    observer_->observe({layer.index, normalised, input.rope, queries(layer, num_tokens)}, stream);
+    observer_->observe({layer.index, normalised, input.rope, q_heads}, stream);
   }
   for (const LatentImageView& image : layer.images) {
     ops_.latent_write({.latent = input.latent,

@@ -143,8 +143,17 @@ Result<TplaTransform> make_transform(const DecodeMode& mode, const ModelConfig& 
   if (mode.basis == "none") {
     return TplaTransform();
   }
-  return mode.basis == "hadamard" ? TplaTransform::hadamard(config, kHadamardSeed)
-                                  : TplaTransform::load(mode.basis, config);
+  if (mode.basis == "hadamard") {
+    return TplaTransform::hadamard(config, kHadamardSeed);
+  }
+  TESSERA_TRY(TplaTransform transform, TplaTransform::load(mode.basis, config));
+  if (transform.num_slices() != mode.sharding.num_slices) {
+    return invalid_argument(str_cat("the calibration is for ",
+                                    transform.num_slices(),
+                                    " slices, the mode has ",
+                                    mode.sharding.num_slices));
+  }
+  return transform;
 }
 
 }  // namespace tessera

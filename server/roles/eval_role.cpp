@@ -57,10 +57,11 @@ std::vector<std::string> or_default(std::vector<std::string> texts, const std::s
 Status read_modes(const cli::Options& options, EvalPlan& plan) {
   TESSERA_TRY(plan.modes,
               parse_decode_modes(or_default(options.modes, "replicated:2,dcp:2,tpla:2")));
-  for (const DecodeMode& mode : plan.modes) {
+  for (DecodeMode& mode : plan.modes) {
     auto transform = make_transform(mode, plan.config);
     Status status = transform.status();
     if (status.is_ok()) {
+      mode.sharding.shared_columns = transform.value().shared_columns();
       status = validate_sharding(plan.config, mode.sharding);
     }
     if (!status.is_ok()) {
