@@ -4,6 +4,8 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/ops/latent_columns.h"
+
 namespace tessera {
 namespace {
 
@@ -40,23 +42,18 @@ DealtBasis dealt(const LatentBasis& basis, const DealingOptions& dealing) {
   return {forward * columns, columns.transpose() * inverse};
 }
 
-/// In the order of the slice's rows: the others' shares of the shared columns, its own, its
-/// columns.
+/// In the order of the slice's rows.
 std::vector<Eigen::Index> columns_of_slice(const DealingOptions& dealing,
                                            int64_t width,
                                            int64_t slice) {
-  const int64_t share = dealing.num_shared / dealing.num_slices;
-  const int64_t own = (width - dealing.num_shared) / dealing.num_slices;
+  const auto kept =
+      kernels::LatentColumns::of_slice(width, dealing.num_shared, slice, dealing.num_slices);
   std::vector<Eigen::Index> columns;
-  const auto add = [&columns](int64_t begin, int64_t count) {
-    for (int64_t column = begin; column < begin + count; ++column) {
+  for (const kernels::ColumnRange& range : kept.ranges) {
+    for (int64_t column = range.begin; column < range.begin + range.count; ++column) {
       columns.push_back(column);
     }
-  };
-  add(0, slice * share);
-  add((slice + 1) * share, (dealing.num_slices - 1 - slice) * share);
-  add(slice * share, share);
-  add(dealing.num_shared + slice * own, own);
+  }
   return columns;
 }
 

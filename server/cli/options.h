@@ -30,10 +30,21 @@ struct EvalOptions {
 };
 
 /// What `calibrate` is told beside the model.
-struct CalibrateOptions {};
+struct CalibrateOptions {
+  std::vector<std::string> calibration_texts;
+  std::string output_path;      ///< empty: kTplaCalibrationFile in the model's folder
+  std::string statistics_path;  ///< empty: beside the output
+  int64_t num_slices = 2;
+  std::string basis = "balanced";
+  std::string dealing = "fold";
+  std::string refit = "least_squares";
+  std::string logit_factor = "auto";
+  std::string budget = "1.15";
+  int64_t calibration_tokens = 200'000;
+};
 
 struct Options : WorkerConfig, EvalOptions, CalibrateOptions {
-  std::string text_path;  ///< eval, calibrate: the file to run over
+  std::string text_path;  ///< eval: the file to run over
 
   std::vector<std::string> served_model_names;  ///< empty: the folder's name
   std::string chat_template;                    ///< file; empty: the checkpoint's own

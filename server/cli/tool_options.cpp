@@ -42,8 +42,78 @@ std::vector<OptionSpec> eval_options() {
   };
 }
 
+std::vector<OptionSpec> cut_options() {
+  return {
+      {.name = "slices",
+       .group = "Calibration",
+       .field = &Options::num_slices,
+       .help = "Slices of a latent: ranks of a tpla group",
+       .minimum = 2,
+       .maximum = 64,
+       .roles = kCalibrate},
+      {.name = "tpla-budget",
+       .group = "Calibration",
+       .field = &Options::budget,
+       .help = "Cache bytes per token and rank, as a multiple of those without shared columns",
+       .roles = kCalibrate},
+      {.name = "basis",
+       .group = "Calibration",
+       .field = &Options::basis,
+       .help = "Directions that latents are cut along",
+       .choices = {"none", "hadamard", "pca", "balanced", "balanced_orthonormal"},
+       .roles = kCalibrate},
+      {.name = "dealing",
+       .group = "Calibration",
+       .field = &Options::dealing,
+       .help = "How directions come to slices",
+       .choices = {"contiguous", "snake", "fold", "random_mix"},
+       .roles = kCalibrate},
+      {.name = "refit",
+       .group = "Calibration",
+       .field = &Options::refit,
+       .help = "Keys of the slices: the basis's own, or fitted to the logits under attention",
+       .choices = {"none", "least_squares"},
+       .roles = kCalibrate},
+      {.name = "logit-factor",
+       .group = "Calibration",
+       .field = &Options::logit_factor,
+       .help = "Factor on a slice's own part of the logit without a refit; auto is the number of "
+               "slices where directions are mixed, else 1",
+       .roles = kCalibrate},
+  };
+}
+
 std::vector<OptionSpec> calibrate_options() {
-  return {};
+  std::vector<OptionSpec> table = {
+      {.name = "text",
+       .group = "Text",
+       .field = &Options::calibration_texts,
+       .help = "UTF-8 files to run the model over, each as long as several thousand tokens; the "
+               "last tenth of each is held out to measure the result",
+       .roles = kCalibrate},
+      {.name = "tokens",
+       .group = "Text",
+       .field = &Options::calibration_tokens,
+       .help = "Tokens to look at, of all files together",
+       .minimum = 1024,
+       .maximum = int64_t{1} << 32,
+       .roles = kCalibrate},
+      {.name = "output",
+       .group = "Output",
+       .field = &Options::output_path,
+       .help = "Calibration file (default: tpla_calibration.safetensors in the model's folder, "
+               "where workers find it)",
+       .roles = kCalibrate},
+      {.name = "statistics",
+       .group = "Output",
+       .field = &Options::statistics_path,
+       .help = "File of statistics: an interrupted calibration goes on from it, another one with "
+               "the same text starts from it (default: beside the output)",
+       .roles = kCalibrate},
+  };
+  const std::vector<OptionSpec> cut = cut_options();
+  table.insert(table.end(), cut.begin(), cut.end());
+  return table;
 }
 
 }  // namespace
@@ -54,7 +124,7 @@ std::vector<OptionSpec> tool_options() {
        .group = "Text",
        .field = &Options::text_path,
        .help = "UTF-8 file to run the model over",
-       .roles = kEval | kCalibrate},
+       .roles = kEval},
   };
   for (const auto& part : {eval_options(), calibrate_options()}) {
     table.insert(table.end(), part.begin(), part.end());
@@ -67,7 +137,9 @@ std::vector<std::string> check_tool_options(Role role, const Options& options) {
     return {};
   }
   std::vector<std::string> faults;
-  if (options.text_path.empty()) {
+  const bool has_text =
+      role == Role::kEval ? !options.text_path.empty() : !options.calibration_texts.empty();
+  if (!has_text) {
     faults.emplace_back("no text: give --text FILE");
   }
   return faults;

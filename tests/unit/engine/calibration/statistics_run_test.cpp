@@ -3,31 +3,22 @@
 #include <gtest/gtest.h>
 
 #include "engine/calibration/statistics_file.h"
-#include "engine/weights/dummy_source.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "tests/support/step_input.h"
 #include "tests/support/temp_folder.h"
-#include "tests/unit/engine/calibration/test_layer.h"
+#include "tests/unit/engine/calibration/dummy_calibration_model.h"
 
 namespace tessera {
 namespace {
 
-constexpr uint64_t kSeed = 11;
-
 class StatisticsRunTest : public ::testing::Test {
  protected:
-  [[nodiscard]] CalibrationModel model() const {
-    return {.parts = parts_, .open_source = [this]() -> Result<std::unique_ptr<TensorSource>> {
-              return std::unique_ptr<TensorSource>(std::make_unique<DummySource>(config_, kSeed));
-            }};
-  }
   /// Statistics of the first `count` windows.
   LatentStatistics gather(size_t count, const std::string& path = "") {
     const std::vector<std::vector<int32_t>> windows(windows_.begin(),
                                                     windows_.begin() + static_cast<long>(count));
     reported_.clear();
     return gather_statistics(
-               model(),
+               model_.model(),
                {.windows = windows,
                 .path = path,
                 .key = "key",
@@ -40,16 +31,10 @@ class StatisticsRunTest : public ::testing::Test {
     return std::equal(a.sums().begin(), a.sums().end(), b.sums().begin(), b.sums().end());
   }
 
-  const ModelConfig config_ = test::calibration_config();
+  const test::DummyCalibrationModel model_;
+  const ModelConfig& config_ = model_.config();
   const std::vector<std::vector<int32_t>> windows_ = {
       test::make_ids(70, 97, 1), test::make_ids(70, 97, 2), test::make_ids(33, 97, 3)};
-  const MeasuredParts parts_ = {
-      .config = config_,
-      .load_weights =
-          [this](kernels::Backend& backend, const LoadOptions& options) {
-            return make_dummy_weights(config_, backend, options, kSeed);
-          },
-      .make_backend = [](int threads) { return kernels::cpu::create_cpu_backend(threads); }};
   std::vector<std::pair<int64_t, int64_t>> reported_;
 };
 

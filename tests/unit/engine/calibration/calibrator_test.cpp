@@ -1,0 +1,134 @@
+#include "engine/calibration/calibrator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/base/json_reader.h"
+#include "tests/support/step_input.h"
+#include "tests/support/temp_folder.h"
+#include "tests/unit/engine/calibration/dummy_calibration_model.h"
+
+namespace tessera {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::vector<std::vector<int32_t>> windows(size_t count, int64_t length, uint32_t seed) {
+  std::vector<std::vector<int32_t>> result;
+  for (size_t i = 0; i < count; ++i) {
+    result.push_back(test::make_ids(length, 97, seed + static_cast<uint32_t>(i)));
+  }
+  return result;
+}
+
+class CalibratorTest : public ::testing::Test {
+ protected:
+  CalibratorTest() {
+    options_.lengths = {.prefill_tokens = 8, .decode_tokens = 24};
+    text_ = {.name = "random",
+             .windows = windows(4, 60, 1),
+             .harm_windows = windows(2, 33, 11),
+             .held_out = windows(2, 33, 21)};
+  }
+  Result<CalibrationResult> run(const std::string& path = "") {
+    return calibrate({.model = model_.model(),
+                      .text = text_,
+                      .options = options_,
+                      .statistics_path = path,
+                      .statistics_key = "key",
+                      .progress = [](std::string_view, int64_t, int64_t) {}});
+  }
+
+  const test::DummyCalibrationModel model_;
+  CalibrationOptions options_;
+  CalibrationText text_;
+};
+
+TEST_F(CalibratorTest, WritesWhatIsReadBack) {
+  const test::TempFolder folder;
+  const CalibrationResult result = run().value();
+  const std::string path = folder.file("calibration.safetensors");
+  ASSERT_TRUE(write_tpla_calibration(path, model_.config(), result.calibration).is_ok());
+  const TplaCalibration read = read_tpla_calibration(path, model_.config()).value();
+  EXPECT_EQ(read.basis, "balanced");
+  EXPECT_EQ(read.dealing, "fold+least_squares");
+  EXPECT_EQ(read.num_slices, 2);
+  ASSERT_EQ(read.layers.size(), 2U);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    EXPECT_EQ(read.layers[layer].keys, result.calibration.layers[layer].keys);
+    EXPECT_EQ(read.layers[layer].num_shared, result.layers[layer].num_shared);
+  }
+  auto report = JsonReader::parse(read.report).value();
+  auto quality = report.get_object("quality").value();
+  EXPECT_EQ(quality.get_number("kl"), result.quality.kl.mean);
+  EXPECT_EQ(quality.get_int("decode_tokens"), 24);
+}
+
+TEST_F(CalibratorTest, KeepsTheBudget) {
+  for (const double budget : {1.0, 1.125, 1.3}) {
+    options_.budget = budget;
+    const CalibrationResult result = run().value();
+    EXPECT_LE(result.bytes_ratio, budget + 1e-9);
+    double ratio = 0.0;
+    for (const LayerChoice& layer : result.layers) {
+      ratio += layer.bytes_ratio / 2.0;
+    }
+    EXPECT_NEAR(ratio, result.bytes_ratio, 1e-9);
+    EXPECT_EQ(result.layers[0].num_shared == 0 && result.layers[1].num_shared == 0, budget == 1.0);
+  }
+}
+
+TEST_F(CalibratorTest, IsExactWhenEveryColumnIsPaidFor) {
+  options_.budget = 2.0;
+  const CalibrationResult result = run().value();
+  EXPECT_LT(result.quality.kl.mean, 1e-6);
+  EXPECT_EQ(result.calibration.layers[0].num_shared, 32);
+  EXPECT_EQ(result.calibration.layers[1].num_shared, 32);
+}
+
+TEST_F(CalibratorTest, GoesOnFromStatisticsToTheSameBits) {
+  const test::TempFolder folder;
+  const CalibrationResult whole = run(folder.file("statistics")).value();
+  const CalibrationResult again = run(folder.file("statistics")).value();
+  for (size_t layer = 0; layer < 2; ++layer) {
+    EXPECT_EQ(again.calibration.layers[layer].basis, whole.calibration.layers[layer].basis);
+    EXPECT_EQ(again.calibration.layers[layer].keys, whole.calibration.layers[layer].keys);
+  }
+  EXPECT_EQ(again.calibration.report, whole.calibration.report);
+}
+
+TEST_F(CalibratorTest, EveryBasisAndDealingRuns) {
+  for (const BasisKind basis : {BasisKind::kNone, BasisKind::kHadamard, BasisKind::kPca}) {
+    for (const DealingKind dealing :
+         {DealingKind::kContiguous, DealingKind::kSnake, DealingKind::kRandomMix}) {
+      options_.basis = basis;
+      options_.dealing = dealing;
+      options_.refit = RefitKind::kNone;
+      const CalibrationResult result = run().value();
+      EXPECT_TRUE(result.calibration.layers[0].keys.empty());
+      EXPECT_GE(result.quality.kl.mean, 0.0);
+    }
+  }
+}
+
+TEST_F(CalibratorTest, RefusesWhatCannotBe) {
+  options_.budget = 0.9;
+  EXPECT_THAT(run().status().message(), HasSubstr("the budget is 0.9"));
+  options_.budget = 1.1;
+  options_.num_slices = 3;
+  EXPECT_EQ(run().status().code(), StatusCode::kInvalidArgument);
+  options_.num_slices = 2;
+  text_.held_out.clear();
+  EXPECT_THAT(run().status().message(), HasSubstr("too short"));
+}
+
+TEST_F(CalibratorTest, TableHasALineForEveryLayer) {
+  const std::string table = render_calibration(run().value());
+  EXPECT_THAT(table, HasSubstr("    0"));
+  EXPECT_THAT(table, HasSubstr("    1"));
+  EXPECT_THAT(table, HasSubstr("bytes per token and rank"));
+  EXPECT_THAT(table, HasSubstr("on text held out"));
+}
+
+}  // namespace
+}  // namespace tessera
