@@ -89,14 +89,9 @@ bool is_mixing(DealingKind kind) noexcept {
 Matrix deal(int64_t width, const DealingOptions& options) {
   const int64_t shared = options.num_shared;
   const int64_t slices = options.num_slices;
-  TESSERA_CHECK(slices > 0 && shared >= 0 && shared <= width && shared % slices == 0 &&
-                    (width - shared) % slices == 0,
+  TESSERA_CHECK(slices > 0 && shared >= 0 && shared <= width && (width - shared) % slices == 0,
                 "slices of equal size");
-  Matrix result = Matrix::Zero(width, width);
-  const int64_t share = shared / slices;
-  for (int64_t direction = 0; direction < shared; ++direction) {
-    result(direction, direction % slices * share + direction / slices) = 1.0;
-  }
+  Matrix result = Matrix::Identity(width, width);
   const int64_t rest = width - shared;
   if (rest > 0) {
     result.bottomRightCorner(rest, rest) = deal_rest(rest, options);

@@ -26,15 +26,14 @@ enum class DealingKind : uint8_t {
 struct DealingOptions {
   DealingKind kind = DealingKind::kFold;
   int64_t num_slices = 2;
-  /// s: the first directions are dealt to nobody, they stand first, so that slice i's share of them
-  /// (columns [i s / g, (i + 1) s / g)) holds every g-th.
+  /// s: the first directions are dealt to nobody, they stand first.
   int64_t num_shared = 0;
   uint64_t seed = 0;  ///< of kRandomMix
 };
 
 /// Orthogonal D [R, R]: column k of the cache is the basis's directions, ordered by falling
-/// strength, times column k of D. Columns: shared, own of slice 0, own of slice 1, ... Both s and
-/// R - s are divisible by g.
+/// strength, times column k of D. Columns: shared, own of slice 0, own of slice 1, ... R - s is
+/// divisible by g.
 [[nodiscard]] Matrix deal(int64_t width, const DealingOptions& options);
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "engine/base/text.h"
 
@@ -12,7 +13,6 @@ constexpr int64_t kMaxRanks = 64;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
 // Of the Hadamard signs, as workers choose it.
 constexpr uint64_t kHadamardSeed = 0;
-constexpr std::string_view kAlpha = "alpha=";
 
 /// Removes and returns what stands before the first `separator`, or everything.
 std::string_view take(std::string_view& text, char separator) {
@@ -47,14 +47,6 @@ Result<DecodeMode> parse_tpla(std::string_view rest) {
   mode.sharding.num_ranks = mode.sharding.num_slices;
   if (!counts.empty()) {
     TESSERA_TRY(mode.sharding.num_ranks, parse_count(counts, "ranks", kMaxRanks));
-  }
-  const size_t alpha = rest.rfind(kAlpha);
-  if (alpha != std::string_view::npos && (alpha == 0 || rest[alpha - 1] == ':')) {
-    mode.logit_factor = parse_whole<double>(rest.substr(alpha + kAlpha.size()));
-    if (!mode.logit_factor.has_value()) {
-      return invalid_argument(str_cat("\"", rest.substr(alpha), "\" names no number"));
-    }
-    rest = rest.substr(0, alpha == 0 ? 0 : alpha - 1);
   }
   mode.basis = rest.empty() ? "hadamard" : std::string(rest);
   return mode;
@@ -137,9 +129,6 @@ Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std:
 }
 
 Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config) {
-  if (mode.logit_factor.has_value()) {
-    return unimplemented("alpha of a mode: make a calibration with this factor");
-  }
   ModeSetup setup{.sharding = mode.sharding, .transform = {}};
   if (mode.basis == "hadamard") {
     TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));

@@ -1,8 +1,7 @@
-// One decode mode as people write it: "replicated:2", "dcp:2", "tpla:2", "tpla:2/4:none:alpha=1",
+// One decode mode as people write it: "replicated:2", "dcp:2", "tpla:2", "tpla:2/4:none",
 // "tpla:4:calibration.safetensors".
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,13 +18,12 @@ struct DecodeMode {
   std::string text;  ///< as it was written
   ShardOptions sharding;
   std::string basis = "none";  ///< tpla: "none", "hadamard" or the path of a calibration file
-  std::optional<double> logit_factor = std::nullopt;  ///< alpha of every layer, instead of its own
 
   /// `text` with a calibration's file name in place of its path.
   [[nodiscard]] std::string label() const;
 };
 
-/// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS][:alpha=X]; without a basis hadamard.
+/// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS]; without a basis hadamard.
 /// Errors: INVALID_ARGUMENT naming the part.
 [[nodiscard]] Result<DecodeMode> parse_decode_mode(std::string_view text);
 
@@ -45,7 +43,7 @@ struct ModeSetup {
   TplaTransform transform;
 };
 
-/// Errors: those of TplaTransform and validate_sharding(); UNIMPLEMENTED for alpha.
+/// Errors: those of TplaTransform and validate_sharding().
 [[nodiscard]] Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config);
 
 }  // namespace tessera

@@ -117,7 +117,6 @@ Json cell_json(const QualityCell& cell) {
   json["ranks"] = cell.mode.sharding.num_ranks;
   json["slices"] = cell.mode.sharding.num_slices;
   json["basis"] = cell.basis;
-  json["alpha"] = cell.mode.logit_factor.has_value() ? Json(*cell.mode.logit_factor) : Json();
   json["prefill_tokens"] = cell.quality.lengths.prefill_tokens;
   json["decode_tokens"] = cell.quality.lengths.decode_tokens;
   const auto add = [&](const std::string& name, const Estimate& estimate) {

@@ -18,16 +18,13 @@ TEST(DecodeModeTest, ReadsEveryPart) {
   EXPECT_EQ(plain.sharding.num_slices, 2);
   EXPECT_EQ(plain.sharding.num_ranks, 2);
   EXPECT_EQ(plain.basis, "hadamard");
-  EXPECT_FALSE(plain.logit_factor.has_value());
 
-  const DecodeMode full = parse_decode_mode("tpla:2/4:folder:1/file:alpha=1.5").value();
+  const DecodeMode full = parse_decode_mode("tpla:2/4:folder:1/file").value();
   EXPECT_EQ(full.sharding.num_ranks, 4);
   EXPECT_EQ(full.basis, "folder:1/file");
-  EXPECT_EQ(full.logit_factor, 1.5);
-  EXPECT_EQ(full.text, "tpla:2/4:folder:1/file:alpha=1.5");
-  EXPECT_EQ(full.label(), "tpla:2/4:file:alpha=1.5");
+  EXPECT_EQ(full.text, "tpla:2/4:folder:1/file");
+  EXPECT_EQ(full.label(), "tpla:2/4:file");
 
-  EXPECT_EQ(parse_decode_mode("tpla:2:alpha=1").value().basis, "hadamard");
   EXPECT_EQ(parse_decode_mode("tpla:2:none").value().label(), "tpla:2:none");
 }
 
@@ -40,8 +37,7 @@ TEST(DecodeModeTest, NamesWhatItCannotRead) {
                            "replicated:2:none",
                            "tpla:65",
                            "tpla:2/",
-                           "tpla:2/x",
-                           "tpla:2:alpha="}) {
+                           "tpla:2/x"}) {
     const auto mode = parse_decode_mode(text);
     if (std::string(text) == "tpla:2/") {  // nothing said about ranks
       EXPECT_TRUE(mode.is_ok());
