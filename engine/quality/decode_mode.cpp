@@ -80,17 +80,19 @@ Result<QualityLengths> parse_lengths(std::string_view text) {
 template <typename T>
 Result<std::vector<T>> parse_list(const std::vector<std::string>& texts,
                                   Result<T> (*parse)(std::string_view)) {
-  std::vector<T> values;
+  std::string joined;
   for (const std::string& text : texts) {
-    std::string_view rest = text;
-    while (!rest.empty()) {
-      const std::string_view item = take(rest, ',');
-      auto value = parse(item);
-      if (!value.is_ok()) {
-        return value.status().with_context(std::string(item));
-      }
-      values.push_back(std::move(value).value());
+    joined += (joined.empty() ? "" : ",") + text;
+  }
+  std::vector<T> values;
+  std::string_view rest = joined;
+  while (!rest.empty()) {
+    const std::string_view item = take(rest, ',');
+    auto value = parse(item);
+    if (!value.is_ok()) {
+      return value.status().with_context(std::string(item));
     }
+    values.push_back(std::move(value).value());
   }
   return values;
 }

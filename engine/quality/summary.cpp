@@ -49,6 +49,17 @@ class Sums final {
   double count_ = 0.0;
 };
 
+/// Over decoded positions [begin, end) of all windows.
+Means means_of(const Quality& quality, int64_t begin, int64_t end) {
+  Sums sums;
+  for (const auto& window : quality.divergences) {
+    for (int64_t i = begin; i < end; ++i) {
+      sums.add(window[static_cast<size_t>(i)]);
+    }
+  }
+  return sums.means();
+}
+
 }  // namespace
 
 QualitySummary summarize(const Quality& quality) {
@@ -94,13 +105,7 @@ std::vector<CurvePoint> quality_curve(const Quality& quality, int64_t max_points
   std::vector<CurvePoint> curve;
   for (int64_t begin = 0; begin < length; begin += size) {
     const int64_t end = std::min(begin + size, length);
-    Sums sums;
-    for (const auto& window : quality.divergences) {
-      for (int64_t i = begin; i < end; ++i) {
-        sums.add(window[static_cast<size_t>(i)]);
-      }
-    }
-    const Means means = sums.means();
+    const Means means = means_of(quality, begin, end);
     curve.push_back({.begin = begin,
                      .end = end,
                      .kl = means.kl,
