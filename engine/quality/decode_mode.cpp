@@ -88,17 +88,19 @@ Result<QualityLengths> parse_lengths(std::string_view text) {
 template <typename T>
 Result<std::vector<T>> parse_list(const std::vector<std::string>& texts,
                                   Result<T> (*parse)(std::string_view)) {
-  std::vector<T> values;
+  std::string joined;
   for (const std::string& text : texts) {
-    std::string_view rest = text;
-    while (!rest.empty()) {
-      const std::string_view item = take(rest, ',');
-      auto value = parse(item);
-      if (!value.is_ok()) {
-        return value.status().with_context(std::string(item));
-      }
-      values.push_back(std::move(value).value());
+    joined += (joined.empty() ? "" : ",") + text;
+  }
+  std::vector<T> values;
+  std::string_view rest = joined;
+  while (!rest.empty()) {
+    const std::string_view item = take(rest, ',');
+    auto value = parse(item);
+    if (!value.is_ok()) {
+      return value.status().with_context(std::string(item));
     }
+    values.push_back(std::move(value).value());
   }
   return values;
 }
@@ -136,24 +138,25 @@ Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std:
   return parse_list<QualityLengths>(texts, parse_lengths);
 }
 
-Result<TplaTransform> make_transform(const DecodeMode& mode, const ModelConfig& config) {
+Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config) {
   if (mode.logit_factor.has_value()) {
-    return unimplemented("alpha");
+    return unimplemented("alpha of a mode: make a calibration with this factor");
   }
-  if (mode.basis == "none") {
-    return TplaTransform();
-  }
+  ModeSetup setup{.sharding = mode.sharding, .transform = {}};
   if (mode.basis == "hadamard") {
-    return TplaTransform::hadamard(config, kHadamardSeed);
+    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));
+  } else if (mode.basis != "none") {
+    TESSERA_TRY(setup.transform, TplaTransform::load(mode.basis, config));
+    if (setup.transform.num_slices() != mode.sharding.num_slices) {
+      return invalid_argument(str_cat("the calibration is for ",
+                                      setup.transform.num_slices(),
+                                      " slices, the mode has ",
+                                      mode.sharding.num_slices));
+    }
+    setup.sharding.shared_columns = setup.transform.shared_columns();
   }
-  TESSERA_TRY(TplaTransform transform, TplaTransform::load(mode.basis, config));
-  if (transform.num_slices() != mode.sharding.num_slices) {
-    return invalid_argument(str_cat("the calibration is for ",
-                                    transform.num_slices(),
-                                    " slices, the mode has ",
-                                    mode.sharding.num_slices));
-  }
-  return transform;
+  TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
+  return setup;
 }
 
 }  // namespace tessera

@@ -39,9 +39,13 @@ struct DecodeMode {
 [[nodiscard]] Result<std::vector<QualityLengths>> parse_quality_lengths(
     const std::vector<std::string>& texts);
 
-/// The transform of a mode, as a worker with the same options makes it. Errors: those of
-/// TplaTransform.
-[[nodiscard]] Result<TplaTransform> make_transform(const DecodeMode& mode,
-                                                   const ModelConfig& config);
+/// What a mode's ranks are made with: as a worker with the same options makes them.
+struct ModeSetup {
+  ShardOptions sharding;
+  TplaTransform transform;
+};
+
+/// Errors: those of TplaTransform and validate_sharding(); UNIMPLEMENTED for alpha.
+[[nodiscard]] Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config);
 
 }  // namespace tessera

@@ -15,15 +15,17 @@ namespace {
 constexpr size_t kLanes = 8;
 using Lanes = std::array<double, kLanes>;
 
+// Of exp_nonpositive.
+constexpr double kLog2e = 1.44269504088896340736;
+constexpr double kLn2High = 6.93147180369123816490e-01;
+constexpr double kLn2Low = 1.90821492927058770002e-10;
+constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+constexpr double kLowest = -700.0;             // below that it adds nothing to any sum here
+
 /// e^x for x <= 0 to the last bits of a double, without branches or calls, so that loops over it
 /// vectorise: twenty times a libm call's speed, which would take as long as a small model's step.
 /// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor series.
 inline double exp_nonpositive(double x) {
-  constexpr double kLog2e = 1.44269504088896340736;
-  constexpr double kLn2High = 6.93147180369123816490e-01;
-  constexpr double kLn2Low = 1.90821492927058770002e-10;
-  constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
-  constexpr double kLowest = -700.0;             // below that it adds nothing to any sum here
   x = x < kLowest ? kLowest : x;
   const double shifted = x * kLog2e + kRound;
   const double n = shifted - kRound;

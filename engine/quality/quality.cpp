@@ -59,6 +59,20 @@ void make_rows(int64_t begin, std::span<const int32_t> ids, std::vector<Row>& ro
   }
 }
 
+/// Rows from the first on whose top token is that of `ids`.
+int64_t count_same_tops(std::span<const float> logits,
+                        std::span<const int32_t> ids,
+                        int64_t vocab_size) {
+  int64_t row = 0;
+  for (const int32_t id : ids) {
+    if (top_id(row_of(logits, row, vocab_size)) != id) {
+      break;
+    }
+    ++row;
+  }
+  return row;
+}
+
 /// One task's run over its windows, one at a time, all in sequence 0 of every model.
 class Measurement final {
  public:
@@ -129,14 +143,12 @@ class Measurement final {
     for (int64_t done = 0; done < num_decode;) {
       const int64_t count = std::min({step, mode.max_rows(), num_decode - done});
       make_rows(num_prompt + done, part(greedy, done, count), rows_);
-      const auto logits = mode.decode_blocking(rows_);
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t chosen = top_id(row_of(logits, i, mode.vocab_size()));
-        if (chosen != greedy[static_cast<size_t>(done + i + 1)]) {
-          return done + i;
-        }
+      const int64_t num_same = count_same_tops(
+          mode.decode_blocking(rows_), part(greedy, done + 1, count), mode.vocab_size());
+      done += num_same;
+      if (num_same < count) {
+        return done;
       }
-      done += count;
       step *= 2;
     }
     return num_decode;
@@ -165,6 +177,33 @@ std::vector<int32_t> first_tokens(MeasuredModel& exact,
   return tokens;
 }
 
+/// Decodes the last token of each sequence, which stands at `position`.
+void append_top_tokens(MeasuredModel& exact,
+                       int64_t position,
+                       std::span<std::vector<int32_t>> sequences) {
+  std::vector<Row> rows;
+  for (const auto& ids : sequences) {
+    rows.push_back(
+        {.sequence = static_cast<int64_t>(rows.size()), .position = position, .id = ids.back()});
+  }
+  const auto logits = exact.decode_blocking(rows);
+  for (const Row& row : rows) {
+    sequences[static_cast<size_t>(row.sequence)].push_back(
+        top_id(row_of(logits, row.sequence, exact.vocab_size())));
+  }
+}
+
+Status check_mode(const QualityTask& task, const MeasuredModel& mode) {
+  TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, mode));
+  if (task.lengths.prefill_tokens > mode.max_prompt()) {
+    return invalid_argument(str_cat("a prompt of ",
+                                    task.lengths.prefill_tokens,
+                                    " tokens, the mode takes at most ",
+                                    mode.max_prompt()));
+  }
+  return Status::ok();
+}
+
 }  // namespace
 
 Result<GreedyTokens> continue_greedily(MeasuredModel& exact,
@@ -183,18 +222,9 @@ Result<GreedyTokens> continue_greedily(MeasuredModel& exact,
     for (const int32_t first : first_tokens(exact, batched, lengths.prefill_tokens)) {
       tokens.push_back({first});
     }
-    std::vector<Row> rows(static_cast<size_t>(count));
+    const auto running = std::span(tokens).last(static_cast<size_t>(count));
     for (int64_t step = 0; step < lengths.decode_tokens; ++step) {
-      for (int64_t i = 0; i < count; ++i) {
-        rows[static_cast<size_t>(i)] = {.sequence = i,
-                                        .position = lengths.prefill_tokens + step,
-                                        .id = tokens[static_cast<size_t>(begin + i)].back()};
-      }
-      const auto logits = exact.decode_blocking(rows);
-      for (int64_t i = 0; i < count; ++i) {
-        tokens[static_cast<size_t>(begin + i)].push_back(
-            top_id(row_of(logits, i, exact.vocab_size())));
-      }
+      append_top_tokens(exact, lengths.prefill_tokens + step, running);
       done += count;
       progress(done, total);
     }
@@ -206,12 +236,9 @@ Result<std::vector<Quality>> measure_quality(const QualityTask& task,
                                              const QualityProgress& progress) {
   TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, task.exact));
   for (const MeasuredModel* mode : task.modes) {
-    TESSERA_RETURN_IF_ERROR(check_lengths(task.windows, task.lengths, *mode));
-    if (task.lengths.prefill_tokens > mode->max_prompt()) {
-      return invalid_argument(str_cat("a prompt of ",
-                                      task.lengths.prefill_tokens,
-                                      " tokens, the mode takes at most ",
-                                      mode->max_prompt()));
+    const Status status = check_mode(task, *mode);
+    if (!status.is_ok()) {
+      return status;
     }
   }
   TESSERA_CHECK(task.greedy == nullptr || task.greedy->size() == task.windows.size(),

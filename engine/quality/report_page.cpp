@@ -39,6 +39,9 @@ constexpr const char* kExplanation =
     "of the exact model's greedy continuation the mode produces before its first other token, and "
     "in how many windows it never differs. Bytes are those of a token's latents on one rank.</p>\n";
 
+// Few enough that a bucket holds tokens enough to be more than noise.
+constexpr int64_t kPagePoints = 16;
+
 using Cells = std::vector<const QualityCell*>;
 
 /// The report's cells, those of equal lengths together.
@@ -87,7 +90,7 @@ std::string chart(LineChart chart,
   chart.x_label = "decoded position";
   for (const QualityCell* cell : cells) {
     ChartSeries series{.name = cell->mode.label(), .points = {}};
-    for (const CurvePoint& point : quality_curve(cell->quality)) {
+    for (const CurvePoint& point : quality_curve(cell->quality, kPagePoints)) {
       const double middle = static_cast<double>(point.begin + point.end) / 2.0;
       series.points.push_back({.x = middle, .y = value(point)});
     }

@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "engine/base/check.h"
 
 namespace tessera {
 namespace {
 
+/// Sums first and divides last: a share of all tokens is exactly 1.
 Estimate estimate(const std::vector<double>& samples) {
   const auto count = static_cast<double>(samples.size());
-  double mean = 0.0;
-  for (const double sample : samples) {
-    mean += sample / count;
-  }
+  const double mean = std::accumulate(samples.begin(), samples.end(), 0.0) / count;
   double squares = 0.0;
   for (const double sample : samples) {
     squares += (sample - mean) * (sample - mean);
@@ -27,14 +26,39 @@ struct Means {
   double exact_nll = 0.0;
   double mode_nll = 0.0;
   double same_top = 0.0;
-
-  void add(const TokenDivergence& token, double weight) {
-    kl += token.kl * weight;
-    exact_nll += token.exact_nll * weight;
-    mode_nll += token.mode_nll * weight;
-    same_top += token.is_same_top ? weight : 0.0;
-  }
 };
+
+class Sums final {
+ public:
+  void add(const TokenDivergence& token) {
+    sums_.kl += token.kl;
+    sums_.exact_nll += token.exact_nll;
+    sums_.mode_nll += token.mode_nll;
+    sums_.same_top += token.is_same_top ? 1.0 : 0.0;
+    count_ += 1.0;
+  }
+  [[nodiscard]] Means means() const {
+    return {.kl = sums_.kl / count_,
+            .exact_nll = sums_.exact_nll / count_,
+            .mode_nll = sums_.mode_nll / count_,
+            .same_top = sums_.same_top / count_};
+  }
+
+ private:
+  Means sums_;
+  double count_ = 0.0;
+};
+
+/// Over decoded positions [begin, end) of all windows.
+Means means_of(const Quality& quality, int64_t begin, int64_t end) {
+  Sums sums;
+  for (const auto& window : quality.divergences) {
+    for (int64_t i = begin; i < end; ++i) {
+      sums.add(window[static_cast<size_t>(i)]);
+    }
+  }
+  return sums.means();
+}
 
 }  // namespace
 
@@ -43,24 +67,23 @@ QualitySummary summarize(const Quality& quality) {
   std::vector<double> kl;
   std::vector<double> nll_difference;
   std::vector<double> same_top;
-  Means all;
-  const auto num_windows = static_cast<double>(quality.divergences.size());
+  Sums all;
   for (const auto& window : quality.divergences) {
-    Means means;
+    Sums sums;
     for (const TokenDivergence& token : window) {
-      means.add(token, 1.0 / static_cast<double>(window.size()));
+      sums.add(token);
+      all.add(token);
     }
+    const Means means = sums.means();
     kl.push_back(means.kl);
     nll_difference.push_back(means.mode_nll - means.exact_nll);
     same_top.push_back(means.same_top);
-    all.exact_nll += means.exact_nll / num_windows;
-    all.mode_nll += means.mode_nll / num_windows;
   }
   QualitySummary summary;
   summary.kl = estimate(kl);
   summary.top1_agreement = estimate(same_top);
-  summary.exact_perplexity = std::exp(all.exact_nll);
-  summary.perplexity = std::exp(all.mode_nll);
+  summary.exact_perplexity = std::exp(all.means().exact_nll);
+  summary.perplexity = std::exp(all.means().mode_nll);
   const Estimate difference = estimate(nll_difference);
   const double ratio = std::exp(difference.mean);
   summary.perplexity_ratio = {.mean = ratio, .error = ratio * difference.error};
@@ -82,14 +105,7 @@ std::vector<CurvePoint> quality_curve(const Quality& quality, int64_t max_points
   std::vector<CurvePoint> curve;
   for (int64_t begin = 0; begin < length; begin += size) {
     const int64_t end = std::min(begin + size, length);
-    const double weight =
-        1.0 / static_cast<double>(end - begin) / static_cast<double>(quality.divergences.size());
-    Means means;
-    for (const auto& window : quality.divergences) {
-      for (int64_t i = begin; i < end; ++i) {
-        means.add(window[static_cast<size_t>(i)], weight);
-      }
-    }
+    const Means means = means_of(quality, begin, end);
     curve.push_back({.begin = begin,
                      .end = end,
                      .kl = means.kl,

@@ -20,8 +20,10 @@ inline constexpr int64_t kChecksumRowBytes = 4096;
 
 [[nodiscard]] uint64_t image_checksum(const void* image, int64_t num_bytes);
 
-/// Copies and returns the checksum of what now stands at `destination` (read back row by row while
-/// it is in the cache).
+/// Copies and returns the checksum of the bytes that it stored at `destination`, also when `source`
+/// changes meanwhile; they are visible to others before any later store is. Goes past the caches
+/// where `destination` is aligned to 32 bytes: what is copied so is read next by another processor,
+/// or much later.
 [[nodiscard]] uint64_t copy_with_checksum(void* destination, const void* source, int64_t num_bytes);
 
 }  // namespace tessera

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <functional>
 #include <future>
 #include <map>
@@ -10,7 +9,7 @@
 #include <utility>
 
 #include "engine/base/text.h"
-#include "engine/transport/landing_memory.h"
+#include "engine/transport/checksum.h"
 #include "engine/transport/landing_table.h"
 #include "engine/transport/progress_thread.h"
 #include "engine/transport/send_peer.h"
@@ -35,7 +34,7 @@ class Landing {
 /// One region. On the transport's thread.
 struct Place {
   Landing* receiver = nullptr;
-  LandingMemory memory;
+  std::vector<std::byte> memory;
 };
 
 /// A sender's turn.
@@ -137,7 +136,7 @@ class LocalReceiver final : public KvReceiver, private Landing {
       --num_open_;
       return resource_exhausted(str_cat("rank ", rank_, " has too many landing regions"));
     }
-    TESSERA_TRY(LandingMemory memory, LandingMemory::create(image_bytes_ * options_.num_slots));
+    std::vector<std::byte> memory(static_cast<size_t>(image_bytes_ * options_.num_slots));
     LandingRegion region;
     region.rank = rank_;
     region.worker_address = "local";
@@ -246,12 +245,11 @@ class LocalPeer final : private SendPeer::Port {
   [[nodiscard]] SendPeer& core() { return core_; }
 
  private:
-  void put(size_t rank, std::span<const SlotQueue::Put> puts) override {
+  void put(size_t rank, std::span<SlotQueue::Put> puts) override {
     if (Place* place = hub_.find(regions_[rank].connection)) {
-      for (const SlotQueue::Put& one : puts) {
-        std::memcpy(place->memory.data() + (one.slot * regions_[rank].slot_bytes),
-                    one.source,
-                    static_cast<size_t>(one.num_bytes));
+      for (SlotQueue::Put& one : puts) {
+        std::byte* slot = place->memory.data() + (one.slot * regions_[rank].slot_bytes);
+        one.checksum = copy_with_checksum(slot, one.source, one.num_bytes);
       }
     }
     core_.finish_puts(rank, puts);

@@ -10,8 +10,9 @@ namespace tessera {
 namespace {
 
 /// One flush covers about so much: enough to hide its round trip, little enough for the peer to
-/// copy in while the next is under way.
+/// copy in while the next is under way. Of a small region a part, for the same reason.
 constexpr int64_t kPutBatchBytes = int64_t{1} << 20U;
+constexpr int64_t kBatchesInFlight = 4;
 
 }  // namespace
 
@@ -26,6 +27,8 @@ SendPeer::SendPeer(PeerId id,
   for (const LandingRegion& region : regions) {
     queues_.emplace_back(region.num_slots, region.slot_bytes, options_.max_puts);
     slot_bytes_.push_back(region.slot_bytes);
+    batch_bytes_.push_back(
+        std::min(kPutBatchBytes, region.slot_bytes * region.num_slots / kBatchesInFlight));
     num_slots_.push_back(region.num_slots);
   }
 }
@@ -80,7 +83,7 @@ void SendPeer::report_drained() {
 
 void SendPeer::finish_puts(size_t rank, std::span<const SlotQueue::Put> puts) {
   for (const SlotQueue::Put& put : puts) {
-    queues_[rank].finish_put(put.slot);
+    queues_[rank].finish_put(put);
   }
   report_drained();
 }
@@ -173,7 +176,7 @@ bool SendPeer::poll(Time now) {
 
 bool SendPeer::start_puts(size_t rank) {
   std::vector<SlotQueue::Put> puts;
-  queues_[rank].start_puts(kPutBatchBytes, puts);
+  queues_[rank].start_puts(batch_bytes_[rank], puts);
   if (puts.empty()) {
     return false;
   }

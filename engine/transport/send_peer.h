@@ -27,8 +27,8 @@ class SendPeer final {
     virtual ~Port() = default;
     Port(const Port&) = delete;
     Port& operator=(const Port&) = delete;
-    /// Starts the puts; finish_puts() follows when they are visible at the peer.
-    virtual void put(size_t rank, std::span<const SlotQueue::Put> puts) = 0;
+    /// Starts the puts; finish_puts() follows, with checksums, when they are visible at the peer.
+    virtual void put(size_t rank, std::span<SlotQueue::Put> puts) = 0;
     virtual void announce(size_t rank, std::span<const Ready> batch) = 0;
   };
 
@@ -80,6 +80,7 @@ class SendPeer final {
   LaneCounters& counters_;
   KvSender::Listener& listener_;
   std::vector<int64_t> slot_bytes_;
+  std::vector<int64_t> batch_bytes_;  ///< of puts that are started together
   std::vector<int32_t> num_slots_;
   std::vector<SlotQueue> queues_;
   std::vector<HandoffKey> draining_;

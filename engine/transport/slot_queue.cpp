@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/base/check.h"
-#include "engine/transport/checksum.h"
 
 namespace tessera {
 
@@ -25,7 +24,6 @@ void SlotQueue::start_puts(int64_t max_bytes, std::vector<Put>& puts) {
     Slot& slot = slots_[static_cast<size_t>(number)];
     slot.parcel = waiting_.front();
     waiting_.pop_front();
-    slot.checksum = image_checksum(slot.parcel.source, slot.parcel.num_bytes);
     slot.num_puts = 0;
     slot.is_aborted = false;
     max_bytes -= begin_put(number, puts);
@@ -44,14 +42,15 @@ int64_t SlotQueue::begin_put(int32_t number, std::vector<Put>& puts) {
   return slot.parcel.num_bytes;
 }
 
-void SlotQueue::finish_put(int32_t number) {
-  Slot& slot = slots_[static_cast<size_t>(number)];
+void SlotQueue::finish_put(const Put& put) {
+  Slot& slot = slots_[static_cast<size_t>(put.slot)];
   TESSERA_CHECK(slot.state == State::kPutting, "no put into this slot was started");
   --num_putting_;
   if (slot.is_aborted) {
-    release(number);
+    release(put.slot);
     return;
   }
+  slot.checksum = put.checksum;
   slot.state = State::kToAnnounce;
 }
 

@@ -20,6 +20,7 @@ class SlotQueue final {
     int32_t slot = 0;
     const void* source = nullptr;
     int64_t num_bytes = 0;
+    uint64_t checksum = 0;  ///< of the image; known when the put is finished
   };
   enum class Outcome : uint8_t {
     kNothing,  ///< an answer to nothing, or "later"
@@ -40,8 +41,8 @@ class SlotQueue final {
   /// Moves waiting parcels into free slots and appends the puts to start: about `max_bytes`, at
   /// least one if any can start.
   void start_puts(int64_t max_bytes, std::vector<Put>& puts);
-  /// The put into `slot` is visible at the peer.
-  void finish_put(int32_t slot);
+  /// The put is visible at the peer.
+  void finish_put(const Put& put);
   /// Appends what is to be announced: landed and not yet announced, or unanswered for
   /// `resend_period`.
   void take_due(Time now, Deadline::Clock::duration resend_period, std::vector<Ready>& due);

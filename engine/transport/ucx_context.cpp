@@ -6,8 +6,10 @@
 #include <optional>
 #include <sstream>
 #include <utility>
+#include <vector>
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <ucp/api/ucp.h>
 #include <ucs/debug/debug.h>
 #include <unistd.h>
@@ -32,13 +34,16 @@ constexpr const char* kSharedMemory = "shm sm mm sysv posix";
 // is full the two sides wait for each other's turn on a processor. A segment in shared memory must
 // stay below 64 KiB: UCX 1.13.1 truncates longer ones without a word (the self-test notices).
 // Keepalive: how soon the death of a silent peer on a lane without sockets is seen.
-constexpr std::array<Setting, 6> kSettings = {{
+// Allocation: a peer on this host can map memory of sysv, and it does not depend on the size of
+// /dev/shm; a store into a posix segment when that is full would kill the sender.
+constexpr std::array<Setting, 7> kSettings = {{
     {"MM_ERROR_HANDLING", "y", "UCX_SYSV_ERROR_HANDLING UCX_POSIX_ERROR_HANDLING", kSharedMemory},
     {"MM_SEG_SIZE", "32k", "UCX_SYSV_SEG_SIZE UCX_POSIX_SEG_SIZE", kSharedMemory},
     {"MM_FIFO_SIZE", "256", "UCX_SYSV_FIFO_SIZE UCX_POSIX_FIFO_SIZE", kSharedMemory},
     {"TX_SEG_SIZE", "256k", "UCX_TCP_TX_SEG_SIZE", "tcp"},
     {"RX_SEG_SIZE", "256k", "UCX_TCP_RX_SEG_SIZE", "tcp"},
     {"KEEPALIVE_INTERVAL", "1s", "UCX_KEEPALIVE_INTERVAL", ""},
+    {"ALLOC_PRIO", "md:sysv,thp,mmap", "UCX_ALLOC_PRIO", ""},
 }};
 
 /// UCX itself reads the environment; this only keeps from overriding it.
@@ -107,7 +112,7 @@ bool is_readable(const char* byte) {
 
 }  // namespace
 
-Result<std::unique_ptr<UcxContext>> UcxContext::create() {
+Result<std::shared_ptr<UcxContext>> UcxContext::create() {
   static std::once_flag once;
   std::call_once(once, disable_signal_handlers);
   ucp_config_t* config = nullptr;
@@ -126,31 +131,27 @@ Result<std::unique_ptr<UcxContext>> UcxContext::create() {
   if (status != UCS_OK) {
     return unavailable(str_cat("UCX did not start: ", ucs_status_string(status)));
   }
-  return std::unique_ptr<UcxContext>(new UcxContext(context));
+  return std::shared_ptr<UcxContext>(new UcxContext(context));
 }
 
 UcxContext::~UcxContext() {
   ucp_cleanup(context_);
 }
 
-Result<UcxMemory> UcxMemory::create(UcxContext& context, void* base, int64_t num_bytes) {
+Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
+                                    void* base,
+                                    int64_t num_bytes) {
   ucp_mem_map_params_t params{};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
   params.address = base;
   params.length = static_cast<size_t>(num_bytes);
   ucp_mem_h handle = nullptr;
-  ucs_status_t status = ucp_mem_map(context.get(), &params, &handle);
+  const ucs_status_t status = ucp_mem_map(context->get(), &params, &handle);
   if (status != UCS_OK) {
     return unavailable(str_cat("UCX cannot register memory: ", ucs_status_string(status)));
   }
   UcxMemory memory(context, handle);
-  ucp_mem_attr_t attributes{};
-  attributes.field_mask = UCP_MEM_ATTR_FIELD_MEM_TYPE;
-  status = ucp_mem_query(handle, &attributes);
-  if (status != UCS_OK) {
-    return unavailable(str_cat("UCX cannot tell the kind of memory: ", ucs_status_string(status)));
-  }
-  memory.is_host_ = attributes.mem_type == UCS_MEMORY_TYPE_HOST;
+  TESSERA_RETURN_IF_ERROR(memory.query());
   const char* first = static_cast<const char*>(base);
   if (memory.is_host_ && !(is_readable(first) && is_readable(first + num_bytes - 1))) {
     return invalid_argument(
@@ -159,9 +160,55 @@ Result<UcxMemory> UcxMemory::create(UcxContext& context, void* base, int64_t num
   return memory;
 }
 
+Result<UcxMemory> UcxMemory::allocate(const std::shared_ptr<UcxContext>& context,
+                                      int64_t num_bytes) {
+  ucp_mem_map_params_t params{};
+  params.field_mask = UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_FLAGS;
+  params.length = static_cast<size_t>(num_bytes);
+  params.flags = UCP_MEM_MAP_ALLOCATE;
+  ucp_mem_h handle = nullptr;
+  const ucs_status_t status = ucp_mem_map(context->get(), &params, &handle);
+  if (status != UCS_OK) {
+    return unavailable(
+        str_cat("UCX cannot allocate ", num_bytes, " bytes: ", ucs_status_string(status)));
+  }
+  UcxMemory memory(context, handle);
+  TESSERA_RETURN_IF_ERROR(memory.query());
+  return memory;
+}
+
+Status UcxMemory::query() {
+  ucp_mem_attr_t attributes{};
+  attributes.field_mask =
+      UCP_MEM_ATTR_FIELD_ADDRESS | UCP_MEM_ATTR_FIELD_LENGTH | UCP_MEM_ATTR_FIELD_MEM_TYPE;
+  const ucs_status_t status = ucp_mem_query(memory_, &attributes);
+  if (status != UCS_OK) {
+    return unavailable(str_cat("UCX cannot tell the kind of memory: ", ucs_status_string(status)));
+  }
+  is_host_ = attributes.mem_type == UCS_MEMORY_TYPE_HOST;
+  data_ = static_cast<std::byte*>(attributes.address);
+  num_bytes_ = static_cast<int64_t>(attributes.length);
+  return Status::ok();
+}
+
+void UcxMemory::revoke(UcxMemory memory) {
+  // Only gives memory back; should it fail, the addresses are as far from use. The first is for
+  // shared segments, the second for others.
+  const auto size = static_cast<size_t>(memory.num_bytes_);
+  if (madvise(memory.data_, size, MADV_REMOVE) != 0) {
+    static_cast<void>(madvise(memory.data_, size, MADV_DONTNEED));
+  }
+  static std::mutex mutex;
+  static auto* const revoked = new std::vector<UcxMemory>();  // never destroyed
+  const std::lock_guard lock(mutex);
+  revoked->push_back(std::move(memory));
+}
+
 UcxMemory::UcxMemory(UcxMemory&& other) noexcept
-    : context_(other.context_),
+    : context_(std::move(other.context_)),
       memory_(std::exchange(other.memory_, nullptr)),
+      data_(other.data_),
+      num_bytes_(other.num_bytes_),
       is_host_(other.is_host_) {}
 
 UcxMemory::~UcxMemory() {

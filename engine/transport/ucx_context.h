@@ -1,9 +1,11 @@
 // UCX's context and registered memory. UCX's own headers stay in the ucx_*.cpp files.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/base/result.h"
 
@@ -17,7 +19,7 @@ class UcxContext final {
  public:
   /// What UCX_* environment variables do not say is set to what this transport needs.
   /// Errors: UNAVAILABLE.
-  [[nodiscard]] static Result<std::unique_ptr<UcxContext>> create();
+  [[nodiscard]] static Result<std::shared_ptr<UcxContext>> create();
   ~UcxContext();
   UcxContext(const UcxContext&) = delete;
   UcxContext& operator=(const UcxContext&) = delete;
@@ -30,12 +32,21 @@ class UcxContext final {
   ucp_context* context_;
 };
 
-/// Memory that UCX may read and a peer may write. Move-only; the context outlives it.
+/// Memory that UCX may read and a peer may write. Move-only.
 class UcxMemory final {
  public:
   /// Errors: INVALID_ARGUMENT (memory that neither the host nor this build of UCX can read),
   /// UNAVAILABLE.
-  [[nodiscard]] static Result<UcxMemory> create(UcxContext& context, void* base, int64_t num_bytes);
+  [[nodiscard]] static Result<UcxMemory> create(const std::shared_ptr<UcxContext>& context,
+                                                void* base,
+                                                int64_t num_bytes);
+  /// New memory in the host, in a segment that peers on this host can map where there is such a
+  /// lane. Errors: UNAVAILABLE.
+  [[nodiscard]] static Result<UcxMemory> allocate(const std::shared_ptr<UcxContext>& context,
+                                                  int64_t num_bytes);
+  /// Takes allocated memory out of use while someone may still write it (README.md, "The fence"):
+  /// its content is given back, its addresses and keys stay valid for the life of the process.
+  static void revoke(UcxMemory memory);
   ~UcxMemory();
   UcxMemory(UcxMemory&& other) noexcept;
   UcxMemory& operator=(UcxMemory&&) = delete;
@@ -45,12 +56,19 @@ class UcxMemory final {
   /// What a peer needs to write here. Errors: UNAVAILABLE.
   [[nodiscard]] Result<std::string> remote_key() const;
   [[nodiscard]] bool is_host() const noexcept { return is_host_; }
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  [[nodiscard]] int64_t num_bytes() const noexcept { return num_bytes_; }
 
  private:
-  UcxMemory(UcxContext& context, ucp_mem* memory) : context_(&context), memory_(memory) {}
+  UcxMemory(std::shared_ptr<UcxContext> context, ucp_mem* memory)
+      : context_(std::move(context)), memory_(memory) {}
+  /// Asks UCX what the memory is.
+  Status query();
 
-  UcxContext* context_;
+  std::shared_ptr<UcxContext> context_;  // shared: revoked memory outlives its receiver
   ucp_mem* memory_;
+  std::byte* data_ = nullptr;
+  int64_t num_bytes_ = 0;
   bool is_host_ = true;
 };
 

@@ -159,6 +159,13 @@ Status UcxLink::import_remote_key(const std::string& remote_key) {
   return status == UCS_OK ? Status::ok() : ucx_error("remote key", status);
 }
 
+std::byte* UcxLink::find_shared(uint64_t remote_address) const {
+  void* address = nullptr;
+  const bool is_shared =
+      remote_key_ != nullptr && ucp_rkey_ptr(remote_key_, remote_address, &address) == UCS_OK;
+  return is_shared ? static_cast<std::byte*>(address) : nullptr;
+}
+
 void UcxLink::fail(const Status& status) {
   if (failure_.is_ok() && !is_closing_) {
     failure_ = status;

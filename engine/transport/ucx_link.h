@@ -3,6 +3,7 @@
 // its own link only, and destroying the worker ends everything that this side does for the link.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -48,6 +49,9 @@ class UcxLink final {
   [[nodiscard]] bool is_connected() const noexcept { return endpoint_ != nullptr; }
   /// For put(). After connect(). Errors: UNAVAILABLE.
   [[nodiscard]] Status import_remote_key(const std::string& remote_key);
+  /// Where this process itself can store what the peer reads at `remote_address`: memory that both
+  /// have mapped, until the link is destroyed, whatever becomes of the peer. Null: put().
+  [[nodiscard]] std::byte* find_shared(uint64_t remote_address) const;
   /// `source` stays valid until a later flush() is done.
   void put(const void* source, int64_t num_bytes, uint64_t remote_address);
   /// Calls `done` when all earlier puts are visible at the peer, or never (see failure()).

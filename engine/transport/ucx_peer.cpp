@@ -6,6 +6,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
+#include "engine/transport/checksum.h"
 
 namespace tessera {
 namespace {
@@ -78,6 +79,7 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank, bool has_device_m
   UcxLink& link = *links_.emplace_back(RankLink{std::move(made)}).ucx;
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
+  links_.back().slots = link.find_shared(region.base_address);
   const std::string lane = link.lane();
   counters_->set_lane(rank, lane);
   if (has_device_memory && !options_.allow_staged_handoff &&
@@ -93,11 +95,21 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank, bool has_device_m
   return Status::ok();
 }
 
-void UcxPeer::put(size_t rank, std::span<const SlotQueue::Put> puts) {
+void UcxPeer::put(size_t rank, std::span<SlotQueue::Put> puts) {
   UcxLink& link = *links_[rank].ucx;
   const LandingRegion& region = regions_[rank];
-  for (const SlotQueue::Put& put : puts) {
+  std::byte* slots = links_[rank].slots;
+  if (slots != nullptr) {
+    for (SlotQueue::Put& put : puts) {
+      put.checksum =
+          copy_with_checksum(slots + (put.slot * region.slot_bytes), put.source, put.num_bytes);
+    }
+    core_.finish_puts(rank, puts);
+    return;
+  }
+  for (SlotQueue::Put& put : puts) {
     const int64_t offset = put.slot * region.slot_bytes;
+    put.checksum = image_checksum(put.source, put.num_bytes);
     link.put(put.source, put.num_bytes, region.base_address + static_cast<uint64_t>(offset));
   }
   std::vector<SlotQueue::Put> flushed(puts.begin(), puts.end());

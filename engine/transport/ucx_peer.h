@@ -43,11 +43,12 @@ class UcxPeer final : private SendPeer::Port {
   enum class State : uint8_t { kOpen, kLeaving, kClosing };
   struct RankLink {
     std::unique_ptr<UcxLink> ucx;
+    std::byte* slots = nullptr;     ///< where this process can store into them itself
     bool has_said_goodbye = false;  ///< we did
     bool is_released = false;       ///< and the rank has answered
   };
 
-  void put(size_t rank, std::span<const SlotQueue::Put> puts) override;
+  void put(size_t rank, std::span<SlotQueue::Put> puts) override;
   void announce(size_t rank, std::span<const Ready> batch) override;
   Status connect_rank(UcxContext& context, size_t rank, bool has_device_memory);
   bool turn_rank(size_t rank, Time now);

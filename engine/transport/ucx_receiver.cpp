@@ -9,7 +9,6 @@
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
-#include "engine/transport/landing_memory.h"
 #include "engine/transport/landing_table.h"
 #include "engine/transport/progress_thread.h"
 #include "engine/transport/ucx_context.h"
@@ -24,6 +23,8 @@ using MessageKind = UcxLink::MessageKind;
 
 /// Answers go out after so much was copied, so that the sender can refill the slots meanwhile.
 constexpr int64_t kAnswerBytes = int64_t{1} << 20U;
+/// Slots begin where copies are fastest.
+constexpr int64_t kSlotAlignment = 64;
 /// A forced close takes microseconds; after this the worker is destroyed as it is.
 constexpr std::chrono::seconds kCloseTimeout{2};
 /// Not every step of closing announces itself by an event.
@@ -32,10 +33,9 @@ constexpr std::chrono::milliseconds kClosePeriod{1};
 constexpr size_t kMaxPending = 4096;
 
 /// One link. On the receiver's thread once it was handed over. Members die from the last to the
-/// first: the worker, then the registration, then the pages.
+/// first: the worker, then the memory.
 struct Link {
-  LandingMemory memory;
-  std::optional<UcxMemory> registration;
+  std::optional<UcxMemory> memory;
   std::unique_ptr<UcxLink> ucx;
   std::vector<Ready> pending = {};
   bool said_goodbye = false;  ///< the sender has nothing in flight and will never put again
@@ -49,10 +49,10 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
               int32_t rank,
               const CacheBlocks& blocks,
               Listener& listener,
-              std::unique_ptr<UcxContext> context)
+              std::shared_ptr<UcxContext> context)
       : options_(options),
         rank_(rank),
-        image_bytes_(blocks.image_bytes),
+        slot_bytes_((blocks.image_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment),
         listener_(listener),
         context_(std::move(context)),
         table_(blocks, options.faults),
@@ -83,9 +83,9 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
 
   const ReceiverOptions options_;
   const int32_t rank_;
-  const int64_t image_bytes_;
+  const int64_t slot_bytes_;
   Listener& listener_;
-  const std::unique_ptr<UcxContext> context_;
+  const std::shared_ptr<UcxContext> context_;  // shared with the memories
   LandingTable table_;
   mutable std::mutex mutex_;  // guards the three below
   int64_t open_regions_ = 0;
@@ -113,15 +113,13 @@ Status UcxReceiver::take_place() {
 Result<LandingRegion> UcxReceiver::open() {
   TESSERA_RETURN_IF_ERROR(take_place());
   const auto make_link = [this]() -> Result<Link> {
-    TESSERA_TRY(LandingMemory memory, LandingMemory::create(image_bytes_ * options_.num_slots));
-    TESSERA_TRY(UcxMemory registration,
-                UcxMemory::create(*context_, memory.data(), memory.num_bytes()));
+    TESSERA_TRY(UcxMemory memory, UcxMemory::allocate(context_, slot_bytes_ * options_.num_slots));
     TESSERA_TRY(std::unique_ptr<UcxLink> ucx, UcxLink::create(*context_));
-    return Link{std::move(memory), std::move(registration), std::move(ucx)};
+    return Link{std::move(memory), std::move(ucx)};
   };
   Result<Link> made = make_link();
   Result<std::string> remote_key =
-      made.is_ok() ? made.value().registration->remote_key() : Result<std::string>(made.status());
+      made.is_ok() ? made.value().memory->remote_key() : Result<std::string>(made.status());
   if (!remote_key.is_ok()) {
     const std::lock_guard lock(mutex_);
     --open_regions_;
@@ -132,11 +130,11 @@ Result<LandingRegion> UcxReceiver::open() {
   region.rank = rank_;
   region.worker_address = link->ucx->address();
   region.connection = RequestId::random().high;
-  region.base_address = reinterpret_cast<uint64_t>(link->memory.data());
+  region.base_address = reinterpret_cast<uint64_t>(link->memory->data());
   region.remote_key = std::move(remote_key).value();
   region.num_slots = options_.num_slots;
-  region.slot_bytes = image_bytes_;
-  table_.add_region(region.connection, {link->memory.data(), region.num_slots, region.slot_bytes});
+  region.slot_bytes = slot_bytes_;
+  table_.add_region(region.connection, {link->memory->data(), region.num_slots, region.slot_bytes});
   // Shared with the command only, because a std::function must be copyable.
   thread_.post([this, connection = region.connection, link] {
     thread_.watch(link->ucx->event_fd());
@@ -299,10 +297,10 @@ void UcxReceiver::tell_failure(uint64_t connection, Link& link) {
 void UcxReceiver::dispose(Link& link) {
   thread_.unwatch(link.ucx->event_fd());
   link.ucx.reset();
-  link.registration.reset();
   if (!link.said_goodbye) {
-    link.memory.revoke();
+    UcxMemory::revoke(std::move(*link.memory));
   }
+  link.memory.reset();
   const std::lock_guard lock(mutex_);
   --open_regions_;
   revoked_regions_ += link.said_goodbye ? 0 : 1;
@@ -342,7 +340,7 @@ Result<std::unique_ptr<KvReceiver>> create_ucx_receiver(const ReceiverOptions& o
                                                         int32_t rank,
                                                         const CacheBlocks& blocks,
                                                         KvReceiver::Listener& listener) {
-  TESSERA_TRY(std::unique_ptr<UcxContext> context, UcxContext::create());
+  TESSERA_TRY(std::shared_ptr<UcxContext> context, UcxContext::create());
   return std::unique_ptr<KvReceiver>(
       std::make_unique<UcxReceiver>(options, rank, blocks, listener, std::move(context)));
 }

@@ -20,7 +20,7 @@ using Time = ProgressThread::Time;
 
 class UcxSender final : public KvSender, private ProgressThread::Work {
  public:
-  UcxSender(const SenderOptions& options, Listener& listener, std::unique_ptr<UcxContext> context)
+  UcxSender(const SenderOptions& options, Listener& listener, std::shared_ptr<UcxContext> context)
       : options_(options),
         listener_(listener),
         context_(std::move(context)),
@@ -47,7 +47,7 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
 
   const SenderOptions options_;
   Listener& listener_;
-  const std::unique_ptr<UcxContext> context_;
+  const std::shared_ptr<UcxContext> context_;  // shared with the memories
   SenderAccounts accounts_;
   std::mutex mutex_;  // guards memories_
   std::vector<UcxMemory> memories_;
@@ -66,7 +66,7 @@ void UcxSender::post_to(PeerId id, Action action) {
 }
 
 Status UcxSender::register_memory(void* base, int64_t num_bytes) {
-  TESSERA_TRY(UcxMemory memory, UcxMemory::create(*context_, base, num_bytes));
+  TESSERA_TRY(UcxMemory memory, UcxMemory::create(context_, base, num_bytes));
   const std::lock_guard lock(mutex_);
   memories_.push_back(std::move(memory));
   return Status::ok();
@@ -161,7 +161,7 @@ void UcxSender::finish() {
 
 Result<std::unique_ptr<KvSender>> create_ucx_sender(const SenderOptions& options,
                                                     KvSender::Listener& listener) {
-  TESSERA_TRY(std::unique_ptr<UcxContext> context, UcxContext::create());
+  TESSERA_TRY(std::shared_ptr<UcxContext> context, UcxContext::create());
   return std::unique_ptr<KvSender>(
       std::make_unique<UcxSender>(options, listener, std::move(context)));
 }

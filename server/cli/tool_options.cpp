@@ -13,7 +13,7 @@ std::vector<OptionSpec> eval_options() {
        .field = &Options::modes,
        .help =
            "Decode modes to compare with exact attention, separated by commas: replicated:RANKS, "
-           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS][:alpha=X], BASIS none, hadamard (default) or a "
+           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS], BASIS none, hadamard (default) or a "
            "calibration file (default: replicated:2,dcp:2,tpla:2)",
        .roles = kEval},
       {.name = "lengths",

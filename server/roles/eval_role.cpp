@@ -39,7 +39,7 @@ struct EvalPlan {
   ModelConfig config;
   ComputeChoice compute;
   std::vector<DecodeMode> modes;
-  std::vector<TplaTransform> transforms;  ///< by mode
+  std::vector<ModeSetup> setups;  ///< by mode
   std::vector<QualityLengths> lengths;
   std::vector<std::vector<TextWindow>> windows;  ///< by lengths
   int64_t max_prompt = 0;
@@ -57,17 +57,12 @@ std::vector<std::string> or_default(std::vector<std::string> texts, const std::s
 Status read_modes(const cli::Options& options, EvalPlan& plan) {
   TESSERA_TRY(plan.modes,
               parse_decode_modes(or_default(options.modes, "replicated:2,dcp:2,tpla:2")));
-  for (DecodeMode& mode : plan.modes) {
-    auto transform = make_transform(mode, plan.config);
-    Status status = transform.status();
-    if (status.is_ok()) {
-      mode.sharding.shared_columns = transform.value().shared_columns();
-      status = validate_sharding(plan.config, mode.sharding);
+  for (const DecodeMode& mode : plan.modes) {
+    auto setup = resolve_mode(mode, plan.config);
+    if (!setup.is_ok()) {
+      return setup.status().with_context(mode.text);
     }
-    if (!status.is_ok()) {
-      return status.with_context(mode.text);
-    }
-    plan.transforms.push_back(std::move(transform).value());
+    plan.setups.push_back(std::move(setup).value());
   }
   return Status::ok();
 }
@@ -78,12 +73,20 @@ Status read_windows(const cli::Options& options, EvalPlan& plan) {
               load_text_tokens(options.model, options.text_path, plan.config));
   plan.text_tokens = static_cast<int64_t>(text.ids.size());
   for (const QualityLengths& lengths : plan.lengths) {
+    plan.max_prompt = std::max(plan.max_prompt, lengths.prefill_tokens);
+    plan.max_length = std::max(plan.max_length, lengths.window_tokens() - 1);
+  }
+  if (plan.max_length > plan.config.max_position_embeddings) {
+    return invalid_argument(str_cat("--lengths need ",
+                                    plan.max_length,
+                                    " positions, the model has ",
+                                    plan.config.max_position_embeddings));
+  }
+  for (const QualityLengths& lengths : plan.lengths) {
     TESSERA_TRY(
         auto windows,
         choose_windows(text.ids, text.bos_id, options.num_windows, lengths.window_tokens()));
     plan.windows.push_back(std::move(windows));
-    plan.max_prompt = std::max(plan.max_prompt, lengths.prefill_tokens);
-    plan.max_length = std::max(plan.max_length, lengths.window_tokens() - 1);
   }
   return Status::ok();
 }
@@ -168,8 +171,8 @@ class Evaluation final {
     for (size_t mode = begin; mode < plan_.modes.size(); ++mode) {
       const int64_t before = available_memory_bytes();
       MeasuredOptions wanted = options();
-      wanted.sharding = plan_.modes[mode].sharding;
-      wanted.transform = &plan_.transforms[mode];
+      wanted.sharding = plan_.setups[mode].sharding;
+      wanted.transform = &plan_.setups[mode].transform;
       auto model = MeasuredModel::create(parts_, wanted);
       if (!model.is_ok()) {
         return model.status().with_context(plan_.modes[mode].text);
@@ -199,7 +202,7 @@ class Evaluation final {
                   measure_quality(task, steps_.next(static_cast<double>(models.size()))));
       for (size_t k = 0; k < results.size(); ++k) {
         cells_[i].push_back({.mode = plan_.modes[begin + k],
-                             .basis = plan_.transforms[begin + k].name(),
+                             .basis = plan_.setups[begin + k].transform.name(),
                              .quality = std::move(results[k])});
       }
     }

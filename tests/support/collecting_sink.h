@@ -23,7 +23,7 @@ class CollectingSink final : public TokenSink {
       events_[static_cast<size_t>(event.choice)].push_back(event);
       ++num_events_;
       num_finished_ += event.finish_reason ? 1 : 0;
-      is_done_ = num_finished_ == events_.size();
+      is_done_ = is_done_ || num_finished_ == events_.size();
     }
     changed_.notify_all();
   }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,6 +35,30 @@ class PlainBlockSource final : public BlockSource {
   int64_t block_bytes_;
 };
 
+/// What decode says; once that was an error the client hears no more, as behind a router, though
+/// prefill may not know yet and send its token.
+class DecodeLeg final : public TokenSink {
+ public:
+  explicit DecodeLeg(std::shared_ptr<CollectingSink> client) : client_(std::move(client)) {}
+  void on_token(const TokenEvent& event) override { client_->on_token(event); }
+  void on_error(const Status& status) override {
+    const std::lock_guard lock(mutex_);
+    has_failed_ = true;
+    client_->on_error(status);
+  }
+  void pass_on_unless_failed(const TokenEvent& event) {
+    const std::lock_guard lock(mutex_);
+    if (!has_failed_) {
+      client_->on_token(event);
+    }
+  }
+
+ private:
+  const std::shared_ptr<CollectingSink> client_;
+  std::mutex mutex_;
+  bool has_failed_ = false;
+};
+
 /// Passes everything to one CollectingSink and attaches on on_reserved().
 class RoutingSink final : public PrefillSink {
  public:
@@ -47,9 +72,10 @@ class RoutingSink final : public PrefillSink {
                 .num_replayed_tokens = request.generation.num_replayed_tokens,
                 .deadline = request.generation.deadline},
         find_decode_(std::move(find_decode)),
-        client_(std::move(client)) {}
+        client_(client),
+        decode_leg_(std::make_shared<DecodeLeg>(std::move(client))) {}
 
-  void on_token(const TokenEvent& event) override { client_->on_token(event); }
+  void on_token(const TokenEvent& event) override { decode_leg_->pass_on_unless_failed(event); }
   void on_error(const Status& status) override {
     ++num_ends;
     if (!is_attached_ && num_ends == 1) {
@@ -61,7 +87,7 @@ class RoutingSink final : public PrefillSink {
     reserved_at = address;
     DecodeWorker* decode = attaches ? find_decode_(address) : nullptr;
     if (decode != nullptr) {
-      is_attached_ = decode->attach(attach_, client_).is_ok();
+      is_attached_ = decode->attach(attach_, decode_leg_).is_ok();
     }
   }
   void on_handed_over() override {
@@ -78,7 +104,8 @@ class RoutingSink final : public PrefillSink {
  private:
   AttachRequest attach_;
   std::function<DecodeWorker*(const std::string&)> find_decode_;
-  std::shared_ptr<CollectingSink> client_;
+  const std::shared_ptr<CollectingSink> client_;
+  const std::shared_ptr<DecodeLeg> decode_leg_;
   std::atomic<bool> is_attached_{false};
 };
 

@@ -1,8 +1,13 @@
-// How fast block images get from a prefill worker's memory into a decode rank's cache in another
-// process: landed and acknowledged, beside plain puts over the same lane (no check, no copy into
-// the cache) and beside memcpy; and how long one block takes from send() to its acknowledgement.
+// How fast the block images of a prompt get from a prefill worker's memory into a decode rank's
+// cache in another process: landed and acknowledged, beside plain puts of the same prompt over the
+// same lane (into memory of its size, no check) and beside memcpy; and how long one block takes
+// from send() to its acknowledgement. Puts that go round in the landing slots are shown too: over
+// shared memory they are faster than any transfer, since nobody reads what they write and it never
+// leaves the writer's cache. All ways are measured in turn, several times; medians are printed, and
+// the ratio to the prompt's puts with its range.
 //
-//   UCX_TLS=tcp,self UCX_NET_DEVICES=lo kv_transfer_bench [--megabytes 512] [--slots 16]
+//   UCX_TLS=tcp,self UCX_NET_DEVICES=lo kv_transfer_bench [--megabytes 64] [--prompts 8]
+//                                       [--repetitions 5] [--slots 16]
 
 #include <algorithm>
 #include <array>
@@ -13,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -23,7 +29,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "engine/transport/landing_memory.h"
 #include "engine/transport/ucx_context.h"
 #include "engine/transport/ucx_link.h"
 #include "engine/transport/ucx_transport.h"
@@ -32,11 +37,12 @@ namespace tessera::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr HandoffKey kKey{{1, 1}, 1};
 constexpr int32_t kNumSingles = 300;  // parcels sent one by one
 
 struct Options {
-  int64_t megabytes = 512;
+  int64_t megabytes = 64;  ///< of one prompt
+  int32_t num_prompts = 8;
+  int32_t num_repetitions = 5;
   int32_t num_slots = 16;
 };
 
@@ -44,12 +50,33 @@ struct Options {
 struct Figures {
   double mb_per_s = 0;
   double median_us = 0;
-  double p99_us = 0;
   std::array<char, 64> lane{};
 };
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+HandoffKey key_of(int32_t prompt) {
+  return {{1, static_cast<uint64_t>(prompt) + 1}, 1};
+}
+
+/// In large pages where there are any, each touched. Never unmapped: the process ends soon.
+std::byte* make_memory(int64_t num_bytes, int fill) {
+  const auto size = static_cast<size_t>(num_bytes);
+  void* pages = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) {
+    std::perror("mmap");
+    std::_Exit(1);
+  }
+  madvise(pages, size, MADV_HUGEPAGE);
+  std::memset(pages, fill, size);
+  return static_cast<std::byte*>(pages);
 }
 
 /// A stream of strings between two processes.
@@ -91,9 +118,10 @@ class Pipe {
 /// What both ends of one measurement know.
 struct Case {
   int64_t image_bytes = 0;
-  int64_t num_parcels = 0;
-  int64_t num_images = 0;  ///< in either memory; parcels go round
+  int64_t num_images = 0;   ///< of a prompt
+  int32_t num_prompts = 0;  ///< one after the other, from and into the same memory
   int32_t num_slots = 0;
+  int64_t num_places = 0;             ///< images in what plain puts write
   const std::byte* images = nullptr;  ///< what is put
   Pipe to_sender;
   Pipe to_receiver;
@@ -133,22 +161,27 @@ class Events final : public KvSender::Listener, public KvReceiver::Listener {
   int64_t count_ = 0;
 };
 
+double prompt_mb_per_s(const Case& run, Clock::time_point start) {
+  return static_cast<double>(run.num_images * run.image_bytes) / seconds_since(start) / 1e6;
+}
+
 void receive_parcels(const Case& run) {
-  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
-  std::memset(cache.data(), 1, static_cast<size_t>(cache.num_bytes()));
+  std::byte* cache = make_memory(run.image_bytes * run.num_images, 1);
   Events events;
   ReceiverOptions options;
   options.num_slots = run.num_slots;
   const auto receiver =
       create_ucx_receiver(
-          options, 0, {cache.data(), run.image_bytes, run.image_bytes, run.num_images}, events)
+          options, 0, {cache, run.image_bytes, run.image_bytes, run.num_images}, events)
           .value();
   const LandingRegion region = receiver->open().value();
-  std::vector<int32_t> blocks;
-  for (int64_t i = 0; i < run.num_parcels + kNumSingles; ++i) {
-    blocks.push_back(static_cast<int32_t>(i % run.num_images));
+  std::vector<int32_t> blocks(static_cast<size_t>(run.num_images));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  for (int32_t prompt = 0; prompt < run.num_prompts; ++prompt) {
+    receiver->expect(region.connection, key_of(prompt), blocks);
   }
-  receiver->expect(region.connection, kKey, blocks);
+  blocks.assign(kNumSingles, 0);
+  receiver->expect(region.connection, key_of(run.num_prompts), blocks);
   run.to_sender.write(region.worker_address);
   run.to_sender.write(region.remote_key);
   run.to_sender.write(std::to_string(region.connection));
@@ -168,41 +201,38 @@ LandingRegion read_region(const Case& run) {
 }
 
 void send_parcels(const Case& run) {
-  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
-  std::memset(cache.data(), 7, static_cast<size_t>(cache.num_bytes()));
+  std::byte* cache = make_memory(run.image_bytes * run.num_images, 7);
   Events events;
   const auto sender = create_ucx_sender({}, events).value();
-  if (!sender->register_memory(cache.data(), cache.num_bytes()).is_ok()) {
+  if (!sender->register_memory(cache, run.image_bytes * run.num_images).is_ok()) {
     return;
   }
   const PeerId peer = sender->connect({read_region(run)});
   events.await(1);
-  const auto parcel = [&](int64_t i) {
-    return Parcel{kKey,
-                  0,
-                  static_cast<int32_t>(i),
-                  cache.data() + (i % run.num_images * run.image_bytes),
-                  run.image_bytes};
+  const auto parcel = [&](int32_t prompt, int32_t index) {
+    const int64_t image = index % run.num_images;
+    return Parcel{key_of(prompt), 0, index, cache + (image * run.image_bytes), run.image_bytes};
   };
-  std::vector<Parcel> parcels;
-  for (int64_t i = 0; i < run.num_parcels; ++i) {
-    parcels.push_back(parcel(i));
+  std::vector<double> speeds;
+  for (int32_t prompt = 0; prompt < run.num_prompts; ++prompt) {
+    std::vector<Parcel> parcels;
+    for (int32_t i = 0; i < run.num_images; ++i) {
+      parcels.push_back(parcel(prompt, i));
+    }
+    const Clock::time_point start = Clock::now();
+    sender->send(peer, std::move(parcels));
+    events.await(run.num_images);
+    speeds.push_back(prompt_mb_per_s(run, start));
   }
-  const Clock::time_point start = Clock::now();
-  sender->send(peer, std::move(parcels));
-  events.await(run.num_parcels);
-  run.figures->mb_per_s =
-      static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+  run.figures->mb_per_s = median(speeds);
   std::vector<double> times;
-  for (int64_t i = 0; i < kNumSingles; ++i) {
+  for (int32_t i = 0; i < kNumSingles; ++i) {
     const Clock::time_point begin = Clock::now();
-    sender->send(peer, {parcel(run.num_parcels + i)});
+    sender->send(peer, {parcel(run.num_prompts, i)});
     events.await(1);
     times.push_back(seconds_since(begin) * 1e6);
   }
-  std::sort(times.begin(), times.end());
-  run.figures->median_us = times[times.size() / 2];
-  run.figures->p99_us = times[times.size() * 99 / 100];
+  run.figures->median_us = median(times);
   std::snprintf(run.figures->lane.data(),
                 run.figures->lane.size(),
                 "%s",
@@ -221,27 +251,25 @@ void turn(UcxLink& link) {
 
 void receive_puts(const Case& run) {
   const auto context = UcxContext::create().value();
-  LandingMemory slots = LandingMemory::create(run.image_bytes * run.num_slots).value();
-  std::memset(slots.data(), 1, static_cast<size_t>(slots.num_bytes()));
-  const UcxMemory memory = UcxMemory::create(*context, slots.data(), slots.num_bytes()).value();
+  const UcxMemory memory = UcxMemory::allocate(context, run.image_bytes * run.num_places).value();
+  std::memset(memory.data(), 1, static_cast<size_t>(run.image_bytes * run.num_places));
   const auto link = UcxLink::create(*context).value();
   run.to_sender.write(link->address());
   run.to_sender.write(memory.remote_key().value());
   run.to_sender.write("0");
-  run.to_sender.write(std::to_string(reinterpret_cast<uint64_t>(slots.data())));
+  run.to_sender.write(std::to_string(reinterpret_cast<uint64_t>(memory.data())));
   while (true) {  // the parent ends it
     turn(*link);
   }
 }
 
-/// `count` puts, no more in flight than the landing slots allow.
-void put_all(UcxLink& link, const Case& run, const LandingRegion& region, int64_t count) {
-  const std::byte* images = run.images;
-  for (int64_t i = 0; i < count; ++i) {
-    link.put(images + (i % run.num_images * run.image_bytes),
+/// The images of a prompt, a flush for as many as there are landing slots.
+void put_all(UcxLink& link, const Case& run, const LandingRegion& region) {
+  for (int64_t i = 0; i < run.num_images; ++i) {
+    link.put(run.images + (i * run.image_bytes),
              run.image_bytes,
-             region.base_address + static_cast<uint64_t>(i % run.num_slots * run.image_bytes));
-    if (i % run.num_slots != run.num_slots - 1 && i != count - 1) {
+             region.base_address + static_cast<uint64_t>(i % run.num_places * run.image_bytes));
+    if (i % run.num_slots != run.num_slots - 1 && i != run.num_images - 1) {
       continue;
     }
     bool is_done = false;
@@ -254,20 +282,21 @@ void put_all(UcxLink& link, const Case& run, const LandingRegion& region, int64_
 
 void send_puts(Case run) {
   const auto context = UcxContext::create().value();
-  LandingMemory cache = LandingMemory::create(run.image_bytes * run.num_images).value();
-  std::memset(cache.data(), 7, static_cast<size_t>(cache.num_bytes()));
-  run.images = cache.data();
+  run.images = make_memory(run.image_bytes * run.num_images, 7);
   const LandingRegion region = read_region(run);
   const auto link = UcxLink::create(*context).value();
   if (!link->connect(region.worker_address).is_ok() ||
       !link->import_remote_key(region.remote_key).is_ok()) {
     return;
   }
-  put_all(*link, run, region, run.num_slots);
-  const Clock::time_point start = Clock::now();
-  put_all(*link, run, region, run.num_parcels);
-  run.figures->mb_per_s =
-      static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+  put_all(*link, run, region);  // connects too
+  std::vector<double> speeds;
+  for (int32_t prompt = 0; prompt < run.num_prompts; ++prompt) {
+    const Clock::time_point start = Clock::now();
+    put_all(*link, run, region);
+    speeds.push_back(prompt_mb_per_s(run, start));
+  }
+  run.figures->mb_per_s = median(speeds);
 }
 
 pid_t in_child(const std::function<void()>& work) {
@@ -290,35 +319,53 @@ void measure(const std::function<void()>& receive, const std::function<void()>& 
 }
 
 double memcpy_mb_per_s(const Case& run) {
-  std::vector<char> from(static_cast<size_t>(run.image_bytes * run.num_images), 7);
+  const std::vector<char> from(static_cast<size_t>(run.image_bytes * run.num_images), 7);
   std::vector<char> to(from.size(), 1);
   const auto image = static_cast<size_t>(run.image_bytes);
   const Clock::time_point start = Clock::now();
-  for (int64_t i = 0; i < run.num_parcels; ++i) {
-    const size_t offset = static_cast<size_t>(i % run.num_images) * image;
+  for (size_t offset = 0; offset < from.size(); offset += image) {
     std::memcpy(&to[offset], &from[offset], image);
   }
-  return static_cast<double>(run.num_parcels * run.image_bytes) / seconds_since(start) / 1e6;
+  return prompt_mb_per_s(run, start);
 }
 
 void run_size(const Options& options, int64_t image_bytes, Figures* shared) {
-  Case run;
-  run.image_bytes = image_bytes;
-  run.num_parcels = options.megabytes * 1'000'000 / image_bytes;
-  run.num_images = std::max<int64_t>(1, (int64_t{64} << 20U) / image_bytes);
-  run.num_slots = options.num_slots;
-  run.figures = shared;
-  measure([&] { receive_puts(run); }, [&] { send_puts(run); });
-  const double plain = shared->mb_per_s;
-  measure([&] { receive_parcels(run); }, [&] { send_parcels(run); });
-  std::printf("%8ld KiB %8.0f %8.0f %6.2f %8.0f %9.0f %9.0f  %s\n",
+  std::vector<double> ours;
+  std::vector<double> plain;
+  std::vector<double> round;
+  std::vector<double> ratios;
+  std::vector<double> copies;
+  std::vector<double> medians_us;
+  for (int32_t repetition = 0; repetition < options.num_repetitions; ++repetition) {
+    Case run;
+    run.image_bytes = image_bytes;
+    run.num_images = std::max<int64_t>(1, options.megabytes * 1'000'000 / image_bytes);
+    run.num_prompts = options.num_prompts;
+    run.num_slots = options.num_slots;
+    run.figures = shared;
+    run.num_places = run.num_slots;
+    measure([&] { receive_puts(run); }, [&] { send_puts(run); });
+    round.push_back(shared->mb_per_s);
+    run.num_places = run.num_images;
+    measure([&] { receive_puts(run); }, [&] { send_puts(run); });
+    plain.push_back(shared->mb_per_s);
+    measure([&] { receive_parcels(run); }, [&] { send_parcels(run); });
+    ours.push_back(shared->mb_per_s);
+    ratios.push_back(ours.back() / plain.back());
+    copies.push_back(memcpy_mb_per_s(run));
+    medians_us.push_back(shared->median_us);
+  }
+  const auto [lowest, highest] = std::minmax_element(ratios.begin(), ratios.end());
+  std::printf("%8ld KiB %8.0f %8.0f %6.2f (%4.2f-%4.2f) %9.0f %8.0f %9.0f  %s\n",
               static_cast<long>(image_bytes / 1024),
-              shared->mb_per_s,
-              plain,
-              shared->mb_per_s / plain,
-              memcpy_mb_per_s(run),
-              shared->median_us,
-              shared->p99_us,
+              median(ours),
+              median(plain),
+              median(ratios),
+              *lowest,
+              *highest,
+              median(round),
+              median(copies),
+              median(medians_us),
               shared->lane.data());
   std::fflush(stdout);
 }
@@ -330,7 +377,9 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   using namespace tessera::bench;
   Options options;
   CLI::App app("Speed of the way of block images into another process's cache");
-  app.add_option("--megabytes", options.megabytes, "to send for each size");
+  app.add_option("--megabytes", options.megabytes, "of one prompt");
+  app.add_option("--prompts", options.num_prompts, "sent one after the other");
+  app.add_option("--repetitions", options.num_repetitions, "of both ways in turn");
   app.add_option("--slots", options.num_slots, "landing slots");
   CLI11_PARSE(app, argc, argv);
   void* shared =
@@ -339,14 +388,15 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
     std::perror("mmap");
     return 1;
   }
-  std::printf("%12s %8s %8s %6s %8s %9s %9s\n",
+  std::printf("%12s %8s %8s %6s %11s %9s %8s %9s\n",
               "image",
               "MB/s",
               "put MB/s",
               "ratio",
+              "(range)",
+              "put slots",
               "memcpy",
-              "median us",
-              "p99 us");
+              "median us");
   for (int64_t kib = 64; kib <= 4096; kib *= 2) {
     run_size(options, kib * 1024, new (shared) Figures());
   }

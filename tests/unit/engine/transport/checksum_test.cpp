@@ -1,11 +1,14 @@
 #include "engine/transport/checksum.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "engine/transport/checksum_rows.h"
 
 namespace tessera {
 namespace {
@@ -93,6 +96,50 @@ TEST(ChecksumTest, CopyGivesTheBytesAndTheirChecksum) {
     EXPECT_EQ(copy.front(), 'x');
     EXPECT_EQ(copy.back(), 'x');
   }
+}
+
+// Both ends of a link must agree, whatever their processors have.
+TEST(ChecksumTest, AllLoopsGiveTheSameSumsAndCopies) {
+  const RowLoops& best = best_row_loops();
+  const RowLoops& portable = portable_row_loops();
+  std::vector<char> bytes = random_bytes(kChecksumRowBytes + 64, 19);
+  std::fill(bytes.begin() + 100, bytes.begin() + 300, '\xff');
+  for (size_t shift = 0; shift < 64; ++shift) {
+    const char* row = bytes.data() + shift;
+    EXPECT_EQ(best.sum(row), portable.sum(row)) << shift;
+    for (const RowLoops* loops : {&best, &portable}) {
+      std::vector<char> copy(kChecksumRowBytes + 2, 'x');
+      EXPECT_EQ(loops->copy(copy.data() + 1, row), portable.sum(row)) << shift;
+      EXPECT_EQ(std::memcmp(copy.data() + 1, row, kChecksumRowBytes), 0) << shift;
+      EXPECT_EQ(copy.front(), 'x');
+      EXPECT_EQ(copy.back(), 'x');
+    }
+    alignas(kStreamAlignment) std::array<char, kChecksumRowBytes> streamed{};
+    EXPECT_EQ(best.stream(streamed.data(), row), portable.sum(row)) << shift;
+    order_stores();
+    EXPECT_EQ(std::memcmp(streamed.data(), row, kChecksumRowBytes), 0) << shift;
+  }
+}
+
+// Releases of different age may speak to each other: the formula stays.
+TEST(ChecksumTest, ItIsTheFormulaOfTheHeader) {
+  const auto mix = [](uint64_t value) {
+    value += 0x9e3779b97f4a7c15ULL;
+    value = (value ^ (value >> 30U)) * 0xbf58476d1ce4e5b9ULL;
+    value = (value ^ (value >> 27U)) * 0x94d049bb133111ebULL;
+    return value ^ (value >> 31U);
+  };
+  std::vector<char> bytes = random_bytes(3 * kChecksumRowBytes + 5, 23);
+  uint64_t expected = bytes.size() * 0xd6e8feb86659fd93ULL;
+  std::vector<char> padded = bytes;
+  padded.resize(4 * kChecksumRowBytes);
+  for (size_t i = 0; i < padded.size() / sizeof(uint32_t); ++i) {
+    uint32_t word = 0;
+    std::memcpy(&word, padded.data() + (i * sizeof(word)), sizeof(word));
+    const uint64_t factor = static_cast<uint32_t>(mix(i % 1024) >> 32U) | 1U;
+    expected += word * factor * (mix(~uint64_t{i / 1024}) | 1U);
+  }
+  EXPECT_EQ(checksum_of(bytes), expected);
 }
 
 }  // namespace

@@ -95,6 +95,11 @@ int ChildProcess::start(const std::vector<std::string>& arguments,
   std::array<int, 2> ends{};
   TESSERA_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0,
                 "no socket pair");
+  // Room for some hundred lines that nobody reads yet: a transport's thread must not wait for it.
+  constexpr int kRoom = 1 << 20;
+  for (const int end : ends) {
+    static_cast<void>(setsockopt(end, SOL_SOCKET, SO_SNDBUF, &kRoom, sizeof(kRoom)));
+  }
   std::vector<std::string> words = {"/proc/self/exe", std::to_string(3)};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<std::string> environment = settings;

@@ -9,6 +9,7 @@ using std::chrono::milliseconds;
 using Outcome = SlotQueue::Outcome;
 
 constexpr int64_t kSlot = 64;
+constexpr uint64_t kChecksum = 77;
 constexpr milliseconds kResend{200};
 const SlotQueue::Time kStart{std::chrono::seconds(100)};
 
@@ -31,8 +32,9 @@ class SlotQueueTest : public testing::Test {
   }
   /// Puts everything that can be and announces it.
   std::vector<Ready> deliver() {
-    for (const SlotQueue::Put& put : start()) {
-      queue_.finish_put(put.slot);
+    for (SlotQueue::Put& put : start()) {
+      put.checksum = kChecksum;
+      queue_.finish_put(put);
     }
     return due();
   }
@@ -51,6 +53,7 @@ TEST_F(SlotQueueTest, SlotsBoundWhatIsInFlight) {
   const std::vector<Ready> first = deliver();
   ASSERT_EQ(first.size(), 2U);
   EXPECT_NE(first[0].slot, first[1].slot);
+  EXPECT_EQ(first[1].checksum, kChecksum);
   EXPECT_TRUE(start().empty());
   const SlotQueue::Answer done = answer(first[0], AckCode::kLanded);
   EXPECT_EQ(done.outcome, Outcome::kLanded);
@@ -65,7 +68,7 @@ TEST_F(SlotQueueTest, NothingIsAnnouncedBeforeItsPutIsVisible) {
   const std::vector<SlotQueue::Put> puts = start();
   ASSERT_EQ(puts.size(), 1U);
   EXPECT_TRUE(due().empty());
-  queue_.finish_put(puts[0].slot);
+  queue_.finish_put(puts[0]);
   EXPECT_EQ(due().size(), 1U);
 }
 
@@ -136,11 +139,11 @@ TEST_F(SlotQueueTest, AbortWaitsForThePutOnly) {
   queue_.push(parcel(1, 2));
   const std::vector<SlotQueue::Put> puts = start();
   ASSERT_EQ(puts.size(), 2U);
-  queue_.finish_put(puts[0].slot);
+  queue_.finish_put(puts[0]);
   const Ready announced = due().at(0);
   queue_.abort(key_of(1));
   EXPECT_TRUE(queue_.is_reading(key_of(1)));
-  queue_.finish_put(puts[1].slot);
+  queue_.finish_put(puts[1]);
   EXPECT_FALSE(queue_.is_reading(key_of(1)));
   EXPECT_TRUE(due().empty());
   // One slot is free again; the announced one only after its answer, which nobody is told of.

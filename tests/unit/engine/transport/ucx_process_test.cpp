@@ -139,8 +139,9 @@ TEST_P(UcxProcessTest, BlocksArriveExactly) {
   sender.connect(region);
   receiver.expect(region.connection, 1, kBlocks);
   sender.send(1, 0, kBlocks);
-  EXPECT_TRUE(receiver.landings.await_landed(1));
+  // Read at once: more lines than the channel holds would stop the sender's thread.
   EXPECT_TRUE(sender.process.await_line("acked 1 " + std::to_string(kBlocks)));
+  EXPECT_TRUE(receiver.landings.await_landed(1));
   EXPECT_TRUE(receiver.holds_all(kBlocks, 7));
   const ReceiverStatistics statistics = receiver.receiver->statistics();
   EXPECT_EQ(statistics.landed_parcels, kBlocks);
@@ -440,7 +441,11 @@ TEST_P(UcxProcessTest, AnAbortIsAnsweredWhileTheReceiverStandsStill) {
   receiver.process.send(SIGSTOP);
   sender->send(peer, parcels_of(1, memory, 300001, 1));
   sender->abort(peer, key_of(1));
-  // The put is under way and reads the source: only the end of the connection ends it.
+  if (std::string(GetParam()).find("sysv") != std::string::npos) {
+    // The sender has the slots mapped and stored the image itself.
+    EXPECT_TRUE(log.await("drained", peer));
+  }
+  // Else the put is under way and reads the source: only the end of the connection ends it.
   sender->disconnect(peer);
   EXPECT_TRUE(log.await("disconnected", peer));
   EXPECT_EQ(log.count("acked", peer), 0);
@@ -459,7 +464,7 @@ TEST_P(UcxProcessTest, ASlowLaneIsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Lanes,
                          UcxProcessTest,
-                         testing::Values("tcp,self", "sysv,posix,self"),
+                         testing::Values("tcp,self", "sysv,posix,self", "posix,self"),
                          [](const auto& lanes) {
                            const std::string name = lanes.param;
                            return name.substr(0, name.find(','));

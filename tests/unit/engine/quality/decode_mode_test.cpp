@@ -1,0 +1,85 @@
+#include "engine/quality/decode_mode.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/engine/quality/quality_models.h"
+
+namespace tessera {
+namespace {
+
+TEST(DecodeModeTest, ReadsEveryPart) {
+  const DecodeMode dcp = parse_decode_mode("dcp:4").value();
+  EXPECT_EQ(dcp.sharding.attention, AttentionSharding::kDcp);
+  EXPECT_EQ(dcp.sharding.num_ranks, 4);
+  EXPECT_EQ(dcp.sharding.num_slices, 1);
+
+  const DecodeMode plain = parse_decode_mode("tpla:2").value();
+  EXPECT_EQ(plain.sharding.attention, AttentionSharding::kTpla);
+  EXPECT_EQ(plain.sharding.num_slices, 2);
+  EXPECT_EQ(plain.sharding.num_ranks, 2);
+  EXPECT_EQ(plain.basis, "hadamard");
+  EXPECT_FALSE(plain.logit_factor.has_value());
+
+  const DecodeMode full = parse_decode_mode("tpla:2/4:folder:1/file:alpha=1.5").value();
+  EXPECT_EQ(full.sharding.num_ranks, 4);
+  EXPECT_EQ(full.basis, "folder:1/file");
+  EXPECT_EQ(full.logit_factor, 1.5);
+  EXPECT_EQ(full.text, "tpla:2/4:folder:1/file:alpha=1.5");
+  EXPECT_EQ(full.label(), "tpla:2/4:file:alpha=1.5");
+
+  EXPECT_EQ(parse_decode_mode("tpla:2:alpha=1").value().basis, "hadamard");
+  EXPECT_EQ(parse_decode_mode("tpla:2:none").value().label(), "tpla:2:none");
+}
+
+TEST(DecodeModeTest, NamesWhatItCannotRead) {
+  for (const char* text : {"",
+                           "exact",
+                           "dcp",
+                           "dcp:0",
+                           "dcp:2x",
+                           "replicated:2:none",
+                           "tpla:65",
+                           "tpla:2/",
+                           "tpla:2/x",
+                           "tpla:2:alpha="}) {
+    const auto mode = parse_decode_mode(text);
+    if (std::string(text) == "tpla:2/") {  // nothing said about ranks
+      EXPECT_TRUE(mode.is_ok());
+      continue;
+    }
+    EXPECT_EQ(mode.status().code(), StatusCode::kInvalidArgument) << text;
+  }
+}
+
+TEST(DecodeModeTest, ListsAreSplitAtCommas) {
+  const auto modes = parse_decode_modes({"replicated:2,dcp:2", "tpla:2"}).value();
+  ASSERT_EQ(modes.size(), 3U);
+  EXPECT_EQ(modes[1].text, "dcp:2");
+  EXPECT_EQ(parse_decode_modes({"dcp:2", "tpla:2,dcp:2"}).status().message(),
+            "dcp:2 is given twice");
+}
+
+TEST(DecodeModeTest, ResolvesToWhatAWorkerWouldMake) {
+  const ModelConfig config = test::QualityModels().parts().config;
+  const auto setup = [&](const char* text) {
+    return resolve_mode(parse_decode_mode(text).value(), config);
+  };
+  EXPECT_EQ(setup("tpla:2").value().transform.name(), "hadamard:0");
+  EXPECT_TRUE(setup("tpla:2:none").value().transform.is_identity());
+  EXPECT_TRUE(setup("dcp:2").value().transform.is_identity());
+  EXPECT_EQ(setup("tpla:3").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(setup("tpla:2:/nonexistent").status().code(), StatusCode::kNotFound);
+}
+
+TEST(DecodeModeTest, LengthsArePairs) {
+  const auto lengths = parse_quality_lengths({"256:128,64:960"}).value();
+  ASSERT_EQ(lengths.size(), 2U);
+  EXPECT_EQ(lengths[1], (QualityLengths{.prefill_tokens = 64, .decode_tokens = 960}));
+  EXPECT_EQ(lengths[0].window_tokens(), 385);
+  for (const char* text : {"256", "0:1", "5:0", "a:b", "1:2:3"}) {
+    EXPECT_FALSE(parse_quality_lengths({text}).is_ok()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace tessera
