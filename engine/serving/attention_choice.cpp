@@ -85,26 +85,26 @@ Result<AttentionChoice> choose_attention(const WorkerConfig& worker,
   if (role == WorkerRole::kCombined) {
     return choice;
   }
-  const AttentionChoice replicated = choice;
-  const bool is_auto = worker.attention_sharding == "auto";
   if (worker.attention_sharding == "dcp") {
     choice.sharding.attention = AttentionSharding::kDcp;
-  } else if (worker.attention_sharding == "tpla" || is_auto) {
-    const bool is_named = !worker.tpla_calibration.empty();
-    const bool has_bundled = worker.tpla_basis == "auto" && !bundled_calibration(worker).empty();
-    if (is_auto && !is_named && !has_bundled) {
-      return choice;
-    }
-    choice.sharding.attention = AttentionSharding::kTpla;
-    choice.sharding.num_slices = worker.tpla_slices;
-    const Status status = choose_transform(worker, config, choice);
-    if (!status.is_ok() && is_auto && !is_named) {
-      choice = replicated;
-      choice.refused = status.message();
-      return choice;
-    }
-    TESSERA_RETURN_IF_ERROR(status);
   }
+  const bool is_auto = worker.attention_sharding == "auto";
+  const bool is_named = !worker.tpla_calibration.empty();
+  const bool has_bundled = worker.tpla_basis == "auto" && !bundled_calibration(worker).empty();
+  if (worker.attention_sharding != "tpla" && !(is_auto && (is_named || has_bundled))) {
+    return choice;
+  }
+  AttentionChoice sliced = choice;
+  sliced.sharding.attention = AttentionSharding::kTpla;
+  sliced.sharding.num_slices = worker.tpla_slices;
+  const Status status = choose_transform(worker, config, sliced);
+  if (status.is_ok()) {
+    return sliced;
+  }
+  if (!is_auto || is_named) {
+    return status;
+  }
+  choice.refused = status.message();
   return choice;
 }
 

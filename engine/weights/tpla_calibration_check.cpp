@@ -19,8 +19,15 @@ constexpr double kOrthogonality = 1e-4;
 constexpr double kInverse = 1e-3;
 constexpr size_t kMaxName = 64;
 
-/// Largest element of |A B - I|, infinite when one is not a number; B is A^T where it is empty,
-/// then of A^T A.
+/// sums += factor * row.
+void add_scaled(double factor, const float* row, int64_t width, double* sums) {
+  for (int64_t k = 0; k < width; ++k) {
+    sums[k] += factor * static_cast<double>(row[k]);
+  }
+}
+
+/// Largest element of |A B - I|, or of |A^T A - I| where B is empty; infinite when one is not a
+/// number.
 double identity_error(const std::vector<float>& a, const std::vector<float>& b, int64_t width) {
   std::vector<double> sums(static_cast<size_t>(width * width), 0.0);
   for (int64_t i = 0; i < width; ++i) {
@@ -28,10 +35,7 @@ double identity_error(const std::vector<float>& a, const std::vector<float>& b, 
       // A B: a[i][j] times row j of B joins row i. A^T A: a[i][j] times row i of A joins row j.
       const double factor = a[static_cast<size_t>(i * width + j)];
       const float* row = b.empty() ? a.data() + i * width : b.data() + j * width;
-      double* sum = sums.data() + (b.empty() ? j : i) * width;
-      for (int64_t k = 0; k < width; ++k) {
-        sum[k] += factor * static_cast<double>(row[k]);
-      }
+      add_scaled(factor, row, width, sums.data() + (b.empty() ? j : i) * width);
     }
   }
   double worst = 0.0;

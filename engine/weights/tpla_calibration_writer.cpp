@@ -4,10 +4,10 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <sstream>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -148,7 +148,7 @@ Status write_tpla_calibration(const std::string& path,
   }
   const int error = errno;
   static_cast<void>(std::remove(partial.c_str()));
-  return internal_error(str_cat(path, ": ", std::strerror(error)));
+  return internal_error(str_cat(path, ": ", std::generic_category().message(error)));
 }
 
 }  // namespace tessera

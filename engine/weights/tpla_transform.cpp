@@ -38,6 +38,13 @@ std::vector<float> signed_hadamard(int64_t width, int64_t block, uint64_t seed) 
   return basis;
 }
 
+/// sums += factor * row.
+void add_scaled(double factor, const float* row, int64_t width, double* sums) {
+  for (int64_t k = 0; factor != 0.0 && k < width; ++k) {
+    sums[k] += factor * static_cast<double>(row[k]);
+  }
+}
+
 }  // namespace
 
 Result<TplaTransform> TplaTransform::hadamard(const ModelConfig& config, uint64_t seed) {
@@ -139,10 +146,7 @@ void TplaTransform::rotate_rows(int64_t layer, float* rows, int64_t width) const
   for (int64_t i = 0; i < width_; ++i) {
     for (int64_t j = 0; j < width_; ++j) {
       const double factor = basis[i * width_ + j];  // row j of U^T takes row i of W
-      double* sum = sums.data() + j * width;
-      for (int64_t k = 0; factor != 0.0 && k < width; ++k) {
-        sum[k] += factor * static_cast<double>(rows[i * width + k]);
-      }
+      add_scaled(factor, rows + i * width, width, sums.data() + j * width);
     }
   }
   for (int64_t i = 0; i < width_ * width; ++i) {
@@ -181,9 +185,7 @@ void TplaTransform::rotate_columns(int64_t layer,
     sums.assign(sums.size(), 0.0);
     for (int64_t i = 0; i < width_; ++i) {
       const double factor = static_cast<double>(values[i]) * gamma[static_cast<size_t>(i)];
-      for (int64_t j = 0; j < width_; ++j) {
-        sums[static_cast<size_t>(j)] += factor * static_cast<double>(basis[i * width_ + j]);
-      }
+      add_scaled(factor, basis + i * width_, width_, sums.data());
     }
     for (int64_t j = 0; j < width_; ++j) {
       values[j] = static_cast<float>(sums[static_cast<size_t>(j)]);

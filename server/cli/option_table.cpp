@@ -173,7 +173,8 @@ std::vector<OptionSpec> parallel_options() {
        .field = &Options::attention_sharding,
        .help = "How decode ranks divide the latent cache: replicated (exact), dcp (exact, blocks "
                "dealt out), tpla (columns sliced: approximate, least memory). auto is tpla with a "
-               "calibration, else replicated. A prefill worker needs what its decode groups have",
+               "calibration (named, or in the model's folder), else replicated. A prefill worker "
+               "needs what its decode groups have",
        .choices = {"auto", "replicated", "tpla", "dcp"},
        .roles = kWorkers},
       {.name = "tpla-slices",
@@ -186,13 +187,14 @@ std::vector<OptionSpec> parallel_options() {
       {.name = "tpla-basis",
        .group = "Parallel",
        .field = &Options::tpla_basis,
-       .help = "Rotation of the latent before it is sliced; auto is the calibration's, or hadamard",
+       .help = "Basis of the latent before it is sliced; auto is the calibration's, or hadamard",
        .choices = {"auto", "none", "hadamard"},
        .roles = kWorkers},
       {.name = "tpla-calibration",
        .group = "Parallel",
        .field = &Options::tpla_calibration,
-       .help = "Calibration file made for this model",
+       .help = "Calibration file made for this model by tessera calibrate; without one, "
+               "tpla_calibration.safetensors in the model's folder",
        .roles = kWorkers},
       {.name = "local-prefill-max-tokens",
        .group = "Parallel",
