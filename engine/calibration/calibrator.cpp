@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -33,20 +34,13 @@ class Calibrator final {
 
   Result<CalibrationResult> run() {
     TESSERA_RETURN_IF_ERROR(check());
-    TESSERA_TRY(const LatentStatistics statistics,
-                gather_statistics(job_.model,
-                                  {.windows = job_.text.windows,
-                                   .path = job_.statistics_path,
-                                   .key = job_.statistics_key,
-                                   .progress = [this](int64_t done, int64_t total) {
-                                     job_.progress("statistics", done, total);
-                                   }}));
-    statistics_ = &statistics;
+    TESSERA_RETURN_IF_ERROR(gather());
     result_.calibration = empty_calibration();
     TESSERA_RETURN_IF_ERROR(cut_layers());
     TESSERA_TRY(meter_, HarmMeter::create(job_.model, options_.lengths));
     TESSERA_RETURN_IF_ERROR(measure_layers());
     TESSERA_RETURN_IF_ERROR(choose());
+    TESSERA_RETURN_IF_ERROR(apply_choice());
     TESSERA_RETURN_IF_ERROR(measure_choice());
     result_.calibration.report = calibration_report(job_, result_);
     return std::move(result_);
@@ -54,6 +48,18 @@ class Calibrator final {
 
  private:
   [[nodiscard]] int64_t num_layers() const { return config_.num_hidden_layers; }
+
+  Status gather() {
+    TESSERA_TRY(statistics_,
+                gather_statistics(job_.model,
+                                  {.windows = job_.text.windows,
+                                   .path = job_.statistics_path,
+                                   .key = job_.statistics_key,
+                                   .progress = [this](int64_t done, int64_t total) {
+                                     job_.progress("statistics", done, total);
+                                   }}));
+    return Status::ok();
+  }
 
   Status check() const {
     TESSERA_RETURN_IF_ERROR(validate_sharding(config_,
@@ -203,7 +209,6 @@ class Calibrator final {
       const auto choice = static_cast<size_t>(chosen[layer]);
       note_choice(layer, choice, table[layer][choice]);
       cost += table[layer][choice].cost;
-      TESSERA_RETURN_IF_ERROR(apply(static_cast<int64_t>(layer)));
     }
     result_.bytes_ratio = 1.0 + static_cast<double>(cost) / all_plain;
     return Status::ok();
@@ -215,6 +220,13 @@ class Calibrator final {
     out.harm = candidate.harm;
     out.bytes_ratio =
         1.0 + static_cast<double>(candidate.cost) / static_cast<double>(plain_elements());
+  }
+
+  Status apply_choice() {
+    for (int64_t layer = 0; layer < num_layers(); ++layer) {
+      TESSERA_RETURN_IF_ERROR(apply(layer));
+    }
+    return Status::ok();
   }
 
   /// The chosen cut becomes the layer's.
@@ -246,7 +258,7 @@ class Calibrator final {
   const CalibrationJob& job_;
   const CalibrationOptions& options_;
   const ModelConfig& config_;
-  const LatentStatistics* statistics_ = nullptr;
+  std::optional<LatentStatistics> statistics_;
   std::unique_ptr<HarmMeter> meter_;
   std::vector<TplaCalibration::Layer> plain_;       // by layer, without shared columns
   std::vector<std::vector<Candidate>> candidates_;  // by layer, rising shared columns
