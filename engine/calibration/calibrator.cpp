@@ -223,10 +223,11 @@ class Calibrator final {
   }
 
   Status apply_choice() {
-    for (int64_t layer = 0; layer < num_layers(); ++layer) {
-      TESSERA_RETURN_IF_ERROR(apply(layer));
+    Status status;
+    for (int64_t layer = 0; layer < num_layers() && status.is_ok(); ++layer) {
+      status = apply(layer);
     }
-    return Status::ok();
+    return status;
   }
 
   /// The chosen cut becomes the layer's.
