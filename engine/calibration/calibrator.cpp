@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -33,20 +34,13 @@ class Calibrator final {
 
   Result<CalibrationResult> run() {
     TESSERA_RETURN_IF_ERROR(check());
-    TESSERA_TRY(const LatentStatistics statistics,
-                gather_statistics(job_.model,
-                                  {.windows = job_.text.windows,
-                                   .path = job_.statistics_path,
-                                   .key = job_.statistics_key,
-                                   .progress = [this](int64_t done, int64_t total) {
-                                     job_.progress("statistics", done, total);
-                                   }}));
-    statistics_ = &statistics;
+    TESSERA_RETURN_IF_ERROR(gather());
     result_.calibration = empty_calibration();
     TESSERA_RETURN_IF_ERROR(cut_layers());
     TESSERA_TRY(meter_, HarmMeter::create(job_.model, options_.lengths));
     TESSERA_RETURN_IF_ERROR(measure_layers());
     TESSERA_RETURN_IF_ERROR(choose());
+    TESSERA_RETURN_IF_ERROR(apply_choice());
     TESSERA_RETURN_IF_ERROR(measure_choice());
     result_.calibration.report = calibration_report(job_, result_);
     return std::move(result_);
@@ -54,6 +48,18 @@ class Calibrator final {
 
  private:
   [[nodiscard]] int64_t num_layers() const { return config_.num_hidden_layers; }
+
+  Status gather() {
+    TESSERA_TRY(statistics_,
+                gather_statistics(job_.model,
+                                  {.windows = job_.text.windows,
+                                   .path = job_.statistics_path,
+                                   .key = job_.statistics_key,
+                                   .progress = [this](int64_t done, int64_t total) {
+                                     job_.progress("statistics", done, total);
+                                   }}));
+    return Status::ok();
+  }
 
   Status check() const {
     TESSERA_RETURN_IF_ERROR(validate_sharding(config_,
@@ -120,28 +126,31 @@ class Calibrator final {
 
   /// Every layer with every number of shared columns: only its error is kept, and the plain cut.
   Status cut_layers() {
-    const auto grid = shared_column_grid(config_.kv_lora_rank, options_.num_slices);
     for (int64_t layer = 0; layer < num_layers(); ++layer) {
       job_.progress("cutting", layer, num_layers());
       TESSERA_TRY(const PreparedLayer prepared, prepare(layer));
-      std::vector<Candidate> candidates;
-      for (const int64_t num_shared : grid) {
-        const bool is_whole = num_shared == config_.kv_lora_rank;
-        if (!is_whole && !candidates.empty() &&
-            candidates.back().logit_error <= kNegligible * candidates.front().logit_error) {
-          continue;
-        }
-        CutLayer cut =
-            cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, num_shared));
-        candidates.push_back({num_shared, cut.logit_error});
-        if (num_shared == 0) {
-          plain_.push_back(std::move(cut.calibration));
-        }
-      }
-      candidates_.push_back(std::move(candidates));
+      CutLayer plain = cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, 0));
+      candidates_.push_back(candidates_of(layer, prepared, plain.logit_error));
+      plain_.push_back(std::move(plain.calibration));
     }
     job_.progress("cutting", num_layers(), num_layers());
     return Status::ok();
+  }
+
+  [[nodiscard]] std::vector<Candidate> candidates_of(int64_t layer,
+                                                     const PreparedLayer& prepared,
+                                                     double plain_error) const {
+    std::vector<Candidate> candidates = {{0, plain_error}};
+    const auto grid = shared_column_grid(config_.kv_lora_rank, options_.num_slices);
+    for (const int64_t num_shared : std::span(grid).subspan(1)) {
+      const bool is_whole = num_shared == config_.kv_lora_rank;
+      if (is_whole || candidates.back().logit_error > kNegligible * plain_error) {
+        const CutLayer cut =
+            cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, num_shared));
+        candidates.push_back({num_shared, cut.logit_error});
+      }
+    }
+    return candidates;
   }
 
   /// The harm of every layer alone, without shared columns.
@@ -172,34 +181,53 @@ class Calibrator final {
     return plain > 0.0 ? result_.layers[layer].plain_harm * candidate.logit_error / plain : 0.0;
   }
 
-  Status choose() {
-    const int64_t plain_elements = row_elements(config_, options_.num_slices, 0);
+  [[nodiscard]] int64_t plain_elements() const {
+    return row_elements(config_, options_.num_slices, 0);
+  }
+
+  /// Costs are elements of a token beyond those without shared columns.
+  [[nodiscard]] std::vector<std::vector<BudgetCandidate>> budget_table() const {
     std::vector<std::vector<BudgetCandidate>> table;
     for (size_t layer = 0; layer < candidates_.size(); ++layer) {
       table.emplace_back();
       for (const Candidate& candidate : candidates_[layer]) {
         const int64_t elements = row_elements(config_, options_.num_slices, candidate.num_shared);
         table.back().push_back(
-            {.cost = elements - plain_elements, .harm = harm_of(layer, candidate)});
+            {.cost = elements - plain_elements(), .harm = harm_of(layer, candidate)});
       }
     }
-    const auto extra = static_cast<int64_t>(std::floor(
-        (options_.budget - 1.0) * static_cast<double>(plain_elements * num_layers()) + 1e-6));
+    return table;
+  }
+
+  Status choose() {
+    const auto table = budget_table();
+    const auto all_plain = static_cast<double>(plain_elements() * num_layers());
+    const auto extra = static_cast<int64_t>(std::floor((options_.budget - 1.0) * all_plain + 1e-6));
     TESSERA_TRY(const std::vector<int64_t> chosen, search_budget(table, extra));
     int64_t cost = 0;
     for (size_t layer = 0; layer < chosen.size(); ++layer) {
       const auto choice = static_cast<size_t>(chosen[layer]);
-      const int64_t own = table[layer][choice].cost;
-      LayerChoice& out = result_.layers[layer];
-      out.num_shared = candidates_[layer][choice].num_shared;
-      out.harm = table[layer][choice].harm;
-      out.bytes_ratio = 1.0 + static_cast<double>(own) / static_cast<double>(plain_elements);
-      cost += own;
-      TESSERA_RETURN_IF_ERROR(apply(static_cast<int64_t>(layer)));
+      note_choice(layer, choice, table[layer][choice]);
+      cost += table[layer][choice].cost;
     }
-    result_.bytes_ratio =
-        1.0 + static_cast<double>(cost) / static_cast<double>(plain_elements * num_layers());
+    result_.bytes_ratio = 1.0 + static_cast<double>(cost) / all_plain;
     return Status::ok();
+  }
+
+  void note_choice(size_t layer, size_t choice, const BudgetCandidate& candidate) {
+    LayerChoice& out = result_.layers[layer];
+    out.num_shared = candidates_[layer][choice].num_shared;
+    out.harm = candidate.harm;
+    out.bytes_ratio =
+        1.0 + static_cast<double>(candidate.cost) / static_cast<double>(plain_elements());
+  }
+
+  Status apply_choice() {
+    Status status;
+    for (int64_t layer = 0; layer < num_layers() && status.is_ok(); ++layer) {
+      status = apply(layer);
+    }
+    return status;
   }
 
   /// The chosen cut becomes the layer's.
@@ -231,7 +259,7 @@ class Calibrator final {
   const CalibrationJob& job_;
   const CalibrationOptions& options_;
   const ModelConfig& config_;
-  const LatentStatistics* statistics_ = nullptr;
+  std::optional<LatentStatistics> statistics_;
   std::unique_ptr<HarmMeter> meter_;
   std::vector<TplaCalibration::Layer> plain_;       // by layer, without shared columns
   std::vector<std::vector<Candidate>> candidates_;  // by layer, rising shared columns

@@ -17,6 +17,13 @@ std::vector<float> to_floats(const Matrix& matrix) {
   return {rows.data(), rows.data() + rows.size()};
 }
 
+void append_floats(const std::vector<Matrix>& matrices, std::vector<float>& out) {
+  for (const Matrix& matrix : matrices) {
+    const std::vector<float> values = to_floats(matrix);
+    out.insert(out.end(), values.begin(), values.end());
+  }
+}
+
 /// The basis's columns by falling strength, unless they are cut as they stand.
 std::vector<Eigen::Index> order_of(const LatentBasis& basis, const DealingOptions& dealing) {
   std::vector<Eigen::Index> order(static_cast<size_t>(basis.strength.size()));
@@ -145,11 +152,8 @@ CutLayer cut_layer(const LayerKnowledge& layer,
   SliceKeys slices(layer, columns, options);
   for (int64_t slice = 0; slice < options.dealing.num_slices; ++slice) {
     const std::vector<Matrix> keys = slices.of_slice(slice, result.logit_factor);
-    for (const Matrix& head : keys) {
-      if (options.refit != RefitKind::kNone) {
-        const std::vector<float> values = to_floats(head);
-        result.keys.insert(result.keys.end(), values.begin(), values.end());
-      }
+    if (options.refit != RefitKind::kNone) {
+      append_floats(keys, result.keys);
     }
   }
   cut.logit_error = slices.logit_error();
