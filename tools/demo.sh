@@ -78,9 +78,9 @@ port=8000
 if (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; then
   port=0
 fi
-tpla=(--attention-sharding tpla --tpla-slices 2)
-start_role prefill --port 0 --rpc-port 0 "${tpla[@]}"
-start_role decode --port 0 --rpc-port 0 --tensor-parallel-size 2 "${tpla[@]}"
+# The calibration in the model's folder makes them tpla.
+start_role prefill --port 0 --rpc-port 0
+start_role decode --port 0 --rpc-port 0 --tensor-parallel-size 2
 prefill_address=$(value_in_log prefill rpc_listening address)
 decode_address=$(value_in_log decode rpc_listening address)
 decode_url=$(value_in_log decode listening url)
@@ -111,7 +111,7 @@ cat <<TEXT
 
 How to go on: all of it in one process with
 
-  $binary serve $model --attention-sharding tpla
+  $binary serve $model
 
 or one engine without a handoff with --combined. Then:
 

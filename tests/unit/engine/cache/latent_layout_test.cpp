@@ -39,7 +39,7 @@ TEST(LatentLayoutTest, MatchesDeepSeekV3sBytesPerToken) {
 
 TEST(LatentLayoutTest, AShardHoldsItsColumnsAndTheWholeRopePart) {
   const LatentLayout layout{.latent_widths = {32, 32}, .rope_width = 4, .dtype = DType::kFloat32};
-  const LatentShard shard(layout, {{.ranges = {{{16, 16}}}}, {.ranges = {{{4, 4}, {}, {24, 4}}}}});
+  const LatentShard shard(layout, {{.ranges = {{{16, 16}}}}, {.ranges = {{{4, 4}, {24, 4}}}}});
   EXPECT_EQ(shard.latent_width(0), 16);
   EXPECT_EQ(shard.columns(0).ranges[0].begin, 16);
   EXPECT_EQ(shard.latent_width(1), 8);
