@@ -17,7 +17,7 @@ from pathlib import Path
 
 LENGTHS = ["256:256", "512:512", "64:960"]
 BUDGETS = ["1.0", "1.15", "1.3"]
-PCA_FACTORS = ["1", "share", "slices"]
+PCA_FACTORS = ["1", "slices"]
 
 
 def ways(slices):
