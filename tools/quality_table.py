@@ -17,21 +17,22 @@ from pathlib import Path
 
 LENGTHS = ["256:256", "512:512", "64:960"]
 BUDGETS = ["1.0", "1.15", "1.3"]
-PCA_FACTORS = ["1", "slices"]
+GROUPS = ["plain", "share", "ours"]
+PCA = ["--basis", "pca", "--dealing", "contiguous", "--refit", "none", "--tpla-budget", "1.0"]
 
 
-def ways(slices):
-    """Name, arguments of calibrate (none: eval knows the basis by itself)."""
-    yield "identity", None, f"tpla:{slices}:none"
-    yield "Hadamard", None, f"tpla:{slices}:hadamard"
-    for factor in PCA_FACTORS:
-        yield (f"PCA, factor {factor}",
-               ["--basis", "pca", "--dealing", "contiguous", "--refit", "none",
-                "--logit-factor", str(slices) if factor == "slices" else factor,
-                "--tpla-budget", "1.0"], None)
-    yield "fold", ["--refit", "none", "--tpla-budget", "1.0"], None
-    for budget in BUDGETS:
-        yield f"ours, budget {budget}", ["--tpla-budget", budget], None
+def groups(slices):
+    """What is measured in one run: name of the group, then of each way its name, its arguments of
+    calibrate (None: eval knows the basis by itself), its mode (None: of the calibration)."""
+    yield "plain", [
+        ("identity", None, f"tpla:{slices}:none"),
+        ("Hadamard", None, f"tpla:{slices}:hadamard"),
+        ("PCA, factor 1", [*PCA, "--logit-factor", "1"], None),
+        ("PCA, factor slices", [*PCA, "--logit-factor", str(slices)], None),
+        ("fold", ["--refit", "none", "--tpla-budget", "1.0"], None)]
+    yield "share", [("PCA, factor 1 / share", [*PCA, "--logit-factor", "share"], None)]
+    yield "ours", [(f"ours, budget {budget}", ["--tpla-budget", budget], None)
+                   for budget in BUDGETS]
 
 
 def run(arguments, log, problems, what):
@@ -44,11 +45,11 @@ def run(arguments, log, problems, what):
     return code == 0
 
 
-def calibrations(options, model, slices, problems):
+def calibrations(options, model, slices, ways, problems):
     """(name, mode of eval) of every way that there is a calibration for."""
     folder = options.work / model.name
     found = []
-    for name, arguments, mode in ways(slices):
+    for name, arguments, mode in ways:
         if arguments is None:
             found.append((name, mode))
             continue
@@ -65,24 +66,37 @@ def calibrations(options, model, slices, problems):
     return found
 
 
-def measure(options, model, slices, problems):
-    """Rows of the table, by lengths."""
-    named_modes = calibrations(options, model, slices, problems)
-    result = options.work / model.name / f"g{slices}-quality.json"
-    if not result.exists():
+def measure_group(options, model, slices, group, problems):
+    """(name, cell) of a group's ways behind the exact model, by lengths; empty if it was not run."""
+    name, ways = group
+    named_modes = calibrations(options, model, slices, ways, problems)
+    result = options.work / model.name / f"g{slices}-{name}.json"
+    if named_modes and not result.exists():
         modes = ",".join(["replicated:1"] + [mode for _, mode in named_modes])
         command = [options.server, "eval", str(model), "--text", options.text, "--modes", modes,
                    "--lengths", ",".join(LENGTHS), "--windows", str(options.windows),
                    "--json", str(result), "--html", str(result.with_suffix(".html"))]
-        if not run(command, result.with_suffix(".log"), problems,
-                   f"{model.name}, {slices} slices, measurement"):
-            return []
+        run(command, result.with_suffix(".log"), problems,
+            f"{model.name}, {slices} slices, measurement of {name}")
+    if not result.exists():
+        return {}
     cells = json.loads(result.read_text(encoding="utf-8"))["cells"]
     names = ["exact"] + [name for name, _ in named_modes]
+    return {length: list(zip(names, cells[at * len(names):(at + 1) * len(names)]))
+            for at, length in enumerate(LENGTHS)}
+
+
+def measure(options, model, slices, problems):
+    """Rows of the table, by lengths."""
+    measured = [measure_group(options, model, slices, group, problems)
+                for group in groups(slices) if group[0] in options.group]
     rows = []
-    for at, length in enumerate(LENGTHS):
-        of_length = list(zip(names, cells[at * len(names):(at + 1) * len(names)]))
-        rows += [(name, length, cell) for name, cell in keep_best_pca(of_length)]
+    for length in LENGTHS:
+        of_length = [of_group.get(length, []) for of_group in measured]
+        pairs = next((found[:1] for found in of_length if found), [])  # exact, once
+        for found in of_length:
+            pairs += found[1:]
+        rows += [(name, length, cell) for name, cell in keep_best_pca(pairs)]
     return rows
 
 
@@ -110,10 +124,12 @@ def main():
     parser.add_argument("--calibration-text", action="append", required=True)
     parser.add_argument("--text", required=True)
     parser.add_argument("--slices", type=int, action="append", help="default: 2 and 4")
+    parser.add_argument("--group", action="append", choices=GROUPS, help="default: all")
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--work", type=Path, default=Path("build/quality"))
     options = parser.parse_args()
+    options.group = options.group or GROUPS
     problems = []
     print("| model | g | way | prompt + decoded | KL, nats | perplexity | change, % | same top-1, % "
           "| agreement, tokens | bytes / token, rank |")
