@@ -23,6 +23,11 @@ struct ModelInput {
   std::vector<int64_t> slots;      ///< [T]: block id * kBlockTokens + offset
   int64_t num_decode = 0;
   std::vector<int32_t> decode_lengths;  ///< [num_decode]: context, the row's own token included
+  /// With an exact window (kernels/ops/latent_window.h), empty without: slot in the window cache of
+  /// each token, -1 where its row is not kept [T]; that of the first row of each decode row's
+  /// sequence [num_decode].
+  std::vector<int64_t> window_slots;
+  std::vector<int64_t> window_first_slots;
   std::vector<PrefillChunk> chunks;
   /// [num_decode + chunks, max_blocks_per_sequence] row-major block ids; unused entries are 0.
   std::vector<int32_t> block_tables;
@@ -38,6 +43,8 @@ struct ModelInput {
     slots.clear();
     num_decode = 0;
     decode_lengths.clear();
+    window_slots.clear();
+    window_first_slots.clear();
     chunks.clear();
     block_tables.clear();
     max_blocks_per_sequence = 0;

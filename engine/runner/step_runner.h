@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "engine/model/model_input.h"
 #include "kernels/ops/sampling_params.h"
 
@@ -34,6 +36,17 @@ struct StepOutput {
   std::vector<float> top_logprobs;  ///< [rows, kMaxTopLogprobs]
 };
 
+/// Where a prompt of `num_tokens` tokens that another worker computed lies, to fill its window
+/// from: its blocks with this rank's images, and beside them, for window_blocks()[k] and each other
+/// slice (slice + 1 + o) mod g, the block that holds its image, at k (g - 1) + o. Ids mean the same
+/// on every rank.
+struct LandedWindow {
+  int64_t ring = 0;
+  int64_t num_tokens = 0;
+  std::span<const int32_t> blocks;
+  std::span<const int32_t> other_images;
+};
+
 class StepRunner {
  public:
   StepRunner() = default;
@@ -47,6 +60,14 @@ class StepRunner {
                             StepOutput& output) = 0;
   /// Copies all layers of block `source` to block `destination` (a forked sequence's last block).
   virtual void copy_block(int32_t source, int32_t destination) = 0;
+  /// Writes the window rows of a landed prompt into its ring, on every rank. Only with a window.
+  virtual void fill_window(const LandedWindow& /*landed*/) {
+    TESSERA_CHECK(false, "a runner that keeps no window");
+  }
+  /// Copies the window rows of one sequence over another's (a fork). Only with a window.
+  virtual void copy_window(int64_t /*source_ring*/, int64_t /*destination_ring*/) {
+    TESSERA_CHECK(false, "a runner that keeps no window");
+  }
 };
 
 }  // namespace tessera

@@ -8,6 +8,7 @@
 #include "engine/base/result.h"
 #include "engine/config/model_config.h"
 #include "kernels/ops/latent_columns.h"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera {
 
@@ -36,6 +37,8 @@ struct ShardOptions {
   /// s of each layer, kTpla with g > 1 only; empty: none anywhere. A layer whose latent is shared
   /// whole (s = R) is stored and computed as kReplicated does.
   std::vector<int64_t> shared_columns = {};
+  /// Tokens whose latents are kept whole in every layer that is sliced; kTpla with g > 1 only.
+  kernels::LatentWindow window = {};
 };
 
 /// Checks that the model can be divided so. Errors: INVALID_ARGUMENT with every fault, one a line,

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "kernels/core/tensor_view.h"
 #include "kernels/ops/latent_columns.h"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera::kernels {
 
@@ -66,10 +68,22 @@ struct MlaPrefillParams {
   TensorView out;          ///< [T, H, dv], activation dtype, written with the last tile
 };
 
+/// What decode rows attend to exactly although their paged rows are a slice: logits over the
+/// window's tokens come from all R columns, their values are those of the same w columns as
+/// elsewhere.
+struct DecodeWindow {
+  LatentCacheView cache;  ///< rows of all R columns, back to back over all blocks
+  WindowRing ring;
+  LatentColumns columns;        ///< the w of the R columns that paged rows hold, in their order
+  ConstTensorView q_latent;     ///< [B, H, R], activation dtype, outer strides free
+  ConstTensorView first_slots;  ///< [B] int64: slot of the first row of the decode row's sequence
+};
+
 /// Absorbed MLA attention of B decode rows against their paged latents; one key and value row per
 /// token shared by all heads: logit = scale * (q_latent . latent + q_rope . rope), value = latent:
-/// the w columns that the cache's rows hold. A row whose length is 0 yields zeros and log-sum-exp
-/// -inf.
+/// the w columns that the cache's rows hold. With a window its tokens are taken from there, and
+/// from the paged rows only those outside of it: one softmax over both. A row whose length is 0
+/// yields zeros and log-sum-exp -inf.
 struct MlaDecodeParams {
   ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free
@@ -77,6 +91,7 @@ struct MlaDecodeParams {
   ConstTensorView block_tables;  ///< [B, max_blocks] int32, row stride free
   ConstTensorView lengths;       ///< [B] int32: tokens of context, the row's own included
   float scale = 1.0F;
+  std::optional<DecodeWindow> window = {};
   TensorView out;          ///< [B, H, w], activation dtype
   TensorView log_sum_exp;  ///< [B, H] float32, natural logarithm
 };
