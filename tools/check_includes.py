@@ -91,6 +91,8 @@ RULES = {
     "server": (["engine", "server"], []),
     "tests": (["kernels", "engine", "server", "proto", "tests"],
               ["gtest", "nlohmann", "boost", "prometheus", "grpc", "protobuf", "ucx", "eigen"]),
+    # Captures operations into a graph.
+    "tests/unit/kernels/cuda/graph_test.cpp": (["kernels", "tests"], ["gtest", "cuda"]),
     "tools": (["kernels", "engine", "server"], ["nlohmann", "cli11"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -1,5 +1,6 @@
-// What the tests of the CPU operations share: a backend per thread count, random numbers whose seed
-// is printed on failure, and comparison against a bound per element.
+// What the tests of the operations share: a backend per thread count, random numbers whose seed is
+// printed on failure, and comparison against a bound per element. Other backends run the same tests:
+// each test executable says what backend it is about.
 #pragma once
 
 #include <cmath>
@@ -7,10 +8,11 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
-#include "kernels/cpu/cpu_backend.h"
+#include "kernels/ops/backend.h"
 #include "tests/support/host_tensor.h"
 
 namespace tessera::testing {
@@ -47,6 +49,11 @@ inline void expect_close(const Array& actual, const Array& expected, const Toler
   }
 }
 
+/// The backend that this executable tests, with this many threads; operands are in host memory.
+[[nodiscard]] std::unique_ptr<kernels::Backend> make_tested_backend(int num_threads);
+/// The numbers of threads to test it with.
+[[nodiscard]] std::vector<int> tested_thread_counts();
+
 /// The parameter is the number of threads.
 class CpuOpsTest : public ::testing::TestWithParam<int> {
  protected:
@@ -59,7 +66,7 @@ class CpuOpsTest : public ::testing::TestWithParam<int> {
 
   static constexpr uint64_t kSeed = 20260611;
   Random random_{kSeed};
-  std::unique_ptr<kernels::Backend> backend_ = kernels::cpu::create_cpu_backend(GetParam());
+  std::unique_ptr<kernels::Backend> backend_ = make_tested_backend(GetParam());
 };
 
 inline std::string thread_count_name(const ::testing::TestParamInfo<int>& info) {
@@ -67,6 +74,7 @@ inline std::string thread_count_name(const ::testing::TestParamInfo<int>& info) 
 }
 
 #define TESSERA_TEST_THREADS(Fixture) \
-  INSTANTIATE_TEST_SUITE_P(Threads, Fixture, ::testing::Values(1, 2, 3), thread_count_name)
+  INSTANTIATE_TEST_SUITE_P(           \
+      Threads, Fixture, ::testing::ValuesIn(tested_thread_counts()), thread_count_name)
 
 }  // namespace tessera::testing

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/unit/kernels/cpu/sampling_fixture.h"
 
 namespace tessera::testing {

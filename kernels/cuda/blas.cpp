@@ -1,0 +1,182 @@
+#include "kernels/cuda/blas.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/cuda_check.h"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+/// Step sizes vary from one prefill step to the next: forget all rather than grow without bound.
+constexpr size_t kMaxChoices = 16'384;
+
+cudaDataType_t data_type(DType dtype) {
+  return dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+/// Largest power of two, up to 256, that divides the address.
+uint32_t alignment_of(const void* pointer) {
+  const auto address = reinterpret_cast<uintptr_t>(pointer) | 256U;
+  return static_cast<uint32_t>(address & (~address + 1));
+}
+
+}  // namespace
+
+/// cuBLASLt is column-major: our rows are its columns, and out^T = weight * x^T.
+struct Blas::Descriptors {
+  cublasLtMatmulDescOpaque_t product;
+  cublasLtMatrixLayoutOpaque_t weight, x, out;
+
+  explicit Descriptors(const BlasProblem& problem) {
+    const cudaDataType_t type = data_type(problem.dtype);
+    TESSERA_CUBLAS(cublasLtMatmulDescInit(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    TESSERA_CUBLAS(cublasLtMatmulDescSetAttribute(
+        &product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)));
+    init(weight,
+         type,
+         problem.in_features,
+         problem.out_features,
+         problem.in_features,
+         problem.batch,
+         problem.out_features * problem.in_features);
+    init(x,
+         type,
+         problem.in_features,
+         problem.rows,
+         problem.x_stride,
+         problem.batch,
+         problem.x_batch_stride);
+    init(out,
+         data_type(problem.out_dtype),
+         problem.out_features,
+         problem.rows,
+         problem.out_stride,
+         problem.batch,
+         problem.out_batch_stride);
+  }
+
+ private:
+  static void init(cublasLtMatrixLayoutOpaque_t& layout,
+                   cudaDataType_t type,
+                   int64_t rows,
+                   int64_t columns,
+                   int64_t stride,
+                   int64_t batch,
+                   int64_t batch_stride) {
+    TESSERA_CUBLAS(cublasLtMatrixLayoutInit(
+        &layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), stride));
+    if (batch == 1) {
+      return;
+    }
+    const auto count = static_cast<int32_t>(batch);
+    TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(
+        &layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
+    TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(&layout,
+                                                    CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                                    &batch_stride,
+                                                    sizeof(batch_stride)));
+  }
+};
+
+Blas::Blas(CudaDevice& device) {
+  static_cast<void>(device.enter({}));
+  handle_ = make_blas_handle();
+  workspace_ = device.allocate(kWorkspaceBytes);
+}
+
+Blas::~Blas() = default;
+
+size_t Blas::KeyHash::operator()(const Key& key) const noexcept {
+  uint64_t hash = 0;
+  for (const int64_t part : {key.rows,
+                             key.out_features,
+                             key.in_features,
+                             key.batch,
+                             key.x_stride,
+                             key.x_batch_stride,
+                             key.out_stride,
+                             key.out_batch_stride,
+                             key.form}) {
+    hash = (hash ^ static_cast<uint64_t>(part)) * 0x9e3779b97f4a7c15U;
+    hash ^= hash >> 32U;
+  }
+  return hash;
+}
+
+Blas::Choice Blas::choose(Descriptors& descriptors, const BlasProblem& problem) const {
+  cublasLtMatmulPreferenceOpaque_t preference;
+  TESSERA_CUBLAS(cublasLtMatmulPreferenceInit(&preference));
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    TESSERA_CUBLAS(
+        cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof(value)));
+  };
+  set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(problem.weight));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(problem.x));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(problem.out));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(problem.out));
+  cublasLtMatmulHeuristicResult_t result;
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_.get(),
+                                                               &descriptors.product,
+                                                               &descriptors.weight,
+                                                               &descriptors.x,
+                                                               &descriptors.out,
+                                                               &descriptors.out,
+                                                               &preference,
+                                                               1,
+                                                               &result,
+                                                               &found);
+  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
+    return {};
+  }
+  return {true, result.algo};
+}
+
+bool Blas::run(const BlasProblem& problem, cudaStream_t stream) {
+  Descriptors descriptors(problem);
+  const Key key{problem.rows,
+                problem.out_features,
+                problem.in_features,
+                problem.batch,
+                problem.x_stride,
+                problem.x_batch_stride,
+                problem.out_stride,
+                problem.out_batch_stride,
+                static_cast<int64_t>(problem.dtype) | static_cast<int64_t>(problem.out_dtype) << 4 |
+                    static_cast<int64_t>(alignment_of(problem.weight)) << 8 |
+                    static_cast<int64_t>(alignment_of(problem.x)) << 20 |
+                    static_cast<int64_t>(alignment_of(problem.out)) << 32};
+  auto found = choices_.find(key);
+  if (found == choices_.end()) {
+    if (choices_.size() >= kMaxChoices) {
+      choices_.clear();
+    }
+    found = choices_.emplace(key, choose(descriptors, problem)).first;
+  }
+  if (!found->second.is_possible) {
+    return false;
+  }
+  const float one = 1.0F;
+  const float zero = 0.0F;
+  TESSERA_CUBLAS(cublasLtMatmul(handle_.get(),
+                                &descriptors.product,
+                                &one,
+                                problem.weight,
+                                &descriptors.weight,
+                                problem.x,
+                                &descriptors.x,
+                                &zero,
+                                problem.out,
+                                &descriptors.out,
+                                problem.out,
+                                &descriptors.out,
+                                &found->second.algorithm,
+                                workspace_.data(),
+                                kWorkspaceBytes,
+                                stream));
+  return true;
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,44 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_ops.h"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(int index) : device_(index), ops_(device_) {}
+  [[nodiscard]] Device& device() noexcept override { return device_; }
+  [[nodiscard]] Ops& ops() noexcept override { return ops_; }
+  [[nodiscard]] DType preferred_dtype() const noexcept override { return DType::kBFloat16; }
+
+ private:
+  CudaDevice device_;
+  CudaOps ops_;  // uses device_
+};
+
+}  // namespace
+
+int num_cuda_devices() noexcept {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    ignore_cuda(cudaGetLastError());
+    return 0;
+  }
+  return count;
+}
+
+int64_t free_device_bytes(int index) {
+  TESSERA_CUDA(cudaSetDevice(index));
+  size_t free = 0;
+  size_t total = 0;
+  TESSERA_CUDA(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
+}
+
+std::unique_ptr<Backend> create_cuda_backend(int index) {
+  return std::make_unique<CudaBackend>(index);
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,23 @@
+// An NVIDIA GPU (Hopper) as a backend: cuBLASLt for matrix products, own kernels for the rest. No
+// CUDA header is needed to include this one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/ops/backend.h"
+
+namespace tessera::kernels::cuda {
+
+/// GPUs that this process sees; 0 where there is no driver.
+[[nodiscard]] int num_cuda_devices() noexcept;
+
+/// Bytes of device `index` that can be allocated now. Throws DeviceError.
+[[nodiscard]] int64_t free_device_bytes(int index);
+
+/// A backend on device `index`. Its ops are called by one thread at a time and share scratch
+/// memory: all on one stream, or on streams that wait for each other. They allocate nothing and do
+/// not wait for the device. Throws DeviceError.
+[[nodiscard]] std::unique_ptr<Backend> create_cuda_backend(int index);
+
+}  // namespace tessera::kernels::cuda

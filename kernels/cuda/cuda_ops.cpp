@@ -1,0 +1,10 @@
+#include "kernels/cuda/cuda_ops.h"
+
+namespace tessera::kernels::cuda {
+
+CudaOps::CudaOps(CudaDevice& device)
+    : device_(device), blas_(device), scratch_(device.allocate(kScratchBytes)) {}
+
+CudaOps::~CudaOps() = default;
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,108 @@
+// What kernels share: conversions to and from float32, and sums over a warp or a block.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_bf16.h>
+
+#include "kernels/core/tensor_view.h"
+
+namespace tessera::kernels::cuda {
+
+using Bf16 = __nv_bfloat16;
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffU;
+
+__device__ inline float to_float(float value) { return value; }
+__device__ inline float to_float(Bf16 value) { return __bfloat162float(value); }
+
+template <typename T>
+__device__ inline T from_float(float value) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return value;
+  } else {
+    return __float2bfloat16_rn(value);
+  }
+}
+
+template <typename Value>
+__device__ inline Value warp_sum(Value value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, offset);
+  }
+  return value;
+}
+
+__device__ inline float warp_max(float value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+/// The sum over the block's threads, on every one of them; kThreads is blockDim.x. `shared` holds a
+/// value per warp, and may be used again at once.
+template <int kThreads, typename Value>
+__device__ inline Value block_sum(Value value, Value* shared) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  value = warp_sum(value);
+  if (threadIdx.x % kWarp == 0) {
+    shared[warp] = value;
+  }
+  __syncthreads();
+  Value total = Value(0);
+  for (int i = 0; i < kThreads / kWarp; ++i) {
+    total += shared[i];
+  }
+  __syncthreads();
+  return total;
+}
+
+/// Rows of adjacent elements.
+template <typename T>
+struct DeviceRows {
+  T* data = nullptr;
+  int64_t stride = 0;  ///< in elements
+
+  __device__ T* row(int64_t i) const { return data + i * stride; }
+};
+
+/// [rows, heads, width] with free outer strides.
+template <typename T>
+struct DeviceHeads {
+  T* data = nullptr;
+  int64_t stride = 0;
+  int64_t head_stride = 0;
+
+  __device__ T* row(int64_t i, int64_t head) const { return data + i * stride + head * head_stride; }
+};
+
+template <typename T>
+[[nodiscard]] DeviceRows<T> rows_of(const TensorView& view) {
+  return {static_cast<T*>(view.data), view.stride[0]};
+}
+template <typename T>
+[[nodiscard]] DeviceRows<const T> rows_of(const ConstTensorView& view) {
+  return {static_cast<const T*>(view.data), view.stride[0]};
+}
+template <typename T>
+[[nodiscard]] DeviceHeads<T> heads_of(const TensorView& view) {
+  return {static_cast<T*>(view.data), view.stride[0], view.stride[1]};
+}
+template <typename T>
+[[nodiscard]] DeviceHeads<const T> heads_of(const ConstTensorView& view) {
+  return {static_cast<const T*>(view.data), view.stride[0], view.stride[1]};
+}
+
+/// Calls visit(T{}) with the element type of `dtype`, float32 or bfloat16.
+template <typename Visit>
+void visit_dtype(DType dtype, Visit&& visit) {
+  if (dtype == DType::kFloat32) {
+    visit(float{});
+  } else {
+    visit(Bf16{});
+  }
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,54 @@
+// The only place that launches kernels: checks the error and names the kernel.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/cuda_check.h"
+
+namespace tessera::kernels::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  int64_t shared_bytes = 0;  ///< dynamic shared memory
+};
+
+/// More dynamic shared memory than this has to be asked for.
+inline constexpr int64_t kDefaultSharedBytes = 48 * 1024;
+/// What one block of a Hopper GPU may have.
+inline constexpr int64_t kMaxSharedBytes = 227 * 1024;
+
+/// Nothing happens for an empty grid.
+template <typename... Params, typename... Args>
+void launch(const char* name,
+            void (*kernel)(Params...),
+            const LaunchShape& shape,
+            cudaStream_t stream,
+            Args&&... args) {
+  if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) {
+    return;
+  }
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shape.shared_bytes)),
+               name);
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = stream;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
+}
+
+[[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
+
+[[nodiscard]] inline unsigned to_grid(int64_t count) noexcept {
+  return static_cast<unsigned>(count);
+}
+
+}  // namespace tessera::kernels::cuda

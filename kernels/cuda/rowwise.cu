@@ -1,0 +1,212 @@
+// Row-wise and elementwise operations: a block is a row.
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/row_add.h"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename From, typename To>
+struct CopyRows {
+  DeviceRows<const From> from;
+  DeviceRows<To> to;
+  const int32_t* rows = nullptr;  ///< of `from`, or null: as they come
+  int64_t width = 0;
+};
+
+template <typename From, typename To>
+__global__ void __launch_bounds__(kThreads) copy_rows(const CopyRows<From, To> p) {
+  const int64_t i = blockIdx.x;
+  const From* from = p.from.row(p.rows == nullptr ? i : p.rows[i]);
+  To* to = p.to.row(i);
+  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+    to[c] = from_float<To>(to_float(from[c]));
+  }
+}
+
+template <typename From, typename To>
+void launch_copy_rows(const char* name,
+                      const ConstTensorView& from,
+                      const TensorView& to,
+                      const int32_t* rows,
+                      cudaStream_t stream) {
+  launch(name,
+         copy_rows<From, To>,
+         {to_grid(to.dim(0)), kThreads},
+         stream,
+         CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
+}
+
+template <typename Out>
+struct RmsNorm {
+  DeviceRows<float> x;
+  DeviceRows<const float> add;  ///< null data: nothing to add
+  const float* weight = nullptr;
+  DeviceRows<Out> out;
+  int64_t width = 0;
+  float epsilon = 0.0F;
+};
+
+// Each thread touches only its own columns, so `out` may be `x`.
+template <typename Out>
+__global__ void __launch_bounds__(kThreads) normalise_rows(const RmsNorm<Out> p) {
+  __shared__ float shared[kThreads / kWarp];
+  float* x = p.x.row(blockIdx.x);
+  const float* add = p.add.data == nullptr ? nullptr : p.add.row(blockIdx.x);
+  float sum = 0.0F;
+  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+    float value = x[c];
+    if (add != nullptr) {
+      value += add[c];
+      x[c] = value;
+    }
+    sum += value * value;
+  }
+  sum = block_sum<kThreads>(sum, shared);
+  const float factor = 1.0F / sqrtf(sum / static_cast<float>(p.width) + p.epsilon);
+  Out* out = p.out.row(blockIdx.x);
+  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+    out[c] = from_float<Out>(x[c] * factor * p.weight[c]);
+  }
+}
+
+template <typename T>
+struct Rope {
+  DeviceHeads<T> x;
+  const int32_t* positions = nullptr;
+  DeviceRows<const float> cosine, sine;
+  int64_t num_heads = 0;
+  int64_t half = 0;
+  bool is_interleaved = true;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) rotate_rows(const Rope<T> p) {
+  const int64_t t = blockIdx.x;
+  const int64_t position = p.positions[t];
+  const float* cosine = p.cosine.row(position);
+  const float* sine = p.sine.row(position);
+  for (int64_t i = threadIdx.x; i < p.num_heads * p.half; i += kThreads) {
+    const int64_t pair = i % p.half;
+    T* x = p.x.row(t, i / p.half);
+    T* a = x + (p.is_interleaved ? 2 * pair : pair);
+    T* b = p.is_interleaved ? a + 1 : a + p.half;
+    const float first = to_float(*a);
+    const float second = to_float(*b);
+    *a = from_float<T>(first * cosine[pair] - second * sine[pair]);
+    *b = from_float<T>(second * cosine[pair] + first * sine[pair]);
+  }
+}
+
+template <typename Out>
+struct SiluMul {
+  DeviceRows<const float> x;
+  DeviceRows<Out> out;
+  int64_t width = 0;
+};
+
+template <typename Out>
+__global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) {
+  const float* gate = p.x.row(blockIdx.x);
+  Out* out = p.out.row(blockIdx.x);
+  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+    out[c] = from_float<Out>(gate[c] / (1.0F + expf(-gate[c])) * gate[p.width + c]);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    add_row(const float* row, const DeviceRows<T> matrix, int64_t width) {
+  T* out = matrix.row(blockIdx.x);
+  for (int64_t c = threadIdx.x; c < width; c += kThreads) {
+    out[c] = from_float<T>(to_float(out[c]) + row[c]);
+  }
+}
+
+}  // namespace
+
+void add_to_rows(const float* row, const TensorView& matrix, cudaStream_t stream) {
+  visit_dtype(matrix.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    launch("bias",
+           add_row<T>,
+           {to_grid(matrix.dim(0)), kThreads},
+           stream,
+           row,
+           rows_of<T>(matrix),
+           matrix.dim(1));
+  });
+}
+
+void CudaOps::do_embedding(const EmbeddingParams& params, StreamView stream) {
+  visit_dtype(params.table.dtype, [&](auto tag) {
+    launch_copy_rows<decltype(tag), float>(
+        "embedding", params.table, params.out, params.ids.as<int32_t>(), device_.enter(stream));
+  });
+}
+
+void CudaOps::do_gather_rows(const GatherRowsParams& params, StreamView stream) {
+  launch_copy_rows<float, float>(
+      "gather_rows", params.x, params.out, params.rows.as<int32_t>(), device_.enter(stream));
+}
+
+void CudaOps::do_cast(const CastParams& params, StreamView stream) {
+  visit_dtype(params.x.dtype, [&](auto from) {
+    visit_dtype(params.out.dtype, [&](auto to) {
+      launch_copy_rows<decltype(from), decltype(to)>(
+          "cast", params.x, params.out, nullptr, device_.enter(stream));
+    });
+  });
+}
+
+void CudaOps::do_rms_norm(const RmsNormParams& params, StreamView stream) {
+  visit_dtype(params.out.dtype, [&](auto tag) {
+    using Out = decltype(tag);
+    const bool has_add = params.add.data != nullptr;
+    launch("rms_norm",
+           normalise_rows<Out>,
+           {to_grid(params.x.dim(0)), kThreads},
+           device_.enter(stream),
+           RmsNorm<Out>{rows_of<float>(params.x),
+                        has_add ? rows_of<float>(params.add) : DeviceRows<const float>{},
+                        params.weight.as<float>(),
+                        rows_of<Out>(params.out),
+                        params.x.dim(1),
+                        params.epsilon});
+  });
+}
+
+void CudaOps::do_rope(const RopeParams& params, StreamView stream) {
+  visit_dtype(params.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    launch("rope",
+           rotate_rows<T>,
+           {to_grid(params.x.dim(0)), kThreads},
+           device_.enter(stream),
+           Rope<T>{heads_of<T>(params.x),
+                   params.positions.as<int32_t>(),
+                   rows_of<float>(params.cos),
+                   rows_of<float>(params.sin),
+                   params.x.dim(1),
+                   params.x.dim(2) / 2,
+                   params.is_interleaved});
+  });
+}
+
+void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
+  visit_dtype(params.out.dtype, [&](auto tag) {
+    using Out = decltype(tag);
+    launch("silu_mul",
+           silu_mul_rows<Out>,
+           {to_grid(params.x.dim(0)), kThreads},
+           device_.enter(stream),
+           SiluMul<Out>{
+               rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
+  });
+}
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,154 @@
+// Operations can be captured into a graph: they neither allocate nor wait, and a replay reads
+// lengths, tables and offsets anew.
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/support/host_tensor.h"
+
+namespace tessera::testing {
+namespace {
+
+using kernels::DeviceBuffer;
+using kernels::DType;
+using kernels::kBlockTokens;
+using kernels::TensorView;
+
+constexpr int64_t kRows = 3, kHeads = 16, kWidth = 64, kRope = 32, kMaxBlocks = 40;
+constexpr int64_t kExperts = 8, kTopK = 2, kHidden = kHeads * kWidth;
+
+class GraphTest : public ::testing::Test {
+ protected:
+  /// Memory for a tensor, filled with random numbers of its type.
+  TensorView tensor(DType dtype, std::vector<int64_t> shape) {
+    return upload(HostTensor(dtype, random_.array(std::move(shape), 0.5)));
+  }
+  TensorView upload(const HostTensor& host) {
+    const auto num_bytes = static_cast<int64_t>(host.bytes().size());
+    buffers_.push_back(device_.allocate(num_bytes));
+    device_.copy_from_host(buffers_.back().data(), host.bytes().data(), num_bytes, {});
+    device_.synchronize_blocking({});
+    const kernels::ConstTensorView on_host = host.view();
+    TensorView view;
+    view.data = buffers_.back().data();
+    view.dtype = on_host.dtype;
+    view.rank = on_host.rank;
+    view.shape = on_host.shape;
+    view.stride = on_host.stride;
+    return view;
+  }
+  void set(const TensorView& view, const std::vector<int32_t>& values) {
+    device_.copy_from_host(view.data, values.data(), static_cast<int64_t>(values.size()) * 4, {});
+    device_.synchronize_blocking({});
+  }
+  std::vector<float> floats(const TensorView& view) {
+    std::vector<float> values(static_cast<size_t>(view.num_elements()));
+    device_.copy_to_host(values.data(), view.data, view.num_elements() * 4, {});
+    device_.synchronize_blocking({});
+    return values;
+  }
+
+  Random random_{std::random_device{}()};
+  std::unique_ptr<kernels::Backend> backend_ = kernels::cuda::create_cuda_backend(0);
+  kernels::Device& device_ = backend_->device();
+  kernels::Ops& ops_ = backend_->ops();
+  std::vector<DeviceBuffer> buffers_;
+};
+
+TEST_F(GraphTest, AReplayReadsLengthsTablesAndExpertsAnew) {
+  const int64_t row_bytes = (kWidth + kRope) * 2;
+  const TensorView pool = tensor(DType::kBFloat16, {kMaxBlocks * kBlockTokens, kWidth + kRope});
+  const TensorView q = tensor(DType::kBFloat16, {kRows, kHeads, kWidth + kRope});
+  const TensorView attended = tensor(DType::kBFloat16, {kRows, kHeads, kWidth});
+  const TensorView lse = tensor(DType::kFloat32, {kRows, kHeads});
+  Array table({kRows, kMaxBlocks});
+  for (int64_t i = 0; i < kRows; ++i) {
+    for (int64_t j = 0; j < kMaxBlocks; ++j) {
+      table.at(i, j) = static_cast<double>((j * 7 + i) % kMaxBlocks);
+    }
+  }
+  const TensorView tables = upload(HostTensor(DType::kInt32, table));
+  const TensorView lengths = upload(HostTensor(std::vector<int32_t>{1, 2, 3}));
+  const TensorView ids = upload(HostTensor(DType::kInt32, Array({kRows, kTopK}, {0, 1, 2, 3, 4, 5})));
+  const TensorView permuted = tensor(DType::kBFloat16, {kRows * kTopK, kHidden});
+  const TensorView offsets = tensor(DType::kInt32, {kExperts + 1});
+  const TensorView row_of_pair = tensor(DType::kInt32, {kRows, kTopK});
+  const TensorView expert_out = tensor(DType::kFloat32, {kRows * kTopK, 40});
+  const TensorView dense_out = tensor(DType::kFloat32, {kRows, 48});
+  const auto experts = ops_.make_linear_weight({kExperts, 40, kHidden, DType::kBFloat16});
+  for (int64_t g = 0; g < kExperts; ++g) {
+    const HostTensor matrix(DType::kFloat32, random_.array({40, kHidden}));
+    ops_.load_linear_weight(*experts, g, matrix.view());
+  }
+  const auto dense = ops_.make_linear_weight({1, 48, kHidden, DType::kBFloat16});
+  const HostTensor matrix(DType::kFloat32, random_.array({48, kHidden}));
+  ops_.load_linear_weight(*dense, 0, matrix.view());
+
+  const auto step = [&](kernels::StreamView stream) {
+    ops_.mla_decode({.q_latent = q.slice(2, 0, kWidth),
+                     .q_rope = q.slice(2, kWidth, kRope),
+                     .cache = {.base = pool.data,
+                               .block_stride_bytes = kBlockTokens * row_bytes,
+                               .num_blocks = kMaxBlocks,
+                               .latent_width = kWidth,
+                               .rope_width = kRope,
+                               .dtype = DType::kBFloat16},
+                     .block_tables = tables,
+                     .lengths = lengths,
+                     .scale = 0.5F,
+                     .out = attended,
+                     .log_sum_exp = lse},
+                    stream);
+    const TensorView rows(attended.data, DType::kBFloat16, {kRows, kHidden});
+    ops_.linear({.x = rows, .weight = dense.get(), .bias = {}, .out = dense_out}, stream);
+    ops_.moe_permute({.x = rows,
+                      .expert_ids = ids,
+                      .permuted = permuted,
+                      .offsets = offsets,
+                      .row_of_pair = row_of_pair},
+                     stream);
+    ops_.grouped_linear(
+        {.x = permuted, .offsets = offsets, .weight = experts.get(), .out = expert_out}, stream);
+  };
+
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  step({stream});
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t replay = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+
+  for (const auto& [length_list, expert_list] :
+       {std::pair<std::vector<int32_t>, std::vector<int32_t>>{{2000, 64, 1}, {7, 7, 7, 7, 7, 7}},
+        {{0, 2560, 65}, {1, 0, 3, 2, 5, 1}}}) {
+    set(lengths, length_list);
+    set(ids, expert_list);
+    step({});
+    const std::vector<float> expected_lse = floats(lse);
+    const std::vector<float> expected_dense = floats(dense_out);
+    const std::vector<float> expected_experts = floats(expert_out);
+    for (const TensorView& view : {lse, dense_out, expert_out}) {  // poison
+      set(view, std::vector<int32_t>(static_cast<size_t>(view.num_elements()), -1));
+    }
+    ASSERT_EQ(cudaGraphLaunch(replay, stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    EXPECT_EQ(floats(lse), expected_lse);
+    EXPECT_EQ(floats(dense_out), expected_dense);
+    EXPECT_EQ(floats(expert_out), expected_experts);
+  }
+  EXPECT_EQ(cudaGraphExecDestroy(replay), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace tessera::testing

@@ -1,0 +1,191 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/kernels/cpu/latent_fixture.h"
+#include "tests/unit/kernels/cuda/parity_fixture.h"
+
+namespace tessera::testing {
+namespace {
+
+using kernels::DType;
+using kernels::kBlockTokens;
+using kernels::LatentColumns;
+
+struct DecodeCase {
+  int64_t heads;
+  int64_t width;
+  int64_t rope;
+  std::vector<int32_t> lengths;
+  DType dtype = DType::kBFloat16;
+};
+
+class AttentionParityTest : public ParityTest {
+ protected:
+  /// Rows of random numbers in all of a sequence's tokens; NaN elsewhere.
+  void fill(const PoisonedCache& cache, const std::vector<int32_t>& table, int64_t length) {
+    const kernels::LatentCacheView& view = cache.view();
+    const HostTensor latent(DType::kFloat32, random_.array({length, view.latent_width}));
+    const HostTensor rope(DType::kFloat32, random_.array({length, view.rope_width}));
+    const HostTensor slots(slots_of(table, length));
+    cpu().latent_write({.latent = latent.view(),
+                        .rope = rope.view(),
+                        .slots = slots.view(),
+                        .columns = LatentColumns::all(view.latent_width),
+                        .cache = view},
+                       {});
+  }
+
+  void check_decode(const DecodeCase& shape) {
+    SCOPED_TRACE(std::to_string(shape.heads) + " heads, width " + std::to_string(shape.width) +
+                 ", rope " + std::to_string(shape.rope));
+    const auto batch = static_cast<int64_t>(shape.lengths.size());
+    const int64_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
+    const int64_t max_blocks = (longest + kBlockTokens - 1) / kBlockTokens;
+    const PoisonedCache cache(shape.dtype, batch * max_blocks + 3, shape.width, shape.rope);
+    const std::vector<int32_t> blocks = random_.permutation(batch * max_blocks + 3);
+    Array tables({batch, max_blocks});
+    for (int64_t b = 0; b < batch; ++b) {
+      const auto first = blocks.begin() + b * max_blocks;
+      std::copy_n(first, max_blocks, tables.values.begin() + b * max_blocks);
+      fill(cache, {first, first + max_blocks}, shape.lengths[static_cast<size_t>(b)]);
+    }
+    const HostTensor block_tables(DType::kInt32, tables, 1);
+    const HostTensor lengths(shape.lengths);
+    const HostTensor q_latent(shape.dtype, random_.array({batch, shape.heads, shape.width}));
+    const HostTensor q(shape.dtype, random_.array({batch, shape.heads, 128 + shape.rope}));
+    HostTensor expected(shape.dtype, {batch, shape.heads, shape.width});
+    HostTensor expected_lse(DType::kFloat32, std::vector<int64_t>{batch, shape.heads});
+    HostTensor actual = expected;
+    HostTensor actual_lse = expected_lse;
+    const auto attend = [&](kernels::Ops& ops, HostTensor& out, HostTensor& lse) {
+      ops.mla_decode({.q_latent = q_latent.view(),
+                      .q_rope = q.view().slice(2, 128, shape.rope),
+                      .cache = cache.view(),
+                      .block_tables = block_tables.view(),
+                      .lengths = lengths.view(),
+                      .scale = 0.1147F,
+                      .out = out.view(),
+                      .log_sum_exp = lse.view()},
+                     {});
+    };
+    attend(cpu(), expected, expected_lse);
+    attend(gpu(), actual, actual_lse);
+    expect_same(actual, expected, parity_of(shape.dtype));
+    expect_same(actual_lse, expected_lse, kFloat32Parity);
+  }
+};
+
+TEST_F(AttentionParityTest, DecodeOfAnyWidth) {
+  for (const int64_t width : {8, 16, 56, 64, 72, 128, 136, 200, 256, 264, 384, 504, 512}) {
+    for (const int64_t rope : {32, 64}) {
+      check_decode({16, width, rope, {1, 63, 64, 65, 300, 0}});
+    }
+  }
+}
+
+TEST_F(AttentionParityTest, DecodeOfAnyNumberOfHeads) {
+  for (const int64_t heads : {1, 5, 16, 17, 32, 64, 65, 128}) {
+    check_decode({heads, 256, 64, {200, 7}});
+    check_decode({heads, 512, 64, {130}});
+  }
+}
+
+TEST_F(AttentionParityTest, DecodeOfALongContextInManyParts) {
+  check_decode({16, 512, 64, {9000}});
+  check_decode({128, 256, 64, {5000, 64, 0, 4001}});
+  check_decode({8, 128, 32, {7777, 1}});
+}
+
+TEST_F(AttentionParityTest, DecodeOfManySequences) {
+  std::vector<int32_t> lengths(150);
+  for (int32_t& length : lengths) {
+    length = static_cast<int32_t>(random_.index(300));
+  }
+  lengths[0] = 300;
+  check_decode({16, 512, 64, lengths});
+  check_decode({16, 256, 64, lengths});
+}
+
+TEST_F(AttentionParityTest, DecodeInFloat32) {
+  check_decode({16, 512, 64, {1, 63, 64, 65, 1000, 0}, DType::kFloat32});
+  check_decode({33, 200, 32, {2000}, DType::kFloat32});
+}
+
+struct PrefillCase {
+  int64_t queries;
+  int64_t cached;
+  int64_t heads;
+  int64_t nope = 128;
+  int64_t rope = 64;
+  int64_t value = 128;
+  DType dtype = DType::kBFloat16;
+};
+
+class PrefillParityTest : public ParityTest {
+ protected:
+  void check_prefill(const PrefillCase& shape, int64_t tile) {
+    SCOPED_TRACE(std::to_string(shape.queries) + " queries after " + std::to_string(shape.cached) +
+                 ", tiles of " + std::to_string(tile));
+    const int64_t keys = shape.cached + shape.queries;
+    const HostTensor q(shape.dtype,
+                       random_.array({shape.queries, shape.heads, shape.nope + shape.rope}));
+    const HostTensor kv(shape.dtype, random_.array({keys, shape.heads, shape.nope + shape.value}));
+    const HostTensor k_rope(shape.dtype, random_.array({keys, shape.rope}));
+    const std::vector<int64_t> dims = {shape.queries, shape.heads, shape.value};
+    const auto attend = [&](kernels::Ops& ops) {
+      HostTensor accumulator(DType::kFloat32, dims);
+      HostTensor max_logit(DType::kFloat32, std::vector<int64_t>{dims[0], dims[1]});
+      HostTensor sum(DType::kFloat32, std::vector<int64_t>{dims[0], dims[1]});
+      HostTensor out(shape.dtype, dims);
+      for (int64_t begin = 0; begin < keys; begin += tile) {
+        const int64_t count = std::min(tile, keys - begin);
+        ops.mla_prefill({.q = q.view(),
+                         .kv = kv.view().slice(0, begin, count),
+                         .k_rope = k_rope.view().slice(0, begin, count),
+                         .query_begin = shape.cached,
+                         .key_begin = begin,
+                         .scale = 0.0721F,
+                         .is_first_tile = begin == 0,
+                         .is_last_tile = begin + count == keys,
+                         .accumulator = accumulator.view(),
+                         .max_logit = max_logit.view(),
+                         .sum = sum.view(),
+                         .out = out.view()},
+                        {});
+      }
+      return out;
+    };
+    const HostTensor expected = attend(cpu());
+    expect_same(attend(gpu()), expected, parity_of(shape.dtype));
+  }
+};
+
+TEST_F(PrefillParityTest, WholePromptsOfAnyLength) {
+  for (const int64_t queries : {1, 15, 16, 63, 64, 65, 127, 128, 129, 300}) {
+    check_prefill({queries, 0, 3}, 4096);
+  }
+}
+
+TEST_F(PrefillParityTest, ChunksBehindACachedPrefix) {
+  check_prefill({100, 333, 2}, 4096);
+  check_prefill({1, 1000, 2}, 4096);
+  check_prefill({257, 64, 2}, 4096);
+}
+
+TEST_F(PrefillParityTest, KeysInTiles) {
+  check_prefill({300, 100, 2}, 128);
+  check_prefill({300, 0, 2}, 37);
+  check_prefill({200, 150, 2}, 64);
+}
+
+TEST_F(PrefillParityTest, OtherHeadsAndFloat32) {
+  check_prefill({100, 50, 3, 32, 16, 40}, 64);
+  check_prefill({100, 50, 2, 128, 64, 128, DType::kFloat32}, 4096);
+  check_prefill({65, 7, 3, 24, 8, 20, DType::kFloat32}, 32);
+}
+
+}  // namespace
+}  // namespace tessera::testing
