@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -38,10 +38,11 @@ class Mirror final {
 
   template <typename Pointer>
   void add(Pointer& data, int64_t num_bytes) {
+    using Value = std::remove_const_t<std::remove_pointer_t<Pointer>>;
     if (data != nullptr && num_bytes > 0) {
       pieces_.push_back({const_cast<char*>(reinterpret_cast<const char*>(data)),
                          num_bytes,
-                         const_cast<void**>(reinterpret_cast<const void**>(&data))});
+                         reinterpret_cast<void**>(const_cast<Value**>(&data))});
     }
   }
   void add(ConstTensorView& view) { add(view.data, extent_bytes(view)); }
