@@ -65,7 +65,9 @@ std::optional<int64_t> read_number(const char* path) {
   return file >> value ? std::optional(value) : std::nullopt;  // "max" reads as no limit
 }
 
-Result<int64_t> cache_bytes(const MemoryPlan& plan, const WorkerConfig& options) {
+Result<int64_t> cache_bytes(const MemoryPlan& plan,
+                            const WorkerConfig& options,
+                            const MemoryBudget& budget) {
   if (options.num_blocks != 0) {
     return options.num_blocks * plan.bytes_per_block;
   }
@@ -84,11 +86,14 @@ Result<int64_t> cache_bytes(const MemoryPlan& plan, const WorkerConfig& options)
       sequence > std::numeric_limits<int64_t>::max() / options.max_num_seqs
           ? std::numeric_limits<int64_t>::max()
           : sequence * options.max_num_seqs;
+  if (budget.is_exclusive) {
+    return std::min(left, all_sequences);
+  }
   return std::min({left / 2, all_sequences, std::max(kDefaultCacheLimit, sequence)});
 }
 
-Status size_cache(const WorkerConfig& options, MemoryPlan& plan) {
-  TESSERA_TRY(const int64_t bytes, cache_bytes(plan, options));
+Status size_cache(const WorkerConfig& options, const MemoryBudget& budget, MemoryPlan& plan) {
+  TESSERA_TRY(const int64_t bytes, cache_bytes(plan, options, budget));
   plan.num_blocks = bytes / plan.bytes_per_block;
   plan.kv_cache_bytes = plan.num_blocks * plan.bytes_per_block;
   const int64_t needed = divide_up(plan.max_model_len, kPlanBlockTokens);
@@ -154,7 +159,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                const WorkerConfig& options,
                                const CacheShape& cache,
                                int64_t element_bytes,
-                               int64_t available_bytes) {
+                               const MemoryBudget& budget) {
   if (options.max_model_len > config.max_position_embeddings) {
     return invalid_argument(str_cat("--max-model-len ",
                                     options.max_model_len,
@@ -164,7 +169,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   const WeightCount count = count_weights(config);
   MemoryPlan plan;
   plan.element_bytes = element_bytes;
-  plan.available_bytes = available_bytes;
+  plan.available_bytes = budget.available_bytes;
   plan.num_parameters = count.products + count.floats;
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes;
   const int64_t row_elements = config.num_hidden_layers * config.latent_row_width();
@@ -178,7 +183,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.bytes_per_block = plan.kv_bytes_per_token * kPlanBlockTokens;
   plan.max_model_len =
       options.max_model_len != 0 ? options.max_model_len : config.max_position_embeddings;
-  TESSERA_RETURN_IF_ERROR(size_cache(options, plan));
+  TESSERA_RETURN_IF_ERROR(size_cache(options, budget, plan));
   return plan;
 }
 

@@ -43,19 +43,25 @@ struct MemoryPlan {
   }
 };
 
+/// What weights and cache may take together.
+struct MemoryBudget {
+  int64_t available_bytes = 0;
+  bool is_exclusive = false;  ///< a GPU's, all of which is this worker's
+};
+
 /// Memory that this process may still take: MemAvailable, bounded by its control group's limit.
 [[nodiscard]] int64_t available_memory_bytes();
 
 /// Without --kv-cache-memory and --num-blocks the cache gets half of what the weights leave free,
 /// but not more than --max-num-seqs sequences of full length can use, nor (unless one sequence of
-/// full length needs more) than 4 GiB.
+/// full length needs more) than 4 GiB. Of exclusive memory it gets all that the weights leave free.
 /// Errors: INVALID_ARGUMENT (--max-model-len beyond the model's), RESOURCE_EXHAUSTED with both
 /// figures.
 [[nodiscard]] Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                              const WorkerConfig& options,
                                              const CacheShape& cache,
                                              int64_t element_bytes,
-                                             int64_t available_bytes);
+                                             const MemoryBudget& budget);
 
 /// The plan for people, several lines.
 [[nodiscard]] std::string describe(const MemoryPlan& plan, const ModelConfig& config);

@@ -1,6 +1,5 @@
 // A model on this host's devices, ready to run steps: backends, weights and cache of every rank,
-// and what tells workers apart that may not serve one request together. The only file above
-// kernels/ that names a backend.
+// and what tells workers apart that may not serve one request together.
 #pragma once
 
 #include <cstdint>
@@ -69,7 +68,7 @@ class ModelParts final {
   std::unique_ptr<ParallelRunner> runner_;
 };
 
-/// What runs a model outside of a worker: `dtype` and `threads` of the options, on this machine.
+/// What runs a model outside of a worker: `dtype` and `threads` of the options, on the CPU.
 struct ComputeChoice {
   kernels::DType dtype = kernels::DType::kFloat32;
   int num_threads = 1;

@@ -1,5 +1,5 @@
-// One NVIDIA GPU as a Device. Every call makes it the calling thread's current device, so threads of
-// several ranks may each use their own.
+// One NVIDIA GPU as a Device. Every call makes it the calling thread's current device, so threads
+// of several ranks may each use their own.
 #pragma once
 
 #include <memory>

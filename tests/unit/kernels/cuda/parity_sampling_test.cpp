@@ -54,19 +54,18 @@ class SamplingParityTest : public ParityTest {
     Sampled expected(count);
     Sampled actual(count);
     const auto sample = [&](kernels::Ops& ops, Sampled& result) {
-      ops.sample({.logits = logits.view(),
-                  .rows = {rows.data(),
-                           DType::kUint8,
-                           {count * static_cast<int64_t>(sizeof(SampleRow))}},
-                  .history_ids = history_ids.view(),
-                  .history_counts = history_counts.view(),
-                  .bias_ids = bias_ids.view(),
-                  .bias_values = bias_values.view(),
-                  .token_ids = result.token_ids.view(),
-                  .logprobs = result.logprobs.view(),
-                  .top_ids = result.top_ids.view(),
-                  .top_logprobs = result.top_logprobs.view()},
-                 {});
+      ops.sample(
+          {.logits = logits.view(),
+           .rows = {rows.data(), DType::kUint8, {count * static_cast<int64_t>(sizeof(SampleRow))}},
+           .history_ids = history_ids.view(),
+           .history_counts = history_counts.view(),
+           .bias_ids = bias_ids.view(),
+           .bias_values = bias_values.view(),
+           .token_ids = result.token_ids.view(),
+           .logprobs = result.logprobs.view(),
+           .top_ids = result.top_ids.view(),
+           .top_logprobs = result.top_logprobs.view()},
+          {});
     };
     sample(cpu(), expected);
     sample(gpu(), actual);

@@ -10,6 +10,8 @@ std::unique_ptr<kernels::Backend> make_tested_backend(int) {
   return mirror_to_host(kernels::cuda::create_cuda_backend(0));
 }
 
-std::vector<int> tested_thread_counts() { return {1}; }
+std::vector<int> tested_thread_counts() {
+  return {1};
+}
 
 }  // namespace tessera::testing
