@@ -67,12 +67,18 @@ TensorView CausalLm::forward(const ModelInput& input,
                              StreamView stream) {
   const ModelInput& local = local_input(input);
   upload(local, stream);
-  ops_.embedding({.ids = first_rows(workspace_.token_ids, local.num_tokens()),
+  return compute(local, cache, stream);
+}
+
+TensorView CausalLm::compute(const ModelInput& input,
+                             std::span<const LatentImageView> cache,
+                             StreamView stream) {
+  ops_.embedding({.ids = first_rows(workspace_.token_ids, input.num_tokens()),
                   .table = weights_.embedding.view,
-                  .out = first_rows(workspace_.hidden, local.num_tokens())},
+                  .out = first_rows(workspace_.hidden, input.num_tokens())},
                  stream);
-  layers(local, cache, stream);
-  return head(static_cast<int64_t>(local.logits_rows.size()), stream);
+  layers(input, cache, stream);
+  return head(static_cast<int64_t>(input.logits_rows.size()), stream);
 }
 
 void CausalLm::layers(const ModelInput& input,

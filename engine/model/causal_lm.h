@@ -34,11 +34,16 @@ class CausalLm final {
   [[nodiscard]] kernels::TensorView forward(const ModelInput& input,
                                             std::span<const LatentImageView> cache,
                                             kernels::StreamView stream);
+  /// The two halves of forward(), with one rank: compute() reads nothing of `input` but its sizes,
+  /// so that it can be recorded once for all steps of these sizes.
+  void upload(const ModelInput& input, kernels::StreamView stream);
+  [[nodiscard]] kernels::TensorView compute(const ModelInput& input,
+                                            std::span<const LatentImageView> cache,
+                                            kernels::StreamView stream);
   [[nodiscard]] const Workspace& workspace() const noexcept { return workspace_; }
 
  private:
   [[nodiscard]] const ModelInput& local_input(const ModelInput& input);
-  void upload(const ModelInput& input, kernels::StreamView stream);
   void layers(const ModelInput& input,
               std::span<const LatentImageView> cache,
               kernels::StreamView stream);

@@ -19,19 +19,24 @@ ModelRunner::ModelRunner(const ModelConfig& config,
       cache_(cache),
       model_(config, weights, limits, ranks),
       cache_views_(cache.views()),
+      graphs_(model_, cache_views_, limits, device_, weights.plan.num_ranks == 1),
       buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, device_) {}
 
 void ModelRunner::run_blocking(const ModelInput& input,
                                const SamplingInput& sampling,
                                StepOutput& output) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = forward(input);
   sample(logits, sampling, output);
 }
 
 kernels::TensorView ModelRunner::forward_blocking(const ModelInput& input) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = forward(input);
   device_.synchronize_blocking({});
   return logits;
+}
+
+kernels::TensorView ModelRunner::forward(const ModelInput& input) {
+  return graphs_.can_run(input) ? graphs_.run(input, {}) : model_.forward(input, cache_views_, {});
 }
 
 void ModelRunner::sample(const kernels::TensorView& logits,

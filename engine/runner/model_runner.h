@@ -5,6 +5,7 @@
 
 #include "engine/cache/paged_latent_cache.h"
 #include "engine/model/causal_lm.h"
+#include "engine/runner/decode_graphs.h"
 #include "engine/runner/sampling_buffers.h"
 #include "engine/runner/step_runner.h"
 #include "kernels/ops/backend.h"
@@ -30,6 +31,7 @@ class ModelRunner final : public StepRunner {
   [[nodiscard]] int64_t workspace_bytes() const noexcept { return model_.workspace().num_bytes(); }
 
  private:
+  [[nodiscard]] kernels::TensorView forward(const ModelInput& input);
   void sample(const kernels::TensorView& logits, const SamplingInput& sampling, StepOutput& output);
 
   kernels::Device& device_;
@@ -37,6 +39,7 @@ class ModelRunner final : public StepRunner {
   PagedLatentCache& cache_;
   CausalLm model_;
   const std::vector<LatentImageView> cache_views_;
+  DecodeGraphs graphs_;  // of model_, on cache_views_
   SamplingBuffers buffers_;
 };
 

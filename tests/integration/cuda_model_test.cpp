@@ -152,7 +152,7 @@ TEST_P(CudaModelTest, LogitsInBFloat16AreNearTheCpusInFloat32) {
 INSTANTIATE_TEST_SUITE_P(Models,
                          CudaModelTest,
                          ::testing::ValuesIn(model_folders()),
-                         [](const auto& info) { return "Model" + std::to_string(info.index); });
+                         [](const auto& model) { return "Model" + std::to_string(model.index); });
 
 }  // namespace
 }  // namespace tessera::test
