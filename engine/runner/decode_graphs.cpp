@@ -86,7 +86,7 @@ kernels::TensorView DecodeGraphs::run(const ModelInput& input, kernels::StreamVi
   Size& size = sizes_[{rows, width}];
   if (size.graph == nullptr && size.has_run) {
     size.graph =
-        device_.record(stream, [&] { size.logits = model_.compute(padded_, cache_, stream); });
+        device_.record(stream, [this, &size, stream] { size.logits = model_.compute(padded_, cache_, stream); });
   }
   if (size.graph != nullptr) {
     size.graph->launch(stream);

@@ -6,7 +6,7 @@
 
 namespace tessera::testing {
 
-std::unique_ptr<kernels::Backend> make_tested_backend(int) {
+std::unique_ptr<kernels::Backend> make_host_backend(int) {
   return mirror_to_host(kernels::cuda::create_cuda_backend(0));
 }
 
