@@ -173,8 +173,9 @@ void LatentAttention::prefill(const Layer& layer, const PrefillChunk& chunk, Str
   const TensorView q = queries(layer, chunk.row_begin + chunk.num_tokens)
                            .slice(0, chunk.row_begin, chunk.num_tokens)
                            .slice(1, plan_.own_heads.begin - first_head, num_heads);
-  for (int64_t key = 0; key < num_keys; key += Workspace::kContextTile) {
-    const int64_t count = std::min(Workspace::kContextTile, num_keys - key);
+  const int64_t tile = workspace_.context_latent.dim(0);
+  for (int64_t key = 0; key < num_keys; key += tile) {
+    const int64_t count = std::min(tile, num_keys - key);
     load_context(layer, chunk, {key, key + count}, stream);
     const TensorView kv = first_rows(workspace_.context_kv, count);
     ops_.linear({.x = first_rows(workspace_.context_latent, count),

@@ -20,6 +20,9 @@ struct StepLimits {
   int64_t max_sequences = 64;
   int64_t max_logits_rows = 64;
   int64_t max_model_len = 4096;
+  /// Keys of a prefill chunk's context are up-projected this many at a time: as many as a core's
+  /// cache holds, or many more for a GPU.
+  int64_t context_tile = 512;
 };
 
 /// First `count` rows.
@@ -30,9 +33,6 @@ struct StepLimits {
 
 class Workspace final {
  public:
-  /// Keys of a prefill chunk's context are up-projected this many at a time.
-  static constexpr int64_t kContextTile = 512;
-
   /// Sizes follow the plan, the dtype and the forms of `weights`, which are not kept.
   Workspace(const ModelConfig& config,
             const ModelWeights& weights,
@@ -61,9 +61,9 @@ class Workspace final {
   kernels::TensorView partial_values;    ///< [B, Hd dv] float32: to be added up over ranks
   kernels::TensorView own_values;        ///< [B, h dv] float32: the sum, unless that is its dtype
   kernels::TensorView all_log_sum_exp;   ///< [N, B, Hd] float32 (dcp)
-  kernels::TensorView context_latent;    ///< [kContextTile, R]
-  kernels::TensorView context_rope;      ///< [kContextTile, dr]
-  kernels::TensorView context_kv;        ///< [kContextTile, h (dn + dv)]
+  kernels::TensorView context_latent;    ///< [context_tile, R]
+  kernels::TensorView context_rope;      ///< [context_tile, dr]
+  kernels::TensorView context_kv;        ///< [context_tile, h (dn + dv)]
   kernels::TensorView accumulator;       ///< [T, h, dv] float32
   kernels::TensorView max_logit;         ///< [T, h] float32
   kernels::TensorView sum;               ///< [T, h] float32

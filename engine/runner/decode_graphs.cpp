@@ -85,8 +85,8 @@ kernels::TensorView DecodeGraphs::run(const ModelInput& input, kernels::StreamVi
   model_.upload(padded_, stream);
   Size& size = sizes_[{rows, width}];
   if (size.graph == nullptr && size.has_run) {
-    size.graph =
-        device_.record(stream, [this, &size, stream] { size.logits = model_.compute(padded_, cache_, stream); });
+    size.graph = device_.record(
+        stream, [this, &size, stream] { size.logits = model_.compute(padded_, cache_, stream); });
   }
   if (size.graph != nullptr) {
     size.graph->launch(stream);

@@ -39,6 +39,9 @@ std::unique_ptr<kernels::Backend> create_cuda_backend(int) {
 }
 #endif
 
+/// Attention's running state is read and written once a tile: a few tiles for a long context.
+constexpr int64_t kGpuContextTile = 8192;
+
 int num_cores() {
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
@@ -126,6 +129,7 @@ Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
   device.num_threads = threads_of_rank(worker, num_ranks);
   if (device.kind == DeviceKind::kCuda) {
     TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
+    device.context_tile = kGpuContextTile;
   } else {
     device.available_bytes = available_memory_bytes();
   }

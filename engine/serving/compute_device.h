@@ -23,6 +23,7 @@ struct ComputeDevice {
   DeviceKind kind = DeviceKind::kCpu;
   kernels::DType dtype = kernels::DType::kFloat32;
   int num_threads = 1;          ///< of one rank, on the CPU
+  int64_t context_tile = 512;   ///< of StepLimits
   int64_t available_bytes = 0;  ///< of each rank's device, or of the host for all ranks together
 };
 
