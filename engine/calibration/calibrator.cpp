@@ -1,6 +1,7 @@
 #include "engine/calibration/calibrator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -11,7 +12,10 @@
 #include "engine/calibration/budget_search.h"
 #include "engine/calibration/calibration_report.h"
 #include "engine/calibration/harm_meter.h"
+#include "engine/calibration/key_fit.h"
 #include "engine/calibration/shared_column_grid.h"
+#include "engine/parallel/rank_group.h"
+#include "engine/parallel/thread_communicator.h"
 #include "engine/weights/shard_plan.h"
 
 namespace tessera {
@@ -30,7 +34,10 @@ struct Candidate {
 class Calibrator final {
  public:
   explicit Calibrator(const CalibrationJob& job)
-      : job_(job), options_(job.options), config_(job.model.parts.config) {}
+      : job_(job),
+        options_(job.options),
+        config_(job.model.parts.config),
+        threads_(make_thread_communicators(job.model.num_threads, job.model.num_threads)) {}
 
   Result<CalibrationResult> run() {
     TESSERA_RETURN_IF_ERROR(check());
@@ -41,6 +48,7 @@ class Calibrator final {
     TESSERA_RETURN_IF_ERROR(measure_layers());
     TESSERA_RETURN_IF_ERROR(choose());
     TESSERA_RETURN_IF_ERROR(apply_choice());
+    TESSERA_RETURN_IF_ERROR(fit_layers());
     TESSERA_RETURN_IF_ERROR(measure_choice());
     result_.calibration.report = calibration_report(job_, result_);
     return std::move(result_);
@@ -91,6 +99,10 @@ class Calibrator final {
     TplaCalibration calibration;
     calibration.basis = basis_kind_name(options_.basis);
     calibration.dealing = dealing_kind_name(options_.dealing);
+    if (options_.refit == RefitKind::kNone &&
+        options_.logit_factor.kind == LogitFactorKind::kShare) {
+      calibration.dealing += "+share";
+    }
     if (options_.refit != RefitKind::kNone) {
       calibration.dealing += str_cat("+", refit_kind_name(options_.refit));
     }
@@ -246,6 +258,65 @@ class Calibrator final {
     return Status::ok();
   }
 
+  /// Fits as many layers at once as have room for their samples.
+  Status fit_layers() {
+    if (options_.refit != RefitKind::kGradient) {
+      return Status::ok();
+    }
+    constexpr int64_t kMaxBytes = int64_t{1} << 30;
+    constexpr int64_t kMaxWindows = 40;
+    const auto num_windows = std::min(kMaxWindows, static_cast<int64_t>(job_.text.windows.size()));
+    const auto length = static_cast<int64_t>(job_.text.windows.front().size());
+    const int64_t at_once =
+        std::max<int64_t>(1, kMaxBytes / (num_windows * sample_bytes(config_, length)));
+    for (int64_t begin = 0; begin < num_layers(); begin += at_once) {
+      const int64_t count = std::min(at_once, num_layers() - begin);
+      TESSERA_TRY(const auto samples,
+                  gather_samples(job_.model,
+                                 {.windows = job_.text.windows,
+                                  .max_windows = num_windows,
+                                  .first_layer = begin,
+                                  .num_layers = count,
+                                  .progress = [&](int64_t done, int64_t total) {
+                                    job_.progress("attention samples",
+                                                  begin * total + done * count,
+                                                  num_layers() * total);
+                                  }}));
+      TESSERA_RETURN_IF_ERROR(fit_layers(begin, samples));
+    }
+    return Status::ok();
+  }
+
+  Status fit_layers(int64_t begin, const std::vector<std::vector<AttentionSample>>& samples) {
+    std::vector<LayerWeightsOfHeads> weights;
+    TESSERA_TRY(const auto source, job_.model.open_source());
+    for (size_t i = 0; i < samples.size(); ++i) {
+      weights.push_back(read_head_weights(config_, *source, begin + static_cast<int64_t>(i)));
+    }
+    std::atomic<size_t> next = 0;
+    threads_.run_blocking([&](int) {
+      for (size_t i = next++; i < samples.size(); i = next++) {
+        fit_layer(begin + static_cast<int64_t>(i), weights[i], samples[i]);
+      }
+    });
+    return Status::ok();
+  }
+
+  void fit_layer(int64_t layer,
+                 const LayerWeightsOfHeads& weights,
+                 const std::vector<AttentionSample>& samples) {
+    const auto index = static_cast<size_t>(layer);
+    TplaCalibration::Layer& out = result_.calibration.layers[index];
+    if (out.num_shared < config_.kv_lora_rank) {
+      result_.layers[index].fit =
+          fit_keys(config_,
+                   weights,
+                   samples,
+                   {.num_slices = options_.num_slices, .seed = static_cast<uint64_t>(layer)},
+                   out);
+    }
+  }
+
   Status measure_choice() {
     const std::span<const TplaCalibration> choice(&result_.calibration, 1);
     TESSERA_TRY(const auto quality,
@@ -259,6 +330,7 @@ class Calibrator final {
   const CalibrationJob& job_;
   const CalibrationOptions& options_;
   const ModelConfig& config_;
+  RankGroup threads_;
   std::optional<LatentStatistics> statistics_;
   std::unique_ptr<HarmMeter> meter_;
   std::vector<TplaCalibration::Layer> plain_;       // by layer, without shared columns

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/calibration/key_fit.h"
 #include "engine/calibration/layer_calibration.h"
 #include "engine/calibration/statistics_run.h"
 #include "engine/quality/summary.h"
@@ -23,7 +24,7 @@ struct CalibrationOptions {
   BasisKind basis = BasisKind::kBalanced;
   DealingKind dealing = DealingKind::kFold;
   RefitKind refit = RefitKind::kLeastSquares;
-  std::optional<double> logit_factor = std::nullopt;  ///< none: default_logit_factor()
+  LogitFactor logit_factor = {};
   /// Bytes per token and rank, latent and rope part, as a multiple of those without shared columns.
   double budget = 1.15;
   QualityLengths lengths = {.prefill_tokens = 64, .decode_tokens = 448};
@@ -52,7 +53,8 @@ struct LayerChoice {
       0.0;            ///< measured: mean divergence when this layer alone has no shared column
   double harm = 0.0;  ///< of the choice: measured times the ratio of their logit errors
   int64_t num_shared = 0;
-  double bytes_ratio = 1.0;  ///< of the layer, to that without shared columns
+  double bytes_ratio = 1.0;                        ///< of the layer, to that without shared columns
+  std::optional<KeyFitResult> fit = std::nullopt;  ///< where keys were fitted by gradient
 };
 
 struct CalibrationResult {

@@ -71,14 +71,16 @@ std::vector<OptionSpec> cut_options() {
       {.name = "refit",
        .group = "Calibration",
        .field = &Options::refit,
-       .help = "Keys of the slices: the basis's own, or fitted to the logits under attention",
-       .choices = {"none", "least_squares"},
+       .help = "Keys of the slices: the basis's own; fitted to the logits under attention; or from "
+               "there by gradient descent to the attention's output",
+       .choices = {"none", "least_squares", "gradient"},
        .roles = kCalibrate},
       {.name = "logit-factor",
        .group = "Calibration",
        .field = &Options::logit_factor,
-       .help = "Factor on a slice's own part of the logit without a refit; auto is the number of "
-               "slices where directions are mixed, else 1",
+       .help = "Factor on a slice's own part of the logit without a refit: a number; auto, the "
+               "number of slices where directions are mixed, else 1; or share, one over the "
+               "slice's part of the latents' variance",
        .roles = kCalibrate},
   };
 }

@@ -33,15 +33,24 @@ Result<double> parse_number(std::string_view name, const std::string& text) {
   return value;
 }
 
+Result<LogitFactor> parse_logit_factor(const std::string& text) {
+  LogitFactor factor;
+  if (text == "share") {
+    factor.kind = LogitFactorKind::kShare;
+  } else if (text != "auto") {
+    factor.kind = LogitFactorKind::kGiven;
+    TESSERA_TRY(factor.value, parse_number("logit-factor", text));
+  }
+  return factor;
+}
+
 Result<CalibrationOptions> read_options(const cli::Options& options) {
   CalibrationOptions result;
   result.num_slices = options.num_slices;
   result.basis = parse_basis_kind(options.basis).value_or(result.basis);
   result.dealing = parse_dealing_kind(options.dealing).value_or(result.dealing);
   result.refit = parse_refit_kind(options.refit).value_or(result.refit);
-  if (options.logit_factor != "auto") {
-    TESSERA_TRY(result.logit_factor, parse_number("logit-factor", options.logit_factor));
-  }
+  TESSERA_TRY(result.logit_factor, parse_logit_factor(options.logit_factor));
   TESSERA_TRY(result.budget, parse_number("tpla-budget", options.budget));
   return result;
 }

@@ -62,5 +62,19 @@ TEST_F(LayerWeightsTest, ValueWeightsAreSquaredNormsOfTheProducts) {
   }
 }
 
+TEST_F(LayerWeightsTest, ValuesAreTheUpProjectionTimesTheNorm) {
+  const LayerWeightsOfHeads weights = read_head_weights(config_, source_, 1);
+  ASSERT_EQ(weights.values.size(), 4U);
+  for (size_t head = 0; head < 4; ++head) {
+    for (size_t column = 0; column < 32; ++column) {
+      for (size_t k = 0; k < 16; ++k) {
+        EXPECT_FLOAT_EQ(static_cast<float>(weights.values[head](static_cast<Eigen::Index>(column),
+                                                                static_cast<Eigen::Index>(k))),
+                        kv_[(head * 32 + 16 + k) * 32 + column] * norm_[column]);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera
