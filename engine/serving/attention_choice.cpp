@@ -56,6 +56,7 @@ Status choose_transform(const WorkerConfig& worker,
   if (!choice.calibration.empty()) {
     TESSERA_TRY(choice.transform, load_calibration(choice.calibration, worker, config));
     choice.sharding.shared_columns = choice.transform.shared_columns();
+    choice.sharding.window = choice.transform.window();
   } else if (worker.tpla_slices > 1 && worker.tpla_basis != "none") {
     TESSERA_TRY(choice.transform, TplaTransform::hadamard(config, kHadamardSeed));
   }
@@ -149,6 +150,13 @@ std::string describe(const AttentionChoice& choice, const ModelConfig& config, i
                            static_cast<double>(sharding.shared_columns.size());
     text += str_cat(
         ", ", with_digits(average), " of ", config.kv_lora_rank, " columns shared on average");
+  }
+  if (!sharding.window.is_empty()) {
+    text += str_cat(", exact window of the first ",
+                    sharding.window.num_first,
+                    " and the last ",
+                    sharding.window.num_last,
+                    " tokens");
   }
   return text;
 }
