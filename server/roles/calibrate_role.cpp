@@ -18,6 +18,7 @@
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/checkpoint_source.h"
 #include "engine/weights/fingerprint.h"
+#include "engine/weights/shard_plan.h"
 #include "server/cli/progress_bar.h"
 #include "server/roles/text_source.h"
 
@@ -44,6 +45,22 @@ Result<LogitFactor> parse_logit_factor(const std::string& text) {
   return factor;
 }
 
+Result<std::optional<int64_t>> parse_window(const std::string& text) {
+  std::optional<int64_t> window;
+  if (text == "auto") {
+    return window;
+  }
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0 ||
+      value > kMaxWindowTokens) {
+    return invalid_argument(str_cat(
+        "--window is \"", text, "\", expected auto or a number from 0 to ", kMaxWindowTokens));
+  }
+  window = value;
+  return window;
+}
+
 Result<CalibrationOptions> read_options(const cli::Options& options) {
   CalibrationOptions result;
   result.num_slices = options.num_slices;
@@ -52,6 +69,8 @@ Result<CalibrationOptions> read_options(const cli::Options& options) {
   result.refit = parse_refit_kind(options.refit).value_or(result.refit);
   TESSERA_TRY(result.logit_factor, parse_logit_factor(options.logit_factor));
   TESSERA_TRY(result.budget, parse_number("tpla-budget", options.budget));
+  TESSERA_TRY(result.window, parse_window(options.window));
+  result.sinks = options.num_sinks;
   return result;
 }
 

@@ -16,7 +16,7 @@ class KeyFitTest : public ::testing::Test {
     }
   }
 
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   const LayerWeightsOfHeads weights_ = test::random_weights(config_, 1);
   const TplaCalibration::Layer start_ = test::random_cut(config_, weights_, 8, 3);
   std::vector<AttentionSample> samples_;

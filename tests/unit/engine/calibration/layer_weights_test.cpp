@@ -18,7 +18,7 @@ std::vector<float> floats(TensorSource& source, const std::string& name) {
 
 class LayerWeightsTest : public ::testing::Test {
  protected:
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   DummySource source_{config_, 5};
   const std::string prefix_ = "model.layers.1.self_attn.";
   const std::vector<float> norm_ = floats(source_, prefix_ + "kv_a_layernorm.weight");

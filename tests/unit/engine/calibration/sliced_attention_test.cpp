@@ -39,7 +39,7 @@ class SlicedAttentionTest : public ::testing::Test {
     return sum;
   }
 
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   const LayerWeightsOfHeads weights_ = test::random_weights(config_, 1);
   const TplaCalibration::Layer layer_ = test::random_cut(config_, weights_, kShared, 3);
   const AttentionSample sample_ = test::random_sample(config_, kTokens, {3, 9, 10, 17, 23}, 5);
