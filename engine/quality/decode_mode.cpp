@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "engine/base/text.h"
 
@@ -11,8 +13,6 @@ namespace {
 
 constexpr int64_t kMaxRanks = 64;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
-// Of the Hadamard signs, as workers choose it.
-constexpr uint64_t kHadamardSeed = 0;
 
 /// Removes and returns what stands before the first `separator`, or everything.
 std::string_view take(std::string_view& text, char separator) {
@@ -73,7 +73,7 @@ Result<DecodeMode> parse_tpla(std::string_view rest) {
   if (!counts.empty()) {
     TESSERA_TRY(mode.sharding.num_ranks, parse_count(counts, "ranks", kMaxRanks));
   }
-  mode.basis = rest.empty() ? "hadamard" : std::string(rest);
+  mode.basis = rest.empty() ? "auto" : std::string(rest);
   return mode;
 }
 
@@ -155,10 +155,29 @@ Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std:
   return parse_list<QualityLengths>(texts, parse_lengths);
 }
 
+Status settle_basis(const ModelConfig& config, const std::string& model_folder, DecodeMode& mode) {
+  if (mode.basis != "auto") {
+    return Status::ok();
+  }
+  mode.basis = "hadamard";
+  const std::string path = model_folder + "/" + kTplaCalibrationFile;
+  std::error_code error;
+  if (mode.sharding.num_slices > 1 && std::filesystem::is_regular_file(path, error)) {
+    TESSERA_TRY(const TplaTransform transform, TplaTransform::load(path, config));
+    if (transform.num_slices() == mode.sharding.num_slices) {
+      mode.basis = path;
+    }
+  }
+  // Before the window.
+  mode.text.insert(std::min(mode.window ? mode.text.rfind('@') : mode.text.npos, mode.text.size()),
+                   ":" + mode.basis);
+  return Status::ok();
+}
+
 Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config) {
   ModeSetup setup{.sharding = mode.sharding, .transform = {}};
-  if (mode.basis == "hadamard") {
-    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));
+  if (mode.basis == "hadamard" || mode.basis == "auto") {
+    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, TplaTransform::kHadamardSeed));
   } else if (mode.basis != "none") {
     TESSERA_TRY(setup.transform, TplaTransform::load(mode.basis, config));
     if (setup.transform.num_slices() != mode.sharding.num_slices) {

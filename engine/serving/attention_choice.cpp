@@ -17,9 +17,6 @@
 namespace tessera {
 namespace {
 
-// Fixed: prefill workers and decode groups must rotate alike.
-constexpr uint64_t kHadamardSeed = 0;
-
 /// The model folder's calibration; empty: there is none, or it cannot be used. Random weights have
 /// nothing to do with what lies beside a checkpoint.
 std::string bundled_calibration(const WorkerConfig& worker) {
@@ -40,7 +37,8 @@ Result<TplaTransform> load_calibration(const std::string& path,
                                     ": is a calibration for ",
                                     transform.num_slices(),
                                     " slices, --tpla-slices is ",
-                                    worker.tpla_slices));
+                                    worker.tpla_slices,
+                                    "; --tpla-basis hadamard does without a calibration"));
   }
   return transform;
 }
@@ -58,7 +56,7 @@ Status choose_transform(const WorkerConfig& worker,
     choice.sharding.shared_columns = choice.transform.shared_columns();
     choice.sharding.window = choice.transform.window();
   } else if (worker.tpla_slices > 1 && worker.tpla_basis != "none") {
-    TESSERA_TRY(choice.transform, TplaTransform::hadamard(config, kHadamardSeed));
+    TESSERA_TRY(choice.transform, TplaTransform::hadamard(config, TplaTransform::kHadamardSeed));
   }
   return Status::ok();
 }

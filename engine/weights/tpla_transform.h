@@ -21,6 +21,8 @@ class TplaTransform final {
  public:
   /// Latents as the checkpoint has them.
   TplaTransform() = default;
+  /// The seed of everybody who is told none: prefill workers and decode groups must rotate alike.
+  static constexpr uint64_t kHadamardSeed = 0;
   /// U = diag(signs) H of every layer: H a Sylvester Hadamard matrix / sqrt(n), n the largest power
   /// of two that divides kv_lora_rank (so blocks of n columns where it is none itself); signs a
   /// function of `seed` and the layer. Errors: INVALID_ARGUMENT when no slice would be mixed: n is

@@ -40,6 +40,8 @@ struct CalibrateOptions {
   std::string refit = "least_squares";
   std::string logit_factor = "auto";
   std::string budget = "1.15";
+  std::string window = "auto";
+  int64_t num_sinks = 0;
   int64_t calibration_tokens = 200'000;
 };
 

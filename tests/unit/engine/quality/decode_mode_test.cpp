@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/base/text.h"
 #include "engine/weights/tpla_calibration.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/tpla_bases.h"
@@ -20,7 +21,7 @@ TEST(DecodeModeTest, ReadsEveryPart) {
   EXPECT_EQ(plain.sharding.attention, AttentionSharding::kTpla);
   EXPECT_EQ(plain.sharding.num_slices, 2);
   EXPECT_EQ(plain.sharding.num_ranks, 2);
-  EXPECT_EQ(plain.basis, "hadamard");
+  EXPECT_EQ(plain.basis, "auto");
 
   const DecodeMode full = parse_decode_mode("tpla:2/4:folder:1/file").value();
   EXPECT_EQ(full.sharding.num_ranks, 4);
@@ -104,6 +105,33 @@ TEST(DecodeModeTest, AFilesWindowHoldsUnlessTheModeHasItsOwn) {
   EXPECT_EQ(window("tpla:2:" + path), calibration.window);
   EXPECT_EQ(window("tpla:2:" + path + "@16"), (kernels::LatentWindow{0, 16}));
   EXPECT_TRUE(window("tpla:2:" + path + "@0").is_empty());
+}
+
+TEST(DecodeModeTest, WithoutABasisIsWhatServingWouldTake) {
+  const ModelConfig config = test::small_model_config();
+  const test::TempFolder folder;
+  const auto settled = [&](const char* text) {
+    DecodeMode mode = parse_decode_mode(text).value();
+    EXPECT_TRUE(settle_basis(config, folder.path(), mode).is_ok());
+    return mode;
+  };
+  EXPECT_EQ(settled("tpla:2").text, "tpla:2:hadamard");
+  EXPECT_EQ(settled("tpla:2@4+16").text, "tpla:2:hadamard@4+16");
+  const std::string path = folder.file(kTplaCalibrationFile);
+  TplaCalibration calibration{
+      .basis = "identity", .dealing = "contiguous", .num_slices = 2, .layers = {}};
+  TplaCalibration::Layer layer;
+  layer.basis.assign(32 * 32, 0.0F);
+  for (size_t i = 0; i < 32; ++i) {
+    layer.basis[i * 33] = 1.0F;
+  }
+  calibration.layers.assign(2, layer);
+  ASSERT_TRUE(write_tpla_calibration(path, config, calibration).is_ok());
+  EXPECT_EQ(settled("tpla:2").basis, path);
+  EXPECT_EQ(settled("tpla:2").label(), str_cat("tpla:2:", kTplaCalibrationFile));
+  EXPECT_EQ(settled("tpla:4").basis, "hadamard");
+  EXPECT_EQ(settled("tpla:2:none").text, "tpla:2:none");
+  EXPECT_EQ(settled("dcp:2").text, "dcp:2");
 }
 
 TEST(DecodeModeTest, LengthsArePairs) {

@@ -109,7 +109,8 @@ TEST_F(AttentionChoiceTest, WhatIsAskedForByNameIsNotPassedOver) {
   const std::string path = write(kTplaCalibrationFile, 4);
   worker_.attention_sharding = "tpla";
   EXPECT_THAT(choose().status().message(),
-              HasSubstr(path + ": is a calibration for 4 slices, --tpla-slices is 2"));
+              HasSubstr(path + ": is a calibration for 4 slices, --tpla-slices is 2; --tpla-basis "
+                               "hadamard does without"));
   worker_.attention_sharding = "auto";
   worker_.tpla_calibration = path;
   EXPECT_EQ(choose().status().code(), StatusCode::kInvalidArgument);
