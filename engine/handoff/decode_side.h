@@ -74,9 +74,12 @@ class DecodeSide final : public HandoffSide {
     LinkId link = 0;
     std::vector<int32_t> prompt_ids;
     RoomNeeded room;
-    BlockTable table;           // of the prompt
+    LandedPrompt prompt;
     std::vector<Block> copies;  // for the partial last blocks of all choices but one
     int64_t num_held_tokens = 0;
+    [[nodiscard]] int64_t num_blocks() const noexcept {
+      return prompt.table.num_blocks() + static_cast<int64_t>(prompt.other_images.size());
+    }
     std::vector<bool> has_landed;  // by rank
     std::optional<Seal> seal;
     std::optional<AttachRequest> attach;
