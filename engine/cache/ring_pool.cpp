@@ -24,7 +24,7 @@ int64_t RingHandle::first_slot() const noexcept {
 
 int64_t RingHandle::slot(int64_t position, int64_t num_tokens) const noexcept {
   const kernels::WindowRing& ring = pool_->ring_;
-  return ring.window.contains(position, num_tokens) ? first_slot() + ring.row(position) : -1;
+  return ring.is_kept(position, num_tokens) ? first_slot() + ring.row(position) : -1;
 }
 
 void RingHandle::reset() noexcept {

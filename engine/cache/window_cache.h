@@ -53,14 +53,20 @@ class WindowCache final {
   [[nodiscard]] int64_t num_bytes() const noexcept { return memory_.num_bytes(); }
 
  private:
-  WindowCache(kernels::Device& device, const LatentLayout& layout, WindowCacheSetup setup);
+  WindowCache(kernels::Device& device,
+              const LatentLayout& layout,
+              const std::vector<bool>& is_sliced,
+              const WindowCacheSetup& setup);
+  [[nodiscard]] int64_t num_layers() const noexcept {
+    return static_cast<int64_t>(row_bytes_.size());
+  }
 
   kernels::Device* device_;
   WindowCacheSetup setup_;
+  int64_t num_blocks_;                  // of each sliced layer
+  std::vector<int64_t> row_bytes_;      // one per layer, 0 where it is not sliced
   std::vector<int64_t> layer_offsets_;  // one per layer, then the end
-  std::vector<int64_t> latent_widths_;  // 0 where the layer is not sliced
-  int64_t rope_width_ = 0;
-  kernels::DType dtype_ = kernels::DType::kFloat32;
+  LatentLayout layout_;
   kernels::DeviceBuffer memory_;
 };
 

@@ -143,6 +143,7 @@ Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config
                                       mode.sharding.num_slices));
     }
     setup.sharding.shared_columns = setup.transform.shared_columns();
+    setup.sharding.window = setup.transform.window();
   }
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
   return setup;

@@ -236,8 +236,7 @@ EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& 
   engine.max_queued_requests = worker.max_queued_requests;
   engine.enable_prefix_caching = worker.enable_prefix_caching;
   engine.cache_fingerprint = parts.plan().layout;
-  const kernels::LatentWindow window = parts.plan().sharding.window;
-  engine.ring = {.window = window, .ring_rows = window.num_last};
+  engine.ring = kernels::WindowRing::create(parts.plan().sharding.window);
   for (const int64_t id : config.eos_token_ids) {
     engine.eos_ids.push_back(static_cast<int32_t>(id));
   }

@@ -35,13 +35,15 @@ class TplaTransform final {
   /// "none", "hadamard:<seed>", or basis and dealing of the calibration.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] bool is_identity() const noexcept { return layers_.empty(); }
-  /// What of it decides the bytes of a cache: equal texts, equal bases, slices and shared columns.
-  /// Logit factors and fitted keys are not in it.
+  /// What of it decides the bytes of a cache: equal texts, equal bases, slices, shared columns and
+  /// window. Logit factors and fitted keys are not in it.
   [[nodiscard]] const std::string& fingerprint() const noexcept { return fingerprint_; }
   /// g that it was calibrated for; 0: any.
   [[nodiscard]] int64_t num_slices() const noexcept { return num_slices_; }
   /// s of each layer; empty: none anywhere.
   [[nodiscard]] std::vector<int64_t> shared_columns() const;
+  /// Tokens whose latents are kept whole; empty: none.
+  [[nodiscard]] const kernels::LatentWindow& window() const noexcept { return window_; }
   /// The calibration's report, JSON; empty without one.
   [[nodiscard]] const std::string& report() const noexcept { return report_; }
 
@@ -76,6 +78,7 @@ class TplaTransform final {
   int64_t width_ = 0;       // R
   int64_t num_slices_ = 0;  // 0: any
   bool has_factors_ = false;
+  kernels::LatentWindow window_;
   std::vector<TplaCalibration::Layer> layers_;  // one a layer, or none at all
 };
 

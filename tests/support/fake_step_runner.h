@@ -104,7 +104,7 @@ class FakeStepRunner final : public StepRunner {
       }
     }
     for (int64_t position = 0; position < landed.num_tokens; ++position) {
-      if (ring_.window.contains(position, landed.num_tokens)) {
+      if (ring_.is_kept(position, landed.num_tokens)) {
         const int32_t block = landed.blocks[index(position / kBlockTokens)];
         window_cell(landed.ring, position) =
             cells_[index(block * kBlockTokens + position % kBlockTokens)];
