@@ -12,24 +12,25 @@ constexpr int64_t kEntriesPerRow = 512;
 ModelRunner::ModelRunner(const ModelConfig& config,
                          const ModelWeights& weights,
                          const StepLimits& limits,
-                         PagedLatentCache& cache,
+                         const Caches& caches,
                          const RankContext& ranks)
     : device_(ranks.backend->device()),
       ops_(ranks.backend->ops()),
-      cache_(cache),
+      cache_(*caches.paged),
+      window_cache_(caches.window),
       model_(config, weights, limits, ranks),
-      cache_views_(cache.views()),
+      cache_views_(cache_.views()),
       buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, device_) {}
 
 void ModelRunner::run_blocking(const ModelInput& input,
                                const SamplingInput& sampling,
                                StepOutput& output) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = model_.forward(input, {cache_views_, window_cache_}, {});
   sample(logits, sampling, output);
 }
 
 kernels::TensorView ModelRunner::forward_blocking(const ModelInput& input) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = model_.forward(input, {cache_views_, window_cache_}, {});
   device_.synchronize_blocking({});
   return logits;
 }

@@ -81,7 +81,11 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
   RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
   context.observer = rank == 0 ? setup.observer : nullptr;
   parts.runner = std::make_unique<ModelRunner>(
-      setup.config, parts.weights, setup.limits, *parts.cache, context);
+      setup.config,
+      parts.weights,
+      setup.limits,
+      ModelRunner::Caches(*parts.cache, parts.window_cache ? &*parts.window_cache : nullptr),
+      context);
   return Status::ok();
 }
 

@@ -71,7 +71,7 @@ ModelInput ModelHarness::step_input(const std::vector<int32_t>& ids,
 }
 
 std::vector<float> ModelHarness::run(const ModelInput& input) {
-  const kernels::TensorView logits = model_->forward(input, layers_, {});
+  const kernels::TensorView logits = model_->forward(input, {.images = layers_}, {});
   backend_->device().synchronize_blocking({});
   return {logits.as<float>(), logits.as<float>() + logits.num_elements()};
 }
