@@ -11,7 +11,7 @@ namespace tessera {
 namespace {
 
 /// Bytes of one row of each layer, 0 where it is not sliced.
-std::vector<int64_t> row_bytes(const LatentLayout& layout, const std::vector<bool>& is_sliced) {
+std::vector<int64_t> row_bytes_of(const LatentLayout& layout, const std::vector<bool>& is_sliced) {
   TESSERA_CHECK(layout.latent_widths.size() == is_sliced.size(), "every layer is sliced or not");
   std::vector<int64_t> bytes;
   for (size_t layer = 0; layer < is_sliced.size(); ++layer) {
@@ -87,7 +87,7 @@ WindowCache::WindowCache(kernels::Device& device,
     : device_(&device),
       setup_(setup),
       num_blocks_(blocks_for_tokens(setup.num_rings * setup.ring.rows_per_sequence())),
-      row_bytes_(row_bytes(layout, is_sliced)),
+      row_bytes_(row_bytes_of(layout, is_sliced)),
       layer_offsets_{0},
       layout_(layout) {
   for (const int64_t bytes : row_bytes_) {
@@ -99,7 +99,7 @@ int64_t WindowCache::ring_bytes(const LatentLayout& layout,
                                 const std::vector<bool>& is_sliced,
                                 const kernels::WindowRing& ring) {
   int64_t bytes = 0;
-  for (const int64_t row : row_bytes(layout, is_sliced)) {
+  for (const int64_t row : row_bytes_of(layout, is_sliced)) {
     bytes += row * ring.rows_per_sequence();
   }
   return bytes;

@@ -40,6 +40,13 @@ class WindowCache final {
                                           const std::vector<bool>& is_sliced,
                                           const kernels::WindowRing& ring);
 
+  [[nodiscard]] int64_t num_layers() const noexcept {
+    return static_cast<int64_t>(row_bytes_.size());
+  }
+  /// 0 where the layer is not sliced.
+  [[nodiscard]] int64_t row_bytes(int64_t layer) const noexcept {
+    return row_bytes_[static_cast<size_t>(layer)];
+  }
   /// Rows of all columns; no blocks where the layer is not sliced.
   [[nodiscard]] kernels::LatentCacheView layer_view(int64_t layer) const;
   [[nodiscard]] const kernels::WindowRing& ring() const noexcept { return setup_.ring; }
@@ -57,9 +64,6 @@ class WindowCache final {
               const LatentLayout& layout,
               const std::vector<bool>& is_sliced,
               const WindowCacheSetup& setup);
-  [[nodiscard]] int64_t num_layers() const noexcept {
-    return static_cast<int64_t>(row_bytes_.size());
-  }
 
   kernels::Device* device_;
   WindowCacheSetup setup_;

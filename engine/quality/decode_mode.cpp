@@ -39,8 +39,33 @@ Result<int64_t> parse_count(std::string_view text, std::string_view what, int64_
   return *value;
 }
 
+/// "16" or "4+16"; nothing when it is anything else.
+std::optional<kernels::LatentWindow> parse_window(std::string_view text) {
+  const bool has_first = text.find('+') != std::string_view::npos;
+  const auto first = has_first ? parse_whole<int64_t>(take(text, '+')) : 0;
+  const auto last = parse_whole<int64_t>(text);
+  if (!first || !last) {
+    return std::nullopt;
+  }
+  return kernels::LatentWindow{.num_first = *first, .num_last = *last};
+}
+
+/// Removes "@16" from the end; an @ before anything else is part of a path.
+std::optional<kernels::LatentWindow> take_window(std::string_view& text) {
+  const size_t at = text.rfind('@');
+  if (at == std::string_view::npos) {
+    return std::nullopt;
+  }
+  const auto window = parse_window(text.substr(at + 1));
+  if (window) {
+    text = text.substr(0, at);
+  }
+  return window;
+}
+
 Result<DecodeMode> parse_tpla(std::string_view rest) {
   DecodeMode mode;
+  mode.window = take_window(rest);
   mode.sharding.attention = AttentionSharding::kTpla;
   std::string_view counts = take(rest, ':');
   TESSERA_TRY(mode.sharding.num_slices, parse_count(take(counts, '/'), "slices", kMaxRanks));
@@ -144,6 +169,9 @@ Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config
     }
     setup.sharding.shared_columns = setup.transform.shared_columns();
     setup.sharding.window = setup.transform.window();
+  }
+  if (mode.window) {
+    setup.sharding.window = *mode.window;
   }
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
   return setup;

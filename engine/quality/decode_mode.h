@@ -1,7 +1,8 @@
-// One decode mode as people write it: "replicated:2", "dcp:2", "tpla:2", "tpla:2/4:none",
+// One decode mode as people write it: "replicated:2", "dcp:2", "tpla:2", "tpla:2/4:none@16",
 // "tpla:4:calibration.safetensors".
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,13 +19,15 @@ struct DecodeMode {
   std::string text;  ///< as it was written
   ShardOptions sharding;
   std::string basis = "none";  ///< tpla: "none", "hadamard" or the path of a calibration file
+  /// The exact window that was written; nothing: the calibration file's, or none.
+  std::optional<kernels::LatentWindow> window = {};
 
   /// `text` with a calibration's file name in place of its path.
   [[nodiscard]] std::string label() const;
 };
 
-/// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS]; without a basis hadamard.
-/// Errors: INVALID_ARGUMENT naming the part.
+/// replicated:RANKS, dcp:RANKS or tpla:SLICES[/RANKS][:BASIS][@[FIRST+]LAST]; without a basis
+/// hadamard. Errors: INVALID_ARGUMENT naming the part.
 [[nodiscard]] Result<DecodeMode> parse_decode_mode(std::string_view text);
 
 /// Each element one mode or several, separated by commas. Errors: those of parse_decode_mode(); a

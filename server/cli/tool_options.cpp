@@ -13,8 +13,9 @@ std::vector<OptionSpec> eval_options() {
        .field = &Options::modes,
        .help =
            "Decode modes to compare with exact attention, separated by commas: replicated:RANKS, "
-           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS], BASIS none, hadamard (default) or a "
-           "calibration file (default: replicated:2,dcp:2,tpla:2)",
+           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS][@[FIRST+]LAST], BASIS none, hadamard (default) "
+           "or a calibration file, @ an exact window of the first and last tokens in place of the "
+           "file's (default: replicated:2,dcp:2,tpla:2)",
        .roles = kEval},
       {.name = "lengths",
        .group = "Measurement",

@@ -58,6 +58,11 @@ class QualityModels final {
     return {
         .attention = AttentionSharding::kTpla, .num_ranks = num_slices, .num_slices = num_slices};
   }
+  static ShardOptions windowed(int64_t num_slices, const kernels::LatentWindow& window) {
+    ShardOptions options = tpla(num_slices);
+    options.window = window;
+    return options;
+  }
   static ShardOptions dcp(int64_t num_ranks) {
     return {.attention = AttentionSharding::kDcp, .num_ranks = num_ranks};
   }

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "engine/runner/parallel_runner.h"
@@ -15,7 +14,6 @@ namespace tessera {
 namespace {
 
 using kernels::DType;
-using ::testing::HasSubstr;
 
 constexpr int64_t kNumBlocks = 24;
 constexpr int64_t kNumRings = 3;
@@ -224,24 +222,6 @@ INSTANTIATE_TEST_SUITE_P(Cases,
                          WindowFillerTest,
                          ::testing::ValuesIn(cases()),
                          [](const auto& test) { return test.param.name; });
-
-TEST(WindowSetupTest, IsOfSlicesAlone) {
-  const kernels::LatentWindow window{.num_first = 4, .num_last = 16};
-  const auto fault = [](const ShardOptions& sharding) {
-    return validate_sharding(small_config(), sharding).message();
-  };
-  EXPECT_THAT(fault({.num_ranks = 2, .window = window}),
-              HasSubstr("an exact window of 4+16 tokens with attention sharding replicated of 1"));
-  EXPECT_THAT(fault({.attention = AttentionSharding::kTpla, .num_ranks = 2, .window = window}),
-              HasSubstr("with attention sharding tpla of 1 slices, expected tpla of 2 or more"));
-  ShardOptions sliced{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2};
-  sliced.window = {.num_first = -1, .num_last = 16};
-  EXPECT_THAT(fault(sliced), HasSubstr("-1+16 tokens (first and last), expected 0 to 16384"));
-  sliced.window = {.num_first = 0, .num_last = 16385};
-  EXPECT_THAT(fault(sliced), HasSubstr("0+16385 tokens"));
-  sliced.window = window;
-  EXPECT_TRUE(validate_sharding(small_config(), sliced).is_ok());
-}
 
 }  // namespace
 }  // namespace tessera
