@@ -56,9 +56,8 @@ struct MemoryPlan {
 [[nodiscard]] int64_t available_memory_bytes();
 
 /// Without --kv-cache-memory and --num-blocks the cache gets half of what weights and exact windows
-/// leave free,
-/// but not more than --max-num-seqs sequences of full length can use, nor (unless one sequence of
-/// full length needs more) than 4 GiB.
+/// leave free, but not more than --max-num-seqs sequences of full length can use, nor (unless one
+/// sequence of full length needs more) than 4 GiB.
 /// Errors: INVALID_ARGUMENT (--max-model-len beyond the model's), RESOURCE_EXHAUSTED with both
 /// figures.
 [[nodiscard]] Result<MemoryPlan> plan_memory(const ModelConfig& config,

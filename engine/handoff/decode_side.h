@@ -77,15 +77,16 @@ class DecodeSide final : public HandoffSide {
     LandedPrompt prompt;
     std::vector<Block> copies;  // for the partial last blocks of all choices but one
     int64_t num_held_tokens = 0;
-    [[nodiscard]] int64_t num_blocks() const noexcept {
-      return prompt.table.num_blocks() + static_cast<int64_t>(prompt.other_images.size());
-    }
     std::vector<bool> has_landed;  // by rank
     std::optional<Seal> seal;
     std::optional<AttachRequest> attach;
     std::shared_ptr<TokenSink> sink;  // with `attach`
     TimePoint granted_at;
     TimePoint sealed_at;
+
+    [[nodiscard]] int64_t num_blocks() const noexcept {
+      return prompt.table.num_blocks() + static_cast<int64_t>(prompt.other_images.size());
+    }
   };
   struct Committed {
     HandoffKey key;
