@@ -12,6 +12,7 @@
 #include "engine/base/json_reader.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
+#include "engine/cache/latent_layout.h"
 #include "engine/weights/tpla_calibration.h"
 
 namespace tessera {
@@ -63,6 +64,36 @@ Status choose_transform(const WorkerConfig& worker,
 
 int64_t sum(const std::vector<int64_t>& values) {
   return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
+
+/// Blocks that `num_tokens` consecutive tokens can touch at most.
+int64_t most_blocks(int64_t num_tokens) {
+  return num_tokens == 0 ? 0 : blocks_for_tokens(num_tokens - 1) + 1;
+}
+
+/// What the ranks of `own` keep beside weights and cache because latents are sliced.
+void add_slicing(const ModelConfig& config,
+                 const AttentionChoice& choice,
+                 const ShardOptions& own,
+                 CacheShape& shape) {
+  const int64_t width = config.kv_lora_rank;
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    shape.basis_elements += choice.transform.is_folded(layer) ? 0 : own.num_ranks * width * width;
+  }
+  const kernels::LatentWindow& window = own.window;  // a decode group's only
+  if (window.is_empty()) {
+    return;
+  }
+  const std::vector<int64_t>& shared = own.shared_columns;
+  const int64_t num_sliced =
+      config.num_hidden_layers - std::count(shared.begin(), shared.end(), width);
+  // Each slice has the keys of all heads, dealt out over its ranks.
+  shape.window_key_elements =
+      num_sliced * own.num_slices * config.num_attention_heads * width * config.qk_nope_head_dim;
+  shape.window_elements = num_sliced * own.num_ranks * config.latent_row_width() *
+                          kernels::WindowRing::create(window).rows_per_sequence();
+  shape.landing_blocks =
+      (own.num_slices - 1) * (blocks_for_tokens(window.num_first) + most_blocks(window.num_last));
 }
 
 /// "0.0123".
@@ -122,6 +153,7 @@ CacheShape cache_shape(const ModelConfig& config,
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;
+  add_slicing(config, choice, own, shape);
   if (own.attention == AttentionSharding::kDcp) {
     shape.rank_elements = whole / own.num_ranks;
     shape.worker_elements = whole;

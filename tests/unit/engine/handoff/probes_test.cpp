@@ -100,10 +100,10 @@ class ProbesTest : public ::testing::TestWithParam<Case> {
   /// As the transport does from block `first` on. `turn` gives each rank another's parcels.
   void deal(const std::vector<int32_t>& source_blocks, int64_t first = 0, int32_t turn = 0) {
     const CacheSource source(prefill_->cache(0));
+    const ParcelPlan plan({}, layout_, kNumTokens, 0);
     for (int64_t block = first; block < 3; ++block) {
       std::vector<Parcel> parcels;
-      append_parcels(
-          {}, layout_, source, source_blocks[static_cast<size_t>(block)], block, parcels);
+      plan.append(source, source_blocks[static_cast<size_t>(block)], block, parcels);
       for (const Parcel& parcel : parcels) {
         const int rank = (parcel.rank + turn) % layout_.num_ranks;
         std::memcpy(landed(rank, block), parcel.source, static_cast<size_t>(parcel.num_bytes));
