@@ -36,8 +36,8 @@ struct ParallelSetup {
   int64_t prefill_slices = 0;
   /// s of each layer in these images; empty: none anywhere.
   std::vector<int64_t> prefill_shared_columns = {};
-  /// With sharding.window: rings, 0: one for each of limits.max_sequences; rows of a sequence that
-  /// one step may run, as decode rows and as tokens of a chunk.
+  /// With sharding.window: rings, 0: one for each of limits.max_sequences; decode rows of one
+  /// sequence that a step may run.
   int64_t num_window_rings = 0;
   int64_t window_step_rows = 1;
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
