@@ -77,16 +77,15 @@ void WindowFiller::upload(const LandedWindow& landed) {
 }
 
 void WindowFiller::note_tokens(const LandedWindow& landed, int64_t begin, int64_t end) {
-  for (int64_t position = begin; position < end;) {
-    const int64_t block = position / kBlockTokens;
+  int64_t count = 0;
+  for (int64_t position = begin; position < end; position += count) {
     const int64_t offset = position % kBlockTokens;
-    const int64_t count = std::min(kBlockTokens - offset, end - position);
-    const auto found = std::lower_bound(blocks_.begin(), blocks_.end(), block);
-    TESSERA_CHECK(found != blocks_.end() && *found == block, "a window token without a block");
-    runs_.push_back({.window_block = found - blocks_.begin(), .offset = offset, .count = count});
-    for (const int64_t run_end = position + count; position < run_end; ++position) {
-      host_slots_.push_back(windows_.first_slot(landed.ring) + windows_.ring().row(position));
-    }
+    count = std::min(kBlockTokens - offset, end - position);
+    const auto block = std::lower_bound(blocks_.begin(), blocks_.end(), position / kBlockTokens);
+    runs_.push_back({.window_block = block - blocks_.begin(), .offset = offset, .count = count});
+  }
+  for (int64_t position = begin; position < end; ++position) {
+    host_slots_.push_back(windows_.first_slot(landed.ring) + windows_.ring().row(position));
   }
 }
 

@@ -152,6 +152,17 @@ TEST_F(AttentionChoiceTest, CountsAndDescribesLayersOfTheirOwnWidths) {
             "tpla, 2 slices on 2 ranks, basis balanced fold, 16 of 32 columns shared on average");
 }
 
+TEST_F(AttentionChoiceTest, AWindowComesWithTheCalibration) {
+  TplaCalibration calibration = calibration_of({16, 0, 32}, 2);
+  calibration.window = {.num_first = 4, .num_last = 16};
+  const std::string path = folder_.file(kTplaCalibrationFile);
+  ASSERT_TRUE(write_tpla_calibration(path, config_, calibration).is_ok());
+  const AttentionChoice choice = choose().value();
+  EXPECT_EQ(choice.sharding.window, calibration.window);
+  EXPECT_THAT(describe(choice, config_, 2),
+              HasSubstr(", exact window of the first 4 and the last 16 tokens"));
+}
+
 TEST_F(AttentionChoiceTest, CountsBasesAndWindows) {
   TplaCalibration calibration = calibration_of({16, 0, 32}, 2);
   calibration.window = {.num_first = 3, .num_last = 66};
