@@ -27,14 +27,13 @@ constexpr double kNegligible = 1e-3;
 
 /// Windows that are tried where none is given: tokens before the query.
 constexpr int64_t kWindows[] = {0, 8, 16, 32};
-/// The one that layers' harm is measured with, for all but the empty one.
+/// The one that layers' harm is measured with when several are tried.
 constexpr int64_t kMeasuredWindow = 16;
 
 /// The best within the budget with one window.
 struct Trial {
   kernels::LatentWindow window;
   ColumnChoice choice;
-  std::vector<double> plain_harms;  ///< by layer
 };
 
 class Calibrator final {
@@ -85,6 +84,9 @@ class Calibrator final {
                                       ", expected 2 or more; the budget is ",
                                       options_.budget,
                                       ", expected 1 or more"));
+    }
+    if (options_.window.has_value()) {
+      TESSERA_RETURN_IF_ERROR(check_budget(config_, budget_for(windows().front())));
     }
     if (job_.text.windows.empty() || job_.text.harm_windows.empty() || job_.text.held_out.empty()) {
       return invalid_argument("the text is too short for statistics and a part held out");
@@ -170,6 +172,10 @@ class Calibrator final {
     return candidates;
   }
 
+  [[nodiscard]] ColumnBudget budget_for(const kernels::LatentWindow& window) const {
+    return {.num_slices = options_.num_slices, .window = window, .ratio = options_.budget};
+  }
+
   /// The given one, or all that the budget has room for.
   [[nodiscard]] std::vector<kernels::LatentWindow> windows() const {
     if (options_.window.has_value()) {
@@ -179,7 +185,7 @@ class Calibrator final {
     for (const int64_t last : kWindows) {
       const kernels::LatentWindow window{.num_first = last == 0 ? 0 : options_.sinks,
                                          .num_last = last};
-      if (least_budget(config_, options_.num_slices, window) <= options_.budget) {
+      if (check_budget(config_, budget_for(window)).is_ok()) {
         windows.push_back(window);
       }
     }
@@ -187,11 +193,9 @@ class Calibrator final {
   }
 
   /// The harm of every layer alone, without shared columns.
-  Result<std::vector<double>> measure_layers(const kernels::LatentWindow& window) {
-    std::vector<double> harms;
-    const std::string stage = window.is_empty() ? "harm of layers" : "harm of layers, window";
-    while (static_cast<int64_t>(harms.size()) < num_layers()) {
-      const auto begin = static_cast<int64_t>(harms.size());
+  Status measure_layers(const kernels::LatentWindow& window) {
+    int64_t begin = 0;
+    while (begin < num_layers()) {
       const int64_t end = std::min(num_layers(), begin + meter_->max_calibrations());
       std::vector<TplaCalibration> trials;
       for (int64_t layer = begin; layer < end; ++layer) {
@@ -201,39 +205,29 @@ class Calibrator final {
       }
       TESSERA_TRY(const auto measured,
                   meter_->measure(trials, job_.text.harm_windows, [&](int64_t part, int64_t total) {
-                    job_.progress(
-                        stage, begin * total + part * (end - begin), num_layers() * total);
+                    job_.progress("harm of layers",
+                                  begin * total + part * (end - begin),
+                                  num_layers() * total);
                   }));
       for (const QualitySummary& harm : measured) {
-        harms.push_back(std::max(0.0, harm.kl.mean));
+        candidates_[static_cast<size_t>(begin)].plain_harm = std::max(0.0, harm.kl.mean);
+        ++begin;
       }
     }
-    return harms;
+    return Status::ok();
   }
 
   /// Fills trials_: for each window the best columns.
   Status choose_columns_of_windows() {
-    std::vector<double> without;
-    std::vector<double> with;
-    for (const kernels::LatentWindow& window : windows()) {
-      std::vector<double>& harms = window.is_empty() ? without : with;
-      if (harms.empty()) {
-        kernels::LatentWindow measured = window;
-        if (!window.is_empty() && !options_.window.has_value()) {
-          measured.num_last = kMeasuredWindow;
-        }
-        TESSERA_TRY(harms, measure_layers(measured));
-      }
-      for (size_t layer = 0; layer < candidates_.size(); ++layer) {
-        candidates_[layer].plain_harm = harms[layer];
-      }
-      TESSERA_TRY(
-          auto choice,
-          choose_columns(
-              config_,
-              candidates_,
-              {.num_slices = options_.num_slices, .window = window, .ratio = options_.budget}));
-      trials_.push_back({.window = window, .choice = std::move(choice), .plain_harms = harms});
+    const std::vector<kernels::LatentWindow> windows = this->windows();
+    kernels::LatentWindow measured = windows.back();
+    if (windows.size() > 1) {
+      measured.num_last = kMeasuredWindow;
+    }
+    TESSERA_RETURN_IF_ERROR(measure_layers(measured));
+    for (const kernels::LatentWindow& window : windows) {
+      TESSERA_TRY(auto choice, choose_columns(config_, candidates_, budget_for(window)));
+      trials_.push_back({.window = window, .choice = std::move(choice)});
     }
     return Status::ok();
   }
@@ -276,9 +270,9 @@ class Calibrator final {
     const Trial& trial = trials_[best];
     result_.calibration = std::move(calibrations[best]);
     result_.bytes_ratio = trial.choice.bytes_ratio;
-    for (size_t layer = 0; layer < trial.plain_harms.size(); ++layer) {
+    for (size_t layer = 0; layer < candidates_.size(); ++layer) {
       const ChosenColumns& chosen = trial.choice.layers[layer];
-      result_.layers.push_back({.plain_harm = trial.plain_harms[layer],
+      result_.layers.push_back({.plain_harm = candidates_[layer].plain_harm,
                                 .harm = chosen.harm,
                                 .num_shared = chosen.num_shared,
                                 .bytes_ratio = chosen.bytes_ratio});

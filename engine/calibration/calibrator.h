@@ -23,7 +23,7 @@ struct CalibrationOptions {
   int64_t num_slices = 2;
   BasisKind basis = BasisKind::kBalanced;
   DealingKind dealing = DealingKind::kFold;
-  RefitKind refit = RefitKind::kLeastSquares;
+  RefitKind refit = RefitKind::kGradient;
   LogitFactor logit_factor = {};
   /// Bytes per token and rank, latent and rope part, as a multiple of those without shared columns
   /// and window.

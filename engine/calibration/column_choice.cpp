@@ -12,6 +12,8 @@ namespace {
 
 /// Tokens of the context that a window's bytes are spread over.
 constexpr double kContext = 1024.0;
+/// Of sums of fractions that are meant to be whole.
+constexpr double kRounding = 1e-6;
 
 double harm_of(const LayerCandidates& layer, const ColumnCandidate& candidate) {
   const double plain = layer.columns.front().logit_error;
@@ -38,27 +40,35 @@ double least_budget(const ModelConfig& config,
   return 1.0 + window_elements(config, window) / plain;
 }
 
+Status check_budget(const ModelConfig& config, const ColumnBudget& budget) {
+  const double least = least_budget(config, budget.num_slices, budget.window);
+  if (least <= budget.ratio + kRounding) {
+    return Status::ok();
+  }
+  return invalid_argument(str_cat("an exact window of ",
+                                  budget.window.num_first + budget.window.num_last,
+                                  " tokens needs a budget of ",
+                                  least,
+                                  ", given is ",
+                                  budget.ratio));
+}
+
 Result<ColumnChoice> choose_columns(const ModelConfig& config,
                                     const std::vector<LayerCandidates>& layers,
                                     const ColumnBudget& budget) {
+  TESSERA_RETURN_IF_ERROR(check_budget(config, budget));
   const auto plain = static_cast<double>(row_elements(config, budget.num_slices, 0));
   const auto num_layers = static_cast<double>(layers.size());
   const double least = elements(config, budget, 0);  // of a sliced layer
   // What is left when every layer is sliced and has its window, in whole elements.
-  const double left = std::floor((budget.ratio * plain - least) * num_layers + 1e-6);
-  if (left < 0.0) {
-    return invalid_argument(str_cat("an exact window of ",
-                                    budget.window.num_first + budget.window.num_last,
-                                    " tokens needs a budget of ",
-                                    least_budget(config, budget.num_slices, budget.window),
-                                    ", given is ",
-                                    budget.ratio));
-  }
+  const double left =
+      std::max(0.0, std::floor((budget.ratio * plain - least) * num_layers + kRounding));
   std::vector<std::vector<BudgetCandidate>> table;
   for (const LayerCandidates& layer : layers) {
     table.emplace_back();
     for (const ColumnCandidate& candidate : layer.columns) {
-      const double extra = std::ceil(elements(config, budget, candidate.num_shared) - least - 1e-6);
+      const double extra =
+          std::ceil(elements(config, budget, candidate.num_shared) - least - kRounding);
       table.back().push_back(
           {.cost = static_cast<int64_t>(std::max(0.0, extra)), .harm = harm_of(layer, candidate)});
     }

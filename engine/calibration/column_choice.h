@@ -51,8 +51,10 @@ struct ColumnChoice {
                                   int64_t num_slices,
                                   const kernels::LatentWindow& window) noexcept;
 
-/// The least sum of harms within the budget. Errors: INVALID_ARGUMENT when there is no room for the
-/// window.
+/// Whether there is room for the window. Errors: INVALID_ARGUMENT naming both ratios.
+[[nodiscard]] Status check_budget(const ModelConfig& config, const ColumnBudget& budget);
+
+/// The least sum of harms within the budget. Errors: those of check_budget().
 [[nodiscard]] Result<ColumnChoice> choose_columns(const ModelConfig& config,
                                                   const std::vector<LayerCandidates>& layers,
                                                   const ColumnBudget& budget);

@@ -37,7 +37,7 @@ struct CalibrateOptions {
   int64_t num_slices = 2;
   std::string basis = "balanced";
   std::string dealing = "fold";
-  std::string refit = "least_squares";
+  std::string refit = "gradient";
   std::string logit_factor = "auto";
   std::string budget = "1.15";
   std::string window = "auto";

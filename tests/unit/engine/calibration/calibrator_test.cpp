@@ -53,7 +53,7 @@ TEST_F(CalibratorTest, WritesWhatIsReadBack) {
   ASSERT_TRUE(write_tpla_calibration(path, model_.config(), result.calibration).is_ok());
   const TplaCalibration read = read_tpla_calibration(path, model_.config()).value();
   EXPECT_EQ(read.basis, "balanced");
-  EXPECT_EQ(read.dealing, "fold+least_squares");
+  EXPECT_EQ(read.dealing, "fold+gradient");
   EXPECT_EQ(read.num_slices, 2);
   ASSERT_EQ(read.layers.size(), 2U);
   for (size_t layer = 0; layer < 2; ++layer) {
