@@ -30,7 +30,9 @@ void LatentAttention::forward(const Layer& layer, const ModelInput& input, Strea
     TESSERA_CHECK(layer.images.size() == 1, "decode rows need a cache of one image");
     decode_.forward({.weights = layer.weights,
                      .part = plan_.layer(layer.index),
-                     .cache = layer.images[0].cache},
+                     .cache = layer.images[0].cache,
+                     .window = window_of(layer),
+                     .index = layer.index},
                     input.num_decode,
                     stream);
   }
@@ -102,7 +104,19 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
                        .cache = image.cache},
                       stream);
   }
+  if (const WindowCache* window = window_of(layer); window != nullptr) {
+    ops_.latent_write({.latent = input.latent,
+                       .rope = input.rope,
+                       .slots = first_rows(workspace_.window_slots, num_tokens),
+                       .columns = LatentColumns::all(config_.kv_lora_rank),
+                       .cache = window->layer_view(layer.index)},
+                      stream);
+  }
   note_probes(layer, input, stream);
+}
+
+const WindowCache* LatentAttention::window_of(const Layer& layer) const {
+  return plan_.is_sliced(layer.index) ? layer.window : nullptr;
 }
 
 void LatentAttention::normalise_latents(const Layer& layer,

@@ -45,6 +45,11 @@ Workspace::Workspace(const ModelConfig& config,
   positions = add(DType::kInt32, {t});
   slots = add(DType::kInt64, {t});
   decode_lengths = add(DType::kInt32, {b});
+  if (!plan.window.is_empty()) {
+    window_slots = add(DType::kInt64, {t});
+    window_first_slots = add(DType::kInt64, {b});
+    window_q_latent = add(dtype, {b, heads * r});
+  }
   block_tables = add(DType::kInt32, {limits.max_sequences, max_blocks});
   logits_rows = add(DType::kInt32, {limits.max_logits_rows});
 

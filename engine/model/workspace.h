@@ -40,12 +40,14 @@ class Workspace final {
             kernels::Device& device);
 
   // The step's input arrays on the device.
-  kernels::TensorView token_ids;       ///< [T] int32
-  kernels::TensorView positions;       ///< [T] int32
-  kernels::TensorView slots;           ///< [T] int64
-  kernels::TensorView decode_lengths;  ///< [B] int32
-  kernels::TensorView block_tables;    ///< [sequences, the step's blocks] int32
-  kernels::TensorView logits_rows;     ///< [rows] int32
+  kernels::TensorView token_ids;           ///< [T] int32
+  kernels::TensorView positions;           ///< [T] int32
+  kernels::TensorView slots;               ///< [T] int64
+  kernels::TensorView decode_lengths;      ///< [B] int32
+  kernels::TensorView window_slots;        ///< [T] int64; null without an exact window
+  kernels::TensorView window_first_slots;  ///< [B] int64; likewise
+  kernels::TensorView block_tables;        ///< [sequences, the step's blocks] int32
+  kernels::TensorView logits_rows;         ///< [rows] int32
 
   kernels::TensorView hidden;  ///< [T, D] float32: the residual stream
   kernels::TensorView normed;  ///< [T, D]
@@ -56,6 +58,7 @@ class Workspace final {
   kernels::TensorView q;                 ///< [T, Hd (dn + dr)]
   kernels::TensorView latent;            ///< [T, R] float32, in a basis that is not folded
   kernels::TensorView q_latent;          ///< [B, Hd w]
+  kernels::TensorView window_q_latent;   ///< [B, Hd R], with an exact window
   kernels::TensorView attended_latent;   ///< [B, Hd v]
   kernels::TensorView log_sum_exp;       ///< [B, Hd] float32
   kernels::TensorView partial_values;    ///< [B, Hd dv] float32: to be added up over ranks

@@ -59,7 +59,7 @@ void pad_decode_step(const ModelInput& input,
 }
 
 DecodeGraphs::DecodeGraphs(CausalLm& model,
-                           std::span<const LatentImageView> cache,
+                           const StepCache& cache,
                            const StepLimits& limits,
                            kernels::Device& device,
                            bool is_enabled)

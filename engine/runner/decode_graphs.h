@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <span>
 #include <utility>
 
 #include "engine/model/causal_lm.h"
@@ -28,9 +27,9 @@ void pad_decode_step(const ModelInput& input,
 
 class DecodeGraphs final {
  public:
-  /// `model`, `cache` and `device` outlive it. Without `is_enabled` it runs nothing.
+  /// `model`, what `cache` names and `device` outlive it. Without `is_enabled` it runs nothing.
   DecodeGraphs(CausalLm& model,
-               std::span<const LatentImageView> cache,
+               const StepCache& cache,
                const StepLimits& limits,
                kernels::Device& device,
                bool is_enabled);
@@ -48,7 +47,7 @@ class DecodeGraphs final {
   };
 
   CausalLm& model_;
-  std::span<const LatentImageView> cache_;
+  const StepCache cache_;
   kernels::Device& device_;
   const int64_t max_rows_;
   const int64_t max_table_width_;

@@ -81,6 +81,7 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                   role == WorkerRole::kCombined ? MemoryUse::kOperations : MemoryUse::kTransport));
   plan.dtype = decided.device.dtype;
   plan.sharding = wanted;
+  plan.window = wanted.window;
   if (role == WorkerRole::kPrefill) {  // heads split, latents whole on each of its ranks
     plan.num_images = wanted.num_slices;
     decided.prefill_slices = plan.num_images;
@@ -218,6 +219,7 @@ EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& 
   engine.max_queued_requests = worker.max_queued_requests;
   engine.enable_prefix_caching = worker.enable_prefix_caching;
   engine.cache_fingerprint = parts.plan().layout;
+  engine.ring = kernels::WindowRing::create(parts.plan().sharding.window);
   for (const int64_t id : config.eos_token_ids) {
     engine.eos_ids.push_back(static_cast<int32_t>(id));
   }

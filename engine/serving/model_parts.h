@@ -26,8 +26,9 @@ enum class WorkerRole : uint8_t {
 /// What follows from a worker's options before anything is loaded.
 struct WorkerPlan {
   MemoryPlan memory;
-  ShardOptions sharding;    ///< of this worker's ranks
-  int64_t num_images = 1;   ///< of a block in a prefill worker's cache
+  ShardOptions sharding;              ///< of this worker's ranks
+  int64_t num_images = 1;             ///< of a block in a prefill worker's cache
+  kernels::LatentWindow window = {};  ///< of the decode groups that serve with this worker
   std::string model;        ///< fingerprint of the model's numbers: a router's workers must agree
   std::string layout;       ///< fingerprint of weights and cache: prefill and decode must agree
   std::string description;  ///< "tpla, 2 slices on 2 ranks, basis hadamard:0", for people

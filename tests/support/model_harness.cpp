@@ -82,7 +82,7 @@ ModelInput ModelHarness::step_input(const std::vector<int32_t>& ids,
 }
 
 std::vector<float> ModelHarness::run(const ModelInput& input) {
-  const kernels::TensorView logits = model_->forward(input, layers_, {});
+  const kernels::TensorView logits = model_->forward(input, {.images = layers_}, {});
   std::vector<float> values(static_cast<size_t>(logits.num_elements()));
   kernels::Device& device = backend_->device();
   const auto num_bytes = static_cast<int64_t>(values.size() * sizeof(float));

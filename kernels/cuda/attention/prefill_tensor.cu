@@ -1,4 +1,4 @@
-// Prefill attention on tensor cores (mma.sync): a block is 64 queries of one head, a warp 16 of
+// Prefill attention on tensor cores (mma.sync): a block is 128 queries of one head, a warp 16 of
 // them with its own running softmax; weights stay in registers.
 // Source: FlashAttention-2 (arXiv 2307.08691).
 
@@ -9,8 +9,7 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kBlocksOfMultiprocessor = 2;  ///< one multiplies while the other takes exponentials
+constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kQueries = kWarps * 16;
 constexpr int kKeys = 64;  ///< of a tile
@@ -31,7 +30,7 @@ constexpr int kKeyBytes = kKeys * kKeyPanels * static_cast<int>(kPanelBytes);
 constexpr int kStageBytes = kKeyBytes + kKeys * kValuePanels * static_cast<int>(kPanelBytes);
 constexpr int kQueryBytes = kQueries * kKeyPanels * static_cast<int>(kPanelBytes);
 constexpr int kSharedBytes = kQueryBytes + kStages * kStageBytes;
-static_assert(kBlocksOfMultiprocessor * kSharedBytes <= kMaxSharedBytes);
+static_assert(kSharedBytes <= kMaxSharedBytes);
 
 __device__ void load_queries(const PrefillPass& p, unsigned tile, int first, int head) {
   constexpr int kChunks = kKeyPanels * static_cast<int>(kPanelChunks);
@@ -47,7 +46,7 @@ __device__ void load_queries(const PrefillPass& p, unsigned tile, int first, int
   }
 }
 
-/// Two threads copy a row, every second chunk each.
+/// Four threads copy a row, every fourth chunk each.
 __device__ void load_keys(const PrefillPass& p, unsigned tile, int first, int head) {
   constexpr int kThreadsOfRow = kThreads / kKeys;
   constexpr int kNopeChunks = kNopeWidth / kChunkColumns;
@@ -193,7 +192,7 @@ struct Softmax {
   }
 };
 
-__global__ void __launch_bounds__(kThreads, kBlocksOfMultiprocessor)
+__global__ void __launch_bounds__(kThreads, 1)
     prefill_tensor(const __grid_constant__ PrefillPass p) {
   extern __shared__ __align__(128) char shared[];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;

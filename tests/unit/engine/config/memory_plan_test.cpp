@@ -153,5 +153,51 @@ TEST(MemoryPlanTest, LayersOfUnequalWidthAreCountedExactly) {
   EXPECT_EQ(plan.value().bytes_per_block, 64 * 2 * (6 * 192 + 8) * 2);
 }
 
+TEST(MemoryPlanTest, CountsWhatSlicingAdds) {
+  WorkerConfig options;
+  options.max_num_seqs = 10;
+  options.max_model_len = 640;
+  const auto plain = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{16 * kGibi});
+  const CacheShape cache{
+      .basis_elements = 1 << 20, .window_key_elements = 1 << 19, .window_elements = 1 << 21};
+  const auto plan = plan_memory(demo_config(), options, cache, 2, MemoryBudget{16 * kGibi});
+  ASSERT_TRUE(plain.is_ok() && plan.is_ok());
+  EXPECT_EQ(plan.value().transform_bytes, (4 << 20) + (1 << 20)) << "bases are float32";
+  EXPECT_EQ(plan.value().weight_bytes, plain.value().weight_bytes + (5 << 20));
+  EXPECT_EQ(plan.value().window_bytes, 10 * (4 << 20));
+  EXPECT_EQ(plan.value().needed_bytes(),
+            plan.value().weight_bytes + (40 << 20) + plan.value().kv_cache_bytes);
+  const std::string text = describe(plan.value(), demo_config());
+  EXPECT_NE(text.find("5.0 MiB of it"), std::string::npos) << text;
+  EXPECT_NE(text.find("exact windows       40.0 MiB"), std::string::npos) << text;
+  EXPECT_EQ(describe(plain.value(), demo_config()).find("exact windows"), std::string::npos);
+}
+
+TEST(MemoryPlanTest, WindowsThatDoNotFitAreNamed) {
+  const CacheShape cache{.window_elements = int64_t{1} << 24};
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, MemoryBudget{kGibi});
+  EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(plan.status().message().find("128 sequences 4.0 GiB"), std::string::npos)
+      << plan.status().message();
+}
+
+TEST(MemoryPlanTest, TheLongestSequenceLeavesRoomForWhatLandsBesideIt) {
+  WorkerConfig options;
+  options.num_blocks = 5;
+  const CacheShape cache{.landing_blocks = 2};
+  const auto shrunk = plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi});
+  ASSERT_TRUE(shrunk.is_ok());
+  EXPECT_EQ(shrunk.value().max_model_len, 3 * 64);
+  options.max_model_len = 3 * 64;
+  EXPECT_TRUE(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).is_ok());
+  options.max_model_len = 3 * 64 + 1;
+  EXPECT_EQ(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).status().code(),
+            StatusCode::kResourceExhausted);
+  options = {};
+  options.num_blocks = 2;
+  EXPECT_EQ(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).status().code(),
+            StatusCode::kResourceExhausted);
+}
+
 }  // namespace
 }  // namespace tessera
