@@ -11,7 +11,8 @@ namespace tessera::kernels::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kSimtHeads* kWarp) attend_simt(const __grid_constant__ DecodePass p) {
+__global__ void __launch_bounds__(kSimtHeads* kWarp)
+    attend_simt(const __grid_constant__ DecodePass p) {
   extern __shared__ float shared[];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -25,8 +26,8 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp) attend_simt(const __grid_co
   const int width = key_width + p.cache.rope_width;
   float* query = shared + warp * (width + p.value_width);
   float* values = query + width;
-  const T* q_latent = static_cast<const T*>(p.q_latent) + row * p.q_latent_stride +
-                      head * p.q_latent_head_stride;
+  const T* q_latent =
+      static_cast<const T*>(p.q_latent) + row * p.q_latent_stride + head * p.q_latent_head_stride;
   const T* q_rope =
       static_cast<const T*>(p.q_rope) + row * p.q_rope_stride + head * p.q_rope_head_stride;
   for (int c = lane; c < width; c += kWarp) {
@@ -43,8 +44,7 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp) attend_simt(const __grid_co
   float sum = 0.0F;
   for (int first = begin; first < end; first += kWarp) {
     const int token = first + lane;
-    const T* key =
-        reinterpret_cast<const T*>(p.key(row, min(token, end - 1)));
+    const T* key = reinterpret_cast<const T*>(p.key(row, min(token, end - 1)));
     float logit = 0.0F;
     for (int c = 0; c < width; ++c) {
       logit += query[c] * to_float(key[c]);
@@ -95,15 +95,14 @@ void launch_decode_simt(const DecodePass& pass, int64_t num_rows, cudaStream_t s
   const int64_t width = pass.cache.latent_width + pass.cache.rope_width + pass.value_width;
   const int64_t shared_bytes = kSimtHeads * width * int64_t{sizeof(float)};
   TESSERA_CHECK(shared_bytes <= kMaxSharedBytes, "mla_decode: the latent is too wide");
-  launch("mla_decode (float32 units)",
-         attend_simt<T>,
-         {{to_grid(ceil_div(pass.num_heads, kSimtHeads)),
-           to_grid(pass.num_splits),
-           to_grid(num_rows)},
-          kSimtHeads * kWarp,
-          shared_bytes},
-         stream,
-         pass);
+  launch(
+      "mla_decode (float32 units)",
+      attend_simt<T>,
+      {{to_grid(ceil_div(pass.num_heads, kSimtHeads)), to_grid(pass.num_splits), to_grid(num_rows)},
+       kSimtHeads * kWarp,
+       shared_bytes},
+      stream,
+      pass);
 }
 
 template void launch_decode_simt<float>(const DecodePass&, int64_t, cudaStream_t);
