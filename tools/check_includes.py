@@ -69,7 +69,7 @@ RULES = {
                         "engine/runner", "engine/parallel", "engine/transport",
                         "engine/handoff"], []),
     # The only file above kernels/ that names a backend.
-    "engine/serving/model_parts.cpp": (["engine", "kernels"], []),
+    "engine/serving/compute_device.cpp": (["engine", "kernels"], []),
     "server/http": (BASE, ["boost", "openssl"]),
     "server/openai": (REQUEST + ["engine/config", "engine/tokenizer", "engine/chat",
                                  "server/http/exchange.h", "server/metrics"],
@@ -94,6 +94,7 @@ RULES = {
     # Captures operations into a graph.
     "tests/unit/kernels/cuda/graph_test.cpp": (["kernels", "tests"], ["gtest", "cuda"]),
     "tools": (["kernels", "engine", "server"], ["nlohmann", "cli11"]),
+    "tools/bench/cuda_kernel_bench.cpp": (["kernels"], ["cli11", "cuda"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 OUR_FOLDERS = ("kernels/", "engine/", "server/", "tests/", "tools/", "proto/")

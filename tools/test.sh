@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test that needs no GPU. Safe to run again.
-#   tools/test.sh         optimised build with all tests, then unit tests under ASan and UBSan
+#   tools/test.sh         optimised build (with the CUDA backend where nvcc is found) and all tests,
+#                         then unit tests under ASan and UBSan
 #   tools/test.sh --fast  without the sanitizer build
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -37,9 +38,15 @@ if command -v shellcheck >/dev/null; then
 fi
 step 'python packages' make_venv
 
-step 'configure cpu-release' cmake --preset cpu-release -DTESSERA_PYTHON="$root/build/venv/bin/python"
-step 'build cpu-release' cmake --build --preset cpu-release
-run_tests cpu-release
+# One build for both: with a CUDA toolkit the GPU's code is compiled with the rest, and not run.
+release=cpu-release
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+if [[ -x $nvcc ]] && "$nvcc" --version | grep -q 'release 1[3-9]\.'; then
+  release=cuda-release
+fi
+step "configure $release" cmake --preset "$release" -DTESSERA_PYTHON="$root/build/venv/bin/python"
+step "build $release" cmake --build --preset "$release"
+run_tests "$release"
 if [[ $with_sanitizers == yes ]]; then
   step 'configure cpu-debug' cmake --preset cpu-debug
   step 'build cpu-debug' cmake --build --preset cpu-debug --target unit_tests

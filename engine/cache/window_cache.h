@@ -40,6 +40,13 @@ class WindowCache final {
                                           const std::vector<bool>& is_sliced,
                                           const kernels::WindowRing& ring);
 
+  [[nodiscard]] int64_t num_layers() const noexcept {
+    return static_cast<int64_t>(row_bytes_.size());
+  }
+  /// 0 where the layer is not sliced.
+  [[nodiscard]] int64_t row_bytes(int64_t layer) const noexcept {
+    return row_bytes_[static_cast<size_t>(layer)];
+  }
   /// Rows of all columns; no blocks where the layer is not sliced.
   [[nodiscard]] kernels::LatentCacheView layer_view(int64_t layer) const;
   [[nodiscard]] const kernels::WindowRing& ring() const noexcept { return setup_.ring; }
@@ -53,14 +60,17 @@ class WindowCache final {
   [[nodiscard]] int64_t num_bytes() const noexcept { return memory_.num_bytes(); }
 
  private:
-  WindowCache(kernels::Device& device, const LatentLayout& layout, WindowCacheSetup setup);
+  WindowCache(kernels::Device& device,
+              const LatentLayout& layout,
+              const std::vector<bool>& is_sliced,
+              const WindowCacheSetup& setup);
 
   kernels::Device* device_;
   WindowCacheSetup setup_;
+  int64_t num_blocks_;                  // of each sliced layer
+  std::vector<int64_t> row_bytes_;      // one per layer, 0 where it is not sliced
   std::vector<int64_t> layer_offsets_;  // one per layer, then the end
-  std::vector<int64_t> latent_widths_;  // 0 where the layer is not sliced
-  int64_t rope_width_ = 0;
-  kernels::DType dtype_ = kernels::DType::kFloat32;
+  LatentLayout layout_;
   kernels::DeviceBuffer memory_;
 };
 

@@ -16,6 +16,50 @@ int64_t num_tokens(const std::vector<std::vector<int32_t>>& windows) {
   return count;
 }
 
+nlohmann::ordered_json windows_of(const CalibrationResult& result) {
+  nlohmann::ordered_json windows = nlohmann::ordered_json::array();
+  for (const WindowChoice& choice : result.windows) {
+    windows.push_back({{"first", choice.window.num_first},
+                       {"last", choice.window.num_last},
+                       {"bytes_ratio", choice.bytes_ratio},
+                       {"kl", choice.kl}});
+  }
+  return windows;
+}
+
+/// What each window costs and buys.
+void render_windows(const CalibrationResult& result, std::ostream& out) {
+  const kernels::LatentWindow& chosen = result.calibration.window;
+  if (result.windows.empty()) {
+    out << "exact window: " << chosen.num_first << " first and " << chosen.num_last
+        << " last tokens; nothing else was tried\n";
+    return;
+  }
+  out << "first  last tokens exact  bytes of a token  divergence within the budget\n";
+  for (const WindowChoice& choice : result.windows) {
+    out << std::setw(5) << choice.window.num_first << std::setw(6) << choice.window.num_last
+        << std::setprecision(1) << std::setw(30) << 100.0 * choice.bytes_ratio << " %"
+        << std::setprecision(6) << std::setw(28) << choice.kl
+        << (choice.window == chosen ? "  chosen\n" : "\n");
+  }
+}
+
+/// How much a fit of the keys has brought.
+void render_fits(const CalibrationResult& result, std::ostream& out) {
+  double before = 0.0;
+  double after = 0.0;
+  for (const LayerChoice& layer : result.layers) {
+    if (layer.fit.has_value()) {
+      before += layer.fit->error_before;
+      after += layer.fit->error_after;
+    }
+  }
+  if (before > 0.0) {
+    out << "fit of keys: error of the attention's output " << std::setprecision(1)
+        << 100.0 * (1.0 - after / before) << " % less on samples held out\n";
+  }
+}
+
 }  // namespace
 
 std::string calibration_report(const CalibrationJob& job, const CalibrationResult& result) {
@@ -26,6 +70,7 @@ std::string calibration_report(const CalibrationJob& job, const CalibrationResul
                                    {"refit", refit_kind_name(options.refit)},
                                    {"budget", options.budget},
                                    {"bytes_ratio", result.bytes_ratio},
+                                   {"windows", windows_of(result)},
                                    {"quality",
                                     {{"kl", quality.kl.mean},
                                      {"kl_error", quality.kl.error},
@@ -49,10 +94,12 @@ std::string render_calibration(const CalibrationResult& result) {
         << std::setw(15) << 100.0 * (choice.bytes_ratio - 1.0) << " %" << std::setprecision(6)
         << std::setw(15) << choice.plain_harm << std::setw(13) << choice.harm << '\n';
   }
+  render_windows(result, out);
+  render_fits(result, out);
   const QualitySummary& quality = result.quality;
   out << "all layers: " << std::setprecision(1) << std::showpos
       << 100.0 * (result.bytes_ratio - 1.0) << std::noshowpos
-      << " % bytes per token and rank against no shared columns\n"
+      << " % bytes per token and rank against no shared columns and no window\n"
       << "on text held out: mean divergence " << std::setprecision(5) << quality.kl.mean << " +- "
       << quality.kl.error << " nats a token, perplexity " << std::setprecision(3)
       << quality.perplexity << " (exact " << quality.exact_perplexity << ", "

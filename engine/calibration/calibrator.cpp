@@ -8,10 +8,14 @@
 #include <utility>
 
 #include "engine/base/text.h"
-#include "engine/calibration/budget_search.h"
 #include "engine/calibration/calibration_report.h"
+#include "engine/calibration/column_choice.h"
 #include "engine/calibration/harm_meter.h"
+#include "engine/calibration/key_fit.h"
+#include "engine/calibration/key_fit_run.h"
 #include "engine/calibration/shared_column_grid.h"
+#include "engine/parallel/rank_group.h"
+#include "engine/parallel/thread_communicator.h"
 #include "engine/weights/shard_plan.h"
 
 namespace tessera {
@@ -21,10 +25,15 @@ namespace {
 /// without any.
 constexpr double kNegligible = 1e-3;
 
-/// One number of shared columns of one layer.
-struct Candidate {
-  int64_t num_shared = 0;
-  double logit_error = 0.0;
+/// Windows that are tried where none is given: tokens before the query.
+constexpr int64_t kWindows[] = {0, 8, 16, 32};
+/// The one that layers' harm is measured with when several are tried.
+constexpr int64_t kMeasuredWindow = 16;
+
+/// The best within the budget with one window.
+struct Trial {
+  kernels::LatentWindow window;
+  ColumnChoice choice;
 };
 
 class Calibrator final {
@@ -38,9 +47,9 @@ class Calibrator final {
     result_.calibration = empty_calibration();
     TESSERA_RETURN_IF_ERROR(cut_layers());
     TESSERA_TRY(meter_, HarmMeter::create(job_.model, options_.lengths));
-    TESSERA_RETURN_IF_ERROR(measure_layers());
-    TESSERA_RETURN_IF_ERROR(choose());
-    TESSERA_RETURN_IF_ERROR(apply_choice());
+    TESSERA_RETURN_IF_ERROR(choose_columns_of_windows());
+    TESSERA_RETURN_IF_ERROR(choose_window());
+    TESSERA_RETURN_IF_ERROR(fit());
     TESSERA_RETURN_IF_ERROR(measure_choice());
     result_.calibration.report = calibration_report(job_, result_);
     return std::move(result_);
@@ -66,12 +75,18 @@ class Calibrator final {
                                               {.attention = AttentionSharding::kTpla,
                                                .num_ranks = options_.num_slices,
                                                .num_slices = options_.num_slices}));
+    if (options_.sinks > 0 && options_.window.value_or(1) == 0) {
+      return invalid_argument("the first tokens are kept beside a window of the last ones only");
+    }
     if (options_.num_slices < 2 || !(options_.budget >= 1.0)) {
       return invalid_argument(str_cat("slices are ",
                                       options_.num_slices,
                                       ", expected 2 or more; the budget is ",
                                       options_.budget,
                                       ", expected 1 or more"));
+    }
+    if (options_.window.has_value()) {
+      TESSERA_RETURN_IF_ERROR(check_budget(config_, budget_for(windows().front())));
     }
     if (job_.text.windows.empty() || job_.text.harm_windows.empty() || job_.text.held_out.empty()) {
       return invalid_argument("the text is too short for statistics and a part held out");
@@ -91,6 +106,10 @@ class Calibrator final {
     TplaCalibration calibration;
     calibration.basis = basis_kind_name(options_.basis);
     calibration.dealing = dealing_kind_name(options_.dealing);
+    if (options_.refit == RefitKind::kNone &&
+        options_.logit_factor.kind == LogitFactorKind::kShare) {
+      calibration.dealing += "+share";
+    }
     if (options_.refit != RefitKind::kNone) {
       calibration.dealing += str_cat("+", refit_kind_name(options_.refit));
     }
@@ -130,17 +149,17 @@ class Calibrator final {
       job_.progress("cutting", layer, num_layers());
       TESSERA_TRY(const PreparedLayer prepared, prepare(layer));
       CutLayer plain = cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, 0));
-      candidates_.push_back(candidates_of(layer, prepared, plain.logit_error));
+      candidates_.push_back({.columns = candidates_of(layer, prepared, plain.logit_error)});
       plain_.push_back(std::move(plain.calibration));
     }
     job_.progress("cutting", num_layers(), num_layers());
     return Status::ok();
   }
 
-  [[nodiscard]] std::vector<Candidate> candidates_of(int64_t layer,
-                                                     const PreparedLayer& prepared,
-                                                     double plain_error) const {
-    std::vector<Candidate> candidates = {{0, plain_error}};
+  [[nodiscard]] std::vector<ColumnCandidate> candidates_of(int64_t layer,
+                                                           const PreparedLayer& prepared,
+                                                           double plain_error) const {
+    std::vector<ColumnCandidate> candidates = {{0, plain_error}};
     const auto grid = shared_column_grid(config_.kv_lora_rank, options_.num_slices);
     for (const int64_t num_shared : std::span(grid).subspan(1)) {
       const bool is_whole = num_shared == config_.kv_lora_rank;
@@ -153,96 +172,150 @@ class Calibrator final {
     return candidates;
   }
 
+  [[nodiscard]] ColumnBudget budget_for(const kernels::LatentWindow& window) const {
+    return {.num_slices = options_.num_slices, .window = window, .ratio = options_.budget};
+  }
+
+  /// The given one, or all that the budget has room for.
+  [[nodiscard]] std::vector<kernels::LatentWindow> windows() const {
+    if (options_.window.has_value()) {
+      return {{.num_first = options_.sinks, .num_last = *options_.window}};
+    }
+    std::vector<kernels::LatentWindow> windows;
+    for (const int64_t last : kWindows) {
+      const kernels::LatentWindow window{.num_first = last == 0 ? 0 : options_.sinks,
+                                         .num_last = last};
+      if (check_budget(config_, budget_for(window)).is_ok()) {
+        windows.push_back(window);
+      }
+    }
+    return windows;
+  }
+
   /// The harm of every layer alone, without shared columns.
-  Status measure_layers() {
-    int64_t done = 0;
-    while (done < num_layers()) {
-      const int64_t end = std::min(num_layers(), done + meter_->max_calibrations());
+  Status measure_layers(const kernels::LatentWindow& window) {
+    int64_t begin = 0;
+    while (begin < num_layers()) {
+      const int64_t end = std::min(num_layers(), begin + meter_->max_calibrations());
       std::vector<TplaCalibration> trials;
-      for (int64_t layer = done; layer < end; ++layer) {
+      for (int64_t layer = begin; layer < end; ++layer) {
         trials.push_back(result_.calibration);
+        trials.back().window = window;
         trials.back().layers[static_cast<size_t>(layer)] = plain_[static_cast<size_t>(layer)];
       }
-      TESSERA_TRY(const auto harms,
+      TESSERA_TRY(const auto measured,
                   meter_->measure(trials, job_.text.harm_windows, [&](int64_t part, int64_t total) {
-                    job_.progress(
-                        "harm of layers", done * total + part * (end - done), num_layers() * total);
+                    job_.progress("harm of layers",
+                                  begin * total + part * (end - begin),
+                                  num_layers() * total);
                   }));
-      for (const QualitySummary& harm : harms) {
-        result_.layers.push_back({.plain_harm = std::max(0.0, harm.kl.mean)});
+      for (const QualitySummary& harm : measured) {
+        candidates_[static_cast<size_t>(begin)].plain_harm = std::max(0.0, harm.kl.mean);
+        ++begin;
       }
-      done = end;
     }
     return Status::ok();
   }
 
-  [[nodiscard]] double harm_of(size_t layer, const Candidate& candidate) const {
-    const double plain = candidates_[layer].front().logit_error;
-    return plain > 0.0 ? result_.layers[layer].plain_harm * candidate.logit_error / plain : 0.0;
-  }
-
-  [[nodiscard]] int64_t plain_elements() const {
-    return row_elements(config_, options_.num_slices, 0);
-  }
-
-  /// Costs are elements of a token beyond those without shared columns.
-  [[nodiscard]] std::vector<std::vector<BudgetCandidate>> budget_table() const {
-    std::vector<std::vector<BudgetCandidate>> table;
-    for (size_t layer = 0; layer < candidates_.size(); ++layer) {
-      table.emplace_back();
-      for (const Candidate& candidate : candidates_[layer]) {
-        const int64_t elements = row_elements(config_, options_.num_slices, candidate.num_shared);
-        table.back().push_back(
-            {.cost = elements - plain_elements(), .harm = harm_of(layer, candidate)});
-      }
+  /// Fills trials_: for each window the best columns.
+  Status choose_columns_of_windows() {
+    const std::vector<kernels::LatentWindow> windows = this->windows();
+    kernels::LatentWindow measured = windows.back();
+    if (windows.size() > 1) {
+      measured.num_last = kMeasuredWindow;
     }
-    return table;
-  }
-
-  Status choose() {
-    const auto table = budget_table();
-    const auto all_plain = static_cast<double>(plain_elements() * num_layers());
-    const auto extra = static_cast<int64_t>(std::floor((options_.budget - 1.0) * all_plain + 1e-6));
-    TESSERA_TRY(const std::vector<int64_t> chosen, search_budget(table, extra));
-    int64_t cost = 0;
-    for (size_t layer = 0; layer < chosen.size(); ++layer) {
-      const auto choice = static_cast<size_t>(chosen[layer]);
-      note_choice(layer, choice, table[layer][choice]);
-      cost += table[layer][choice].cost;
+    TESSERA_RETURN_IF_ERROR(measure_layers(measured));
+    for (const kernels::LatentWindow& window : windows) {
+      TESSERA_TRY(auto choice, choose_columns(config_, candidates_, budget_for(window)));
+      trials_.push_back({.window = window, .choice = std::move(choice)});
     }
-    result_.bytes_ratio = 1.0 + static_cast<double>(cost) / all_plain;
     return Status::ok();
   }
 
-  void note_choice(size_t layer, size_t choice, const BudgetCandidate& candidate) {
-    LayerChoice& out = result_.layers[layer];
-    out.num_shared = candidates_[layer][choice].num_shared;
-    out.harm = candidate.harm;
-    out.bytes_ratio =
-        1.0 + static_cast<double>(candidate.cost) / static_cast<double>(plain_elements());
-  }
-
-  Status apply_choice() {
-    Status status;
-    for (int64_t layer = 0; layer < num_layers() && status.is_ok(); ++layer) {
-      status = apply(layer);
+  /// Every trial as a calibration.
+  Result<std::vector<TplaCalibration>> calibrations() {
+    std::vector<TplaCalibration> calibrations;
+    for (const Trial& trial : trials_) {
+      calibrations.push_back(result_.calibration);
+      calibrations.back().window = trial.window;
     }
-    return status;
-  }
-
-  /// The chosen cut becomes the layer's.
-  Status apply(int64_t layer) {
-    const auto index = static_cast<size_t>(layer);
-    TplaCalibration::Layer& out = result_.calibration.layers[index];
-    const LayerChoice& choice = result_.layers[index];
-    if (choice.num_shared == 0) {
-      out = std::move(plain_[index]);
-    } else if (choice.num_shared < config_.kv_lora_rank) {
+    for (int64_t layer = 0; layer < num_layers(); ++layer) {
       TESSERA_TRY(const PreparedLayer prepared, prepare(layer));
-      out = cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, choice.num_shared))
-                .calibration;
+      for (size_t i = 0; i < trials_.size(); ++i) {
+        const ChosenColumns& chosen = trials_[i].choice.layers[static_cast<size_t>(layer)];
+        TplaCalibration::Layer& out = calibrations[i].layers[static_cast<size_t>(layer)];
+        if (chosen.num_shared < config_.kv_lora_rank) {
+          out = cut_layer(prepared.knowledge, prepared.basis, cut_options(layer, chosen.num_shared))
+                    .calibration;
+        }
+        out.harm = chosen.harm;
+      }
     }
-    out.harm = choice.harm;
+    return calibrations;
+  }
+
+  /// The trial with the least divergence becomes the result.
+  Status choose_window() {
+    TESSERA_TRY(auto calibrations, this->calibrations());
+    size_t best = 0;
+    if (trials_.size() > 1) {
+      TESSERA_TRY(const auto measured, measure_trials(calibrations));
+      for (size_t i = 0; i < trials_.size(); ++i) {
+        result_.windows.push_back({.window = trials_[i].window,
+                                   .bytes_ratio = window_ratio(trials_[i].window),
+                                   .kl = measured[i].kl.mean});
+        best = measured[i].kl.mean < measured[best].kl.mean ? i : best;
+      }
+    }
+    const Trial& trial = trials_[best];
+    result_.calibration = std::move(calibrations[best]);
+    result_.bytes_ratio = trial.choice.bytes_ratio;
+    for (size_t layer = 0; layer < candidates_.size(); ++layer) {
+      const ChosenColumns& chosen = trial.choice.layers[layer];
+      result_.layers.push_back({.plain_harm = candidates_[layer].plain_harm,
+                                .harm = chosen.harm,
+                                .num_shared = chosen.num_shared,
+                                .bytes_ratio = chosen.bytes_ratio});
+    }
+    return Status::ok();
+  }
+
+  [[nodiscard]] double window_ratio(const kernels::LatentWindow& window) const {
+    return least_budget(config_, options_.num_slices, window) - 1.0;
+  }
+
+  Result<std::vector<QualitySummary>> measure_trials(const std::vector<TplaCalibration>& trials) {
+    std::vector<QualitySummary> measured;
+    const auto num_trials = static_cast<int64_t>(trials.size());
+    while (static_cast<int64_t>(measured.size()) < num_trials) {
+      const auto begin = static_cast<int64_t>(measured.size());
+      const int64_t count = std::min(num_trials - begin, meter_->max_calibrations());
+      const auto part =
+          std::span(trials).subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+      TESSERA_TRY(const auto qualities,
+                  meter_->measure(part, job_.text.harm_windows, [&](int64_t done, int64_t total) {
+                    job_.progress("windows", begin * total + done * count, num_trials * total);
+                  }));
+      measured.insert(measured.end(), qualities.begin(), qualities.end());
+    }
+    return measured;
+  }
+
+  Status fit() {
+    if (options_.refit != RefitKind::kGradient) {
+      return Status::ok();
+    }
+    TESSERA_TRY(const auto fits,
+                fit_calibration({.model = job_.model,
+                                 .windows = job_.text.windows,
+                                 .progress =
+                                     [this](int64_t done, int64_t total) {
+                                       job_.progress("fit of keys", done, total);
+                                     }},
+                                result_.calibration));
+    for (size_t layer = 0; layer < fits.size(); ++layer) {
+      result_.layers[layer].fit = fits[layer];
+    }
     return Status::ok();
   }
 
@@ -261,8 +334,9 @@ class Calibrator final {
   const ModelConfig& config_;
   std::optional<LatentStatistics> statistics_;
   std::unique_ptr<HarmMeter> meter_;
-  std::vector<TplaCalibration::Layer> plain_;       // by layer, without shared columns
-  std::vector<std::vector<Candidate>> candidates_;  // by layer, rising shared columns
+  std::vector<TplaCalibration::Layer> plain_;  // by layer, without shared columns
+  std::vector<LayerCandidates> candidates_;    // by layer
+  std::vector<Trial> trials_;
   CalibrationResult result_;
 };
 

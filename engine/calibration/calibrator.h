@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/calibration/key_fit.h"
 #include "engine/calibration/layer_calibration.h"
 #include "engine/calibration/statistics_run.h"
 #include "engine/quality/summary.h"
@@ -22,10 +23,14 @@ struct CalibrationOptions {
   int64_t num_slices = 2;
   BasisKind basis = BasisKind::kBalanced;
   DealingKind dealing = DealingKind::kFold;
-  RefitKind refit = RefitKind::kLeastSquares;
-  std::optional<double> logit_factor = std::nullopt;  ///< none: default_logit_factor()
-  /// Bytes per token and rank, latent and rope part, as a multiple of those without shared columns.
+  RefitKind refit = RefitKind::kGradient;
+  LogitFactor logit_factor = {};
+  /// Bytes per token and rank, latent and rope part, as a multiple of those without shared columns
+  /// and window.
   double budget = 1.15;
+  /// Tokens before a query whose latents are exact; none: the best of a few within the budget.
+  std::optional<int64_t> window = std::nullopt;
+  int64_t sinks = 0;  ///< and so many of the first tokens, where there is a window
   QualityLengths lengths = {.prefill_tokens = 64, .decode_tokens = 448};
 };
 
@@ -48,18 +53,27 @@ struct CalibrationJob {
 
 /// What was chosen for a layer, and why.
 struct LayerChoice {
-  double plain_harm =
-      0.0;            ///< measured: mean divergence when this layer alone has no shared column
+  /// Measured: mean divergence when this layer alone is sliced, without shared columns.
+  double plain_harm = 0.0;
   double harm = 0.0;  ///< of the choice: measured times the ratio of their logit errors
   int64_t num_shared = 0;
-  double bytes_ratio = 1.0;  ///< of the layer, to that without shared columns
+  double bytes_ratio = 1.0;                        ///< of the layer, to that without shared columns
+  std::optional<KeyFitResult> fit = std::nullopt;  ///< where keys were fitted by gradient
+};
+
+/// A window that was tried, and the divergence of the best choice with it.
+struct WindowChoice {
+  kernels::LatentWindow window;
+  double bytes_ratio = 0.0;  ///< what it takes of the budget in a context of 1,024 tokens
+  double kl = 0.0;           ///< on the text that harm is measured on
 };
 
 struct CalibrationResult {
   TplaCalibration calibration;
   std::vector<LayerChoice> layers;
-  double bytes_ratio = 1.0;  ///< of all layers
-  QualitySummary quality;    ///< on the text held out
+  std::vector<WindowChoice> windows;  ///< that were compared; empty: there was no choice
+  double bytes_ratio = 1.0;           ///< of all layers
+  QualitySummary quality;             ///< on the text held out
 };
 
 /// Errors: INVALID_ARGUMENT (slices that the model cannot have, a budget below 1, windows that are

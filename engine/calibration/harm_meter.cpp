@@ -43,7 +43,8 @@ Result<std::unique_ptr<MeasuredModel>> HarmMeter::load(const TplaCalibration& ca
   cut.sharding = {.attention = AttentionSharding::kTpla,
                   .num_ranks = calibration.num_slices,
                   .num_slices = calibration.num_slices,
-                  .shared_columns = transform.shared_columns()};
+                  .shared_columns = transform.shared_columns(),
+                  .window = transform.window()};
   return MeasuredModel::create(model_.parts, cut);
 }
 

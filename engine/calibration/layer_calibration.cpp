@@ -11,6 +11,8 @@ namespace {
 
 /// Keeps keys finite where a direction of a slice does not vary.
 constexpr double kRegularisation = 1e-4;
+/// Keeps the factor of a slice that does not vary finite.
+constexpr double kLeastShare = 1e-6;
 
 std::vector<float> to_floats(const Matrix& matrix) {
   const FloatMatrix rows = matrix.cast<float>();
@@ -72,7 +74,7 @@ class SliceKeys final {
 
   /// Keys become the slice's: [w, dn] of each head.
   [[nodiscard]] std::vector<Matrix> of_slice(int64_t slice, double logit_factor) {
-    const auto columns = columns_of_slice(options_.dealing, basis_.forward.cols(), slice);
+    const auto columns = columns_of(slice);
     const Matrix forward = basis_.forward(Eigen::all, columns);
     Matrix estimate = basis_.inverse(columns, Eigen::all);
     const int64_t shared = options_.dealing.num_shared;
@@ -81,7 +83,7 @@ class SliceKeys final {
     int64_t group = -1;
     for (const HeadKnowledge& head : layer_.heads) {
       const Matrix& covariance = covariance_of(head);
-      if (options_.refit == RefitKind::kLeastSquares && head.covariance_group != group) {
+      if (options_.refit != RefitKind::kNone && head.covariance_group != group) {
         group = head.covariance_group;
         estimate = least_squares(covariance, forward);
       }
@@ -92,10 +94,23 @@ class SliceKeys final {
     }
     return keys;
   }
+  /// The part that a slice's own columns have of the variance of all columns that are split.
+  [[nodiscard]] double share_of(int64_t slice) const {
+    const Matrix& covariance = layer_.latent_covariance;
+    const int64_t shared = options_.dealing.num_shared;
+    const Vector variances =
+        (basis_.forward.transpose() * covariance * basis_.forward).diagonal().cwiseMax(0.0);
+    const auto columns = columns_of(slice);
+    const double own = variances(columns).tail(static_cast<int64_t>(columns.size()) - shared).sum();
+    return own / std::max(variances.tail(variances.size() - shared).sum(), 1e-300);
+  }
   /// Of all slices so far.
   [[nodiscard]] double logit_error() const noexcept { return logit_error_; }
 
  private:
+  [[nodiscard]] std::vector<Eigen::Index> columns_of(int64_t slice) const {
+    return columns_of_slice(options_.dealing, basis_.forward.cols(), slice);
+  }
   [[nodiscard]] const Matrix& covariance_of(const HeadKnowledge& head) const {
     return layer_.attention_covariances[static_cast<size_t>(head.covariance_group)];
   }
@@ -115,11 +130,19 @@ class SliceKeys final {
 }  // namespace
 
 std::string_view refit_kind_name(RefitKind kind) noexcept {
-  return kind == RefitKind::kNone ? "none" : "least_squares";
+  switch (kind) {
+    case RefitKind::kNone:
+      return "none";
+    case RefitKind::kLeastSquares:
+      return "least_squares";
+    case RefitKind::kGradient:
+      break;
+  }
+  return "gradient";
 }
 
 std::optional<RefitKind> parse_refit_kind(std::string_view name) noexcept {
-  for (const RefitKind kind : {RefitKind::kNone, RefitKind::kLeastSquares}) {
+  for (const RefitKind kind : {RefitKind::kNone, RefitKind::kLeastSquares, RefitKind::kGradient}) {
     if (refit_kind_name(kind) == name) {
       return kind;
     }
@@ -148,11 +171,20 @@ CutLayer cut_layer(const LayerKnowledge& layer,
   if (!basis.is_orthogonal) {
     result.inverse = to_floats(columns.inverse);
   }
-  result.logit_factor = options.logit_factor.value_or(default_logit_factor(basis, options.dealing));
+  const LogitFactor& factor = options.logit_factor;
+  if (factor.kind == LogitFactorKind::kAuto) {
+    result.logit_factor = default_logit_factor(basis, options.dealing);
+  } else if (factor.kind == LogitFactorKind::kGiven) {
+    result.logit_factor = factor.value;
+  }
+  const bool is_share = factor.kind == LogitFactorKind::kShare;
   SliceKeys slices(layer, columns, options);
   for (int64_t slice = 0; slice < options.dealing.num_slices; ++slice) {
-    const std::vector<Matrix> keys = slices.of_slice(slice, result.logit_factor);
-    if (options.refit != RefitKind::kNone) {
+    const double own =
+        is_share ? 1.0 / std::max(slices.share_of(slice), kLeastShare) : result.logit_factor;
+    const std::vector<Matrix> keys = slices.of_slice(slice, own);
+    // One factor a layer is all that can be said without keys.
+    if (is_share || options.refit != RefitKind::kNone) {
       append_floats(keys, result.keys);
     }
   }

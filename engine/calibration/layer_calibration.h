@@ -18,14 +18,29 @@ enum class RefitKind : uint8_t {
   /// Of each head, the best linear estimate of the whole logit from what a slice holds, under the
   /// head's attention.
   kLeastSquares,
+  kGradient,  ///< from there, gradient descent on the attention's output (key_fit.h)
 };
 
 [[nodiscard]] std::string_view refit_kind_name(RefitKind kind) noexcept;
 [[nodiscard]] std::optional<RefitKind> parse_refit_kind(std::string_view name) noexcept;
 
+enum class LogitFactorKind : uint8_t {
+  kAuto,   ///< default_logit_factor()
+  kGiven,  ///< one number for all slices
+  /// One over the slice's part of the latents' centred variance, of the columns that are split; a
+  /// number of its own for each slice. Source: TPLA (arXiv 2508.15881), eq. 18.
+  kShare,
+};
+
+/// What the basis's own keys are multiplied by for the columns that a slice has alone.
+struct LogitFactor {
+  LogitFactorKind kind = LogitFactorKind::kAuto;
+  double value = 1.0;  ///< of kGiven
+};
+
 struct CutOptions {
   DealingOptions dealing;
-  std::optional<double> logit_factor = std::nullopt;  ///< none: default_logit_factor()
+  LogitFactor logit_factor = {};  ///< without a refit
   RefitKind refit = RefitKind::kNone;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/calibration/layer_weights.h"
 
 #include <string>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/weights/float_convert.h"
@@ -56,13 +57,14 @@ LayerWeightsOfHeads read_head_weights(const ModelConfig& config,
     const float* rows = kv.data() + head * head_rows * width;
     result.keys.emplace_back(scale.asDiagonal() *
                              FloatRows(rows, key_dim, width).cast<double>().transpose());
-    const Matrix values =
-        FloatRows(rows + key_dim * width, value_dim, width).cast<double>() * scale.asDiagonal();
+    Matrix values = scale.asDiagonal() *
+                    FloatRows(rows + key_dim * width, value_dim, width).cast<double>().transpose();
     const Matrix own = output_rows.middleCols(head * value_dim, value_dim).cast<double>();
     // |W_O W_UV|^2 = tr(W_UV W_UV^T W_O^T W_O)
-    const Matrix value_gram = values * values.transpose();
+    const Matrix value_gram = values.transpose() * values;
     const Matrix output_gram = own.transpose() * own;
     result.value_weights.push_back(value_gram.cwiseProduct(output_gram).sum());
+    result.values.push_back(std::move(values));
   }
   make_relative(result.value_weights);
   return result;

@@ -3,31 +3,11 @@
 #include <algorithm>
 
 #include "engine/base/check.h"
-#include "engine/weights/float_convert.h"
 
 namespace tessera {
 namespace {
 
-using kernels::ConstTensorView;
-
 constexpr int64_t kObservedRows = 64;
-
-/// Bytes from the first element of a view to behind its last.
-int64_t spanned_bytes(const ConstTensorView& view) {
-  int64_t last = 0;
-  for (int axis = 0; axis < view.rank; ++axis) {
-    last += (view.dim(axis) - 1) * view.stride[static_cast<size_t>(axis)];
-  }
-  return (last + 1) * kernels::dtype_bytes(view.dtype);
-}
-
-/// Columns whose weight is 0 never reach a query: they count as 0.
-void divide_columns(const std::vector<float>& weights, FloatMatrix& rows) {
-  const Eigen::Map<const Eigen::VectorXf> norm(weights.data(), rows.cols());
-  const Eigen::VectorXf factors =
-      (norm.array() != 0.0F).select(norm.array().inverse(), 0.0F).matrix();
-  rows *= factors.asDiagonal();
-}
 
 /// Rows become their softmax over [0, positions[row]], and 0 behind.
 void causal_softmax(const std::vector<int64_t>& positions, FloatMatrix& logits) {
@@ -58,44 +38,23 @@ StatisticsCollector::StatisticsCollector(const ModelConfig& config,
                                          LatentStatistics& statistics)
     : config_(config), device_(device), layers_(layers), statistics_(statistics) {}
 
-FloatMatrix StatisticsCollector::download(const ConstTensorView& view) {
-  bytes_.resize(static_cast<size_t>(spanned_bytes(view)));
-  device_.copy_to_host(bytes_.data(), view.data, static_cast<int64_t>(bytes_.size()), {});
-  device_.synchronize_blocking({});
-  ConstTensorView host = view;
-  host.data = bytes_.data();
-  const int64_t num_groups = view.rank == 3 ? view.dim(1) : 1;
-  const int64_t width = view.dim(view.rank - 1);
-  FloatMatrix rows(view.dim(0), num_groups * width);
-  float* out = rows.data();
-  for (int64_t row = 0; row < view.dim(0); ++row) {
-    const ConstTensorView whole = host.slice(0, row, 1);
-    for (int64_t group = 0; group < num_groups; ++group) {
-      const ConstTensorView part = view.rank == 3 ? whole.slice(1, group, 1) : whole;
-      convert_to_float({part.data, part.dtype, {width}}, out);
-      out += width;
-    }
-  }
-  return rows;
-}
-
 void StatisticsCollector::observe(const ObservedLatents& latents, kernels::StreamView stream) {
-  device_.synchronize_blocking(stream);
   TESSERA_CHECK(latents.query.dim(1) == config_.num_attention_heads, "one rank has all heads");
-  FloatMatrix rows = download(latents.latent);
-  divide_columns(layers_[static_cast<size_t>(latents.layer)].norm, rows);
+  ObservedStep step(latents, device_, stream);
+  const FloatMatrix rows = step.latents(layers_[static_cast<size_t>(latents.layer)].norm);
   statistics_.add_latents(latents.layer, rows);
   if (is_attention_observed_) {
-    observe_attention(latents, rows);
+    observe_attention(latents.layer, step, rows);
   }
 }
 
-void StatisticsCollector::observe_attention(const ObservedLatents& step,
+void StatisticsCollector::observe_attention(int64_t index,
+                                            ObservedStep& step,
                                             const FloatMatrix& latents) {
   const std::vector<int64_t> positions = observed_rows(latents.rows());
-  const FloatMatrix queries = download(step.query)(positions, Eigen::all);
-  const FloatMatrix rope = download(step.rope);
-  const ObservedLayer& layer = layers_[static_cast<size_t>(step.layer)];
+  const FloatMatrix queries = step.queries()(positions, Eigen::all);
+  const FloatMatrix rope = step.rope();
+  const ObservedLayer& layer = layers_[static_cast<size_t>(index)];
   const int64_t key_dim = config_.qk_nope_head_dim;
   const int64_t head_dim = config_.qk_head_dim();
   for (int64_t head = 0; head < config_.num_attention_heads; ++head) {
@@ -106,7 +65,7 @@ void StatisticsCollector::observe_attention(const ObservedLatents& step,
     weights *= config_.softmax_scale();
     causal_softmax(positions, weights);
     statistics_.add_attention(
-        step.layer, head, {.latents = latents, .weights = weights, .queries = content});
+        index, head, {.latents = latents, .weights = weights, .queries = content});
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/calibration/latent_statistics.h"
+#include "engine/calibration/observed_step.h"
 #include "engine/config/model_config.h"
 #include "engine/model/latent_observer.h"
 #include "kernels/core/device.h"
@@ -34,16 +35,13 @@ class StatisticsCollector final : public LatentObserver {
   void observe(const ObservedLatents& latents, kernels::StreamView stream) override;
 
  private:
-  /// `view` [rows, columns] or [rows, heads, columns] on the host, as float32.
-  [[nodiscard]] FloatMatrix download(const kernels::ConstTensorView& view);
-  void observe_attention(const ObservedLatents& step, const FloatMatrix& latents);
+  void observe_attention(int64_t index, ObservedStep& step, const FloatMatrix& latents);
 
   const ModelConfig& config_;
   kernels::Device& device_;
   const std::vector<ObservedLayer>& layers_;
   LatentStatistics& statistics_;
   bool is_attention_observed_ = true;
-  std::vector<char> bytes_;
 };
 
 /// Rows of a sequence of `num_tokens` whose attention is looked at: evenly spaced, behind the first

@@ -132,4 +132,26 @@ Result<LatentStatistics> gather_statistics(const CalibrationModel& model,
   return statistics;
 }
 
+Result<std::vector<std::vector<AttentionSample>>> gather_samples(const CalibrationModel& model,
+                                                                 const SamplesJob& job) {
+  const auto total = static_cast<int64_t>(job.windows.size());
+  const int64_t wanted = std::min(total, job.max_windows);
+  TESSERA_TRY(const auto layers, read_layers(model));
+  auto backend = model.parts.make_backend(model.num_threads);
+  SampleCollector collector(
+      backend->device(), layers, job.first_layer, job.first_layer + job.num_layers);
+  TESSERA_TRY(const auto runner,
+              make_runner(model, longest(job.windows), std::move(backend), collector));
+  ModelInput input;
+  int64_t done = 0;
+  for (int64_t index = 0; index < total; ++index) {
+    if (is_chosen(index, total, wanted)) {
+      fill_step(job.windows[static_cast<size_t>(index)], input);
+      static_cast<void>(runner->forward_blocking(input));
+      job.progress(++done, wanted);
+    }
+  }
+  return std::move(collector).take();
+}
+
 }  // namespace tessera

@@ -1,4 +1,5 @@
-// Runs a model over windows of tokens and gathers statistics of what its attention sees.
+// Runs a model over windows of tokens and gathers what its attention sees: statistics of it, or
+// some of it as it is.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/calibration/attention_samples.h"
 #include "engine/calibration/latent_statistics.h"
 #include "engine/quality/measured_model.h"
 #include "engine/weights/tensor_source.h"
@@ -40,5 +42,18 @@ struct StatisticsJob {
 /// INVALID_ARGUMENT when the model computes numbers that are not finite.
 [[nodiscard]] Result<LatentStatistics> gather_statistics(const CalibrationModel& model,
                                                          const StatisticsJob& job);
+
+struct SamplesJob {
+  const std::vector<std::vector<int32_t>>& windows;  ///< each a sequence of its own, not empty
+  int64_t max_windows = 40;                          ///< so many of them, evenly spaced
+  int64_t first_layer = 0;
+  int64_t num_layers = 1;
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+/// [num_layers][windows]: one exact forward pass over the chosen windows, none of it saved. Errors:
+/// those of loading the weights.
+[[nodiscard]] Result<std::vector<std::vector<AttentionSample>>> gather_samples(
+    const CalibrationModel& model, const SamplesJob& job);
 
 }  // namespace tessera

@@ -65,37 +65,58 @@ std::optional<int64_t> read_number(const char* path) {
   return file >> value ? std::optional(value) : std::nullopt;  // "max" reads as no limit
 }
 
-Result<int64_t> cache_bytes(const MemoryPlan& plan, const WorkerConfig& options) {
+/// Blocks that the longest sequence takes while it arrives.
+int64_t longest_sequence(const MemoryPlan& plan, const CacheShape& cache) {
+  return divide_up(plan.max_model_len, kPlanBlockTokens) + cache.landing_blocks;
+}
+
+Result<int64_t> cache_bytes(const MemoryPlan& plan,
+                            const WorkerConfig& options,
+                            const CacheShape& cache,
+                            const MemoryBudget& budget) {
   if (options.num_blocks != 0) {
     return options.num_blocks * plan.bytes_per_block;
   }
   if (options.kv_cache_memory_bytes != 0) {
     return options.kv_cache_memory_bytes;
   }
-  const int64_t left = plan.available_bytes - plan.weight_bytes;
+  const int64_t left = plan.available_bytes - plan.weight_bytes - plan.window_bytes;
   if (left < plan.bytes_per_block) {
+    const std::string windows = plan.window_bytes == 0
+                                    ? ""
+                                    : str_cat(", the exact windows of ",
+                                              options.max_num_seqs,
+                                              " sequences ",
+                                              format_size_approx(plan.window_bytes));
     return resource_exhausted(str_cat("the weights need about ",
                                       format_size_approx(plan.weight_bytes),
+                                      windows,
                                       ", available are ",
                                       format_size_approx(plan.available_bytes)));
   }
-  const int64_t sequence = divide_up(plan.max_model_len, kPlanBlockTokens) * plan.bytes_per_block;
+  const int64_t sequence = longest_sequence(plan, cache) * plan.bytes_per_block;
   const int64_t all_sequences =
       sequence > std::numeric_limits<int64_t>::max() / options.max_num_seqs
           ? std::numeric_limits<int64_t>::max()
           : sequence * options.max_num_seqs;
+  if (budget.is_exclusive) {
+    return std::min(left, all_sequences);
+  }
   return std::min({left / 2, all_sequences, std::max(kDefaultCacheLimit, sequence)});
 }
 
-Status size_cache(const WorkerConfig& options, MemoryPlan& plan) {
-  TESSERA_TRY(const int64_t bytes, cache_bytes(plan, options));
+Status size_cache(const WorkerConfig& options,
+                  const CacheShape& cache,
+                  const MemoryBudget& budget,
+                  MemoryPlan& plan) {
+  TESSERA_TRY(const int64_t bytes, cache_bytes(plan, options, cache, budget));
   plan.num_blocks = bytes / plan.bytes_per_block;
   plan.kv_cache_bytes = plan.num_blocks * plan.bytes_per_block;
-  const int64_t needed = divide_up(plan.max_model_len, kPlanBlockTokens);
+  const int64_t needed = longest_sequence(plan, cache);
   if (plan.num_blocks >= needed) {
     return Status::ok();
   }
-  if (options.max_model_len != 0 || plan.num_blocks == 0) {
+  if (options.max_model_len != 0 || plan.num_blocks <= cache.landing_blocks) {
     return resource_exhausted(str_cat("a sequence of ",
                                       plan.max_model_len,
                                       " tokens needs ",
@@ -106,7 +127,7 @@ Status size_cache(const WorkerConfig& options, MemoryPlan& plan) {
                                       plan.num_blocks,
                                       ": lower --max-model-len or raise --kv-cache-memory"));
   }
-  plan.max_model_len = plan.cache_tokens();
+  plan.max_model_len = (plan.num_blocks - cache.landing_blocks) * kPlanBlockTokens;
   plan.is_context_reduced = true;
   return Status::ok();
 }
@@ -129,6 +150,20 @@ std::string rank_line(const MemoryPlan& plan) {
                  " % of a replicated cache), ",
                  plan.num_ranks,
                  plan.num_ranks == 1 ? " rank" : " ranks");
+}
+
+std::string transform_text(const MemoryPlan& plan) {
+  return plan.transform_bytes == 0 ? ""
+                                   : str_cat(", ",
+                                             format_size_approx(plan.transform_bytes),
+                                             " of it what slicing the latents adds");
+}
+
+std::string window_line(const MemoryPlan& plan) {
+  return plan.window_bytes == 0 ? ""
+                                : str_cat("\nexact windows       ",
+                                          format_size_approx(plan.window_bytes),
+                                          ", of --max-num-seqs sequences");
 }
 
 }  // namespace
@@ -154,7 +189,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                const WorkerConfig& options,
                                const CacheShape& cache,
                                int64_t element_bytes,
-                               int64_t available_bytes) {
+                               const MemoryBudget& budget) {
   if (options.max_model_len > config.max_position_embeddings) {
     return invalid_argument(str_cat("--max-model-len ",
                                     options.max_model_len,
@@ -164,9 +199,13 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   const WeightCount count = count_weights(config);
   MemoryPlan plan;
   plan.element_bytes = element_bytes;
-  plan.available_bytes = available_bytes;
+  plan.available_bytes = budget.available_bytes;
   plan.num_parameters = count.products + count.floats;
-  plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes;
+  plan.transform_bytes =
+      cache.basis_elements * kFloatBytes + cache.window_key_elements * element_bytes;
+  plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes +
+                      plan.transform_bytes;
+  plan.window_bytes = options.max_num_seqs * cache.window_elements * element_bytes;
   const int64_t row_elements = config.num_hidden_layers * config.latent_row_width();
   const auto bytes_per_token = [&](int64_t elements) {
     return (elements != 0 ? elements : row_elements) * element_bytes;
@@ -178,7 +217,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.bytes_per_block = plan.kv_bytes_per_token * kPlanBlockTokens;
   plan.max_model_len =
       options.max_model_len != 0 ? options.max_model_len : config.max_position_embeddings;
-  TESSERA_RETURN_IF_ERROR(size_cache(options, plan));
+  TESSERA_RETURN_IF_ERROR(size_cache(options, cache, budget, plan));
   return plan;
 }
 
@@ -189,7 +228,9 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  with_millions(plan.num_parameters),
                  "\nweights             ",
                  format_size_approx(plan.weight_bytes),
-                 " (estimate)\nKV bytes per token  ",
+                 " (estimate",
+                 transform_text(plan),
+                 ")\nKV bytes per token  ",
                  plan.whole_kv_bytes_per_token,
                  " = ",
                  config.num_hidden_layers,
@@ -201,6 +242,7 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  plan.element_bytes,
                  " bytes",
                  rank_line(plan),
+                 window_line(plan),
                  "\nbytes per block     ",
                  plan.bytes_per_block,
                  " (",
@@ -216,7 +258,7 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  " tokens",
                  plan.is_context_reduced ? " (cut to what the cache holds)" : "",
                  "\nmemory              ",
-                 format_size_approx(plan.weight_bytes + plan.kv_cache_bytes),
+                 format_size_approx(plan.needed_bytes()),
                  " of ",
                  format_size_approx(plan.available_bytes),
                  " available\n");

@@ -9,6 +9,8 @@ namespace tessera {
 
 struct WorkerConfig {
   std::string model;  ///< checkpoint folder
+  std::string device = "auto";
+  std::string gpu_memory_utilization = "0.9";  ///< share of a GPU's memory that may be taken
   std::string dtype = "auto";
   std::string load_format = "auto";
   int64_t seed = 0;

@@ -39,8 +39,8 @@ Status check_room(const RoomNeeded& room, const DecodeSideOptions& options, int6
         str_cat("n is ", room.num_choices, ", expected 1 to ", options.max_num_seqs));
   }
   const int64_t num_alone = blocks_for_tokens(room.max_total_tokens - 1);
-  const int64_t num_at_once =
-      room.num_prompt_blocks() + room.num_copies() + room.num_growth_blocks(options.growth_blocks);
+  const int64_t num_at_once = room.num_prompt_blocks() + room.num_landing_blocks +
+                              room.num_copies() + room.num_growth_blocks(options.growth_blocks);
   const int64_t num_needed = std::max(num_alone, num_at_once);
   if (num_needed > num_blocks) {
     return invalid_argument(str_cat("the request needs ",
@@ -70,7 +70,7 @@ bool fits_now(const RoomNeeded& room,
               int64_t num_promised,
               const DecodeSideOptions& options,
               const BlockAllocator& allocator) {
-  const int64_t num_new = room.num_prompt_blocks() - num_held_blocks;
+  const int64_t num_new = room.num_prompt_blocks() + room.num_landing_blocks - num_held_blocks;
   const int64_t num_needed =
       num_new + room.num_copies() + room.num_growth_blocks(options.growth_blocks);
   return num_needed + num_promised <= allocator.num_free() &&

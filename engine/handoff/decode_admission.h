@@ -16,6 +16,7 @@ struct RoomNeeded {
   int64_t num_prompt_tokens = 0;
   int64_t max_total_tokens = 0;  ///< of one choice
   int64_t num_choices = 1;
+  int64_t num_landing_blocks = 0;  ///< free again when the request is committed
 
   /// Blocks of the prompt, shared by all choices.
   [[nodiscard]] int64_t num_prompt_blocks() const noexcept;

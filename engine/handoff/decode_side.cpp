@@ -127,7 +127,9 @@ void DecodeSide::on_message(LinkId id, Link& link, Reserve& reserve) {
       .num_prompt_tokens = static_cast<int64_t>(reserve.prompt_ids.size()),
       // A prefill worker may allow longer sequences: they end here.
       .max_total_tokens = std::min(reserve.max_total_tokens, options_.max_model_len),
-      .num_choices = reserve.num_choices};
+      .num_choices = reserve.num_choices,
+      .num_landing_blocks =
+          num_other_images(options_.layout, static_cast<int64_t>(reserve.prompt_ids.size()))};
   Status status = check_reserve(reserve, room);
   if (!status.is_ok()) {
     log_debug("handoff_rejected", "key", key.to_string(), "reason", status.to_string());
@@ -196,11 +198,12 @@ void DecodeSide::admit(LinkId id, Link& link, Reserve& reserve, const RoomNeeded
   reservation.prompt_ids = std::move(reserve.prompt_ids);
   reservation.has_landed.assign(parts_.receivers.size(), false);
   reservation.granted_at = now_;
-  reservation.table.reserve(room.num_prompt_blocks());
+  BlockTable& table = reservation.prompt.table;
+  table.reserve(room.num_prompt_blocks());
   if (PrefixCache* cache = host_->prefix_cache()) {
-    cache->take_prefix(reservation.prompt_ids, reservation.table);
+    cache->take_prefix(reservation.prompt_ids, table);
   }
-  const int64_t num_held = reservation.table.num_blocks();
+  const int64_t num_held = table.num_blocks();
   BlockAllocator& allocator = host_->allocator();
   const int64_t num_seats = host_->num_seats_taken() + num_reserved_seats() + reserve.num_choices;
   if (num_seats > options_.max_num_seqs ||
@@ -210,7 +213,10 @@ void DecodeSide::admit(LinkId id, Link& link, Reserve& reserve, const RoomNeeded
     return;
   }
   for (int64_t i = num_held; i < room.num_prompt_blocks(); ++i) {
-    reservation.table.append(allocator.try_allocate(i));
+    table.append(allocator.try_allocate(i));
+  }
+  for (int64_t i = 0; i < room.num_landing_blocks; ++i) {
+    reservation.prompt.other_images.push_back(allocator.try_allocate(room.num_prompt_blocks() + i));
   }
   for (int64_t i = 0; i < room.num_copies(); ++i) {
     Block copy = allocator.try_allocate(room.num_prompt_blocks() - 1);
@@ -220,14 +226,14 @@ void DecodeSide::admit(LinkId id, Link& link, Reserve& reserve, const RoomNeeded
   }
   reservation.num_held_tokens = num_held * kBlockTokens;
   metrics_.prompt_tokens_held.add(reservation.num_held_tokens);
-  metrics_.reserved_blocks.add(reservation.table.num_blocks());
+  metrics_.reserved_blocks.add(reservation.num_blocks());
   metrics_.reservations.add(1);
   const HandoffKey key = reservation.key;
   log_debug("handoff_reserved",
             "key",
             key.to_string(),
             "blocks",
-            reservation.table.num_blocks(),
+            reservation.num_blocks(),
             "held_blocks",
             num_held);
   Reservation& kept = reservations_.emplace(key.request, std::move(reservation)).first->second;
@@ -237,7 +243,7 @@ void DecodeSide::admit(LinkId id, Link& link, Reserve& reserve, const RoomNeeded
 }
 
 void DecodeSide::expect_blocks(const Link& link, const Reservation& reservation) {
-  const auto ids = reservation.table.ids();
+  const auto ids = reservation.prompt.table.ids();
   const DecodeLayout& layout = options_.layout;
   const bool is_striped = layout.dealing == DecodeLayout::Dealing::kBlocks;
   const int64_t num_held = reservation.num_held_tokens / kBlockTokens;
@@ -247,6 +253,9 @@ void DecodeSide::expect_blocks(const Link& link, const Reservation& reservation)
       // A rank of a striped group keeps every num_ranks-th block only.
       const int32_t local_id = is_striped ? ids[i] / layout.num_ranks : ids[i];
       expected[i] = is_dealt_to(layout, rank, static_cast<int64_t>(i)) ? local_id : -1;
+    }
+    for (const Block& image : reservation.prompt.other_images) {
+      expected.push_back(image.id());
     }
     const auto index = static_cast<size_t>(rank);
     parts_.receivers[index]->expect(link.connections[index], reservation.key, std::move(expected));
@@ -417,7 +426,7 @@ Status DecodeSide::check_probes(const Reservation& reservation) const {
     return Status::ok();
   }
   Status status = parts_.check_probes(reservation.seal->probes,
-                                      {.block_ids = reservation.table.ids(),
+                                      {.block_ids = reservation.prompt.table.ids(),
                                        .begin = reservation.num_held_tokens,
                                        .end = reservation.room.num_prompt_tokens});
   if (!status.is_ok()) {
@@ -456,15 +465,15 @@ void DecodeSide::commit(Reservation& reservation) {
   }
   metrics_.landing_seconds.observe(seconds_between(reservation.sealed_at, now_));
   committed_[key.request] = {key, group.get(), reservation.sealed_at};
-  BlockTable table = std::move(reservation.table);
+  metrics_.reserved_blocks.add(-reservation.num_blocks());
+  LandedPrompt prompt = std::move(reservation.prompt);
   const LinkId link = reservation.link;
-  metrics_.reserved_blocks.add(-table.num_blocks());
   release(reservation);
   answers_.remember(key, Status::ok(), now_);
   metrics_.count_terminal(StatusCode::kOk);
   log_debug("handoff_committed", "key", key.to_string(), "at_us", steady_us(now_));
   send(link, tessera::Committed{key});
-  host_->adopt_running(std::move(group), std::move(table), ended);
+  host_->adopt_running(std::move(group), std::move(prompt), ended);
 }
 
 void DecodeSide::abort(Reservation& reservation, const Status& status, Tell tell) {
@@ -472,7 +481,7 @@ void DecodeSide::abort(Reservation& reservation, const Status& status, Tell tell
   const LinkId link = reservation.link;
   const std::shared_ptr<TokenSink> sink = std::move(reservation.sink);
   log_debug("handoff_aborted", "key", key.to_string(), "reason", status.to_string());
-  metrics_.reserved_blocks.add(-reservation.table.num_blocks());
+  metrics_.reserved_blocks.add(-reservation.num_blocks());
   release(reservation);
   answers_.remember(key, status, now_);
   metrics_.count_terminal(status.code());

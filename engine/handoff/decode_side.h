@@ -74,7 +74,7 @@ class DecodeSide final : public HandoffSide {
     LinkId link = 0;
     std::vector<int32_t> prompt_ids;
     RoomNeeded room;
-    BlockTable table;           // of the prompt
+    LandedPrompt prompt;
     std::vector<Block> copies;  // for the partial last blocks of all choices but one
     int64_t num_held_tokens = 0;
     std::vector<bool> has_landed;  // by rank
@@ -83,6 +83,10 @@ class DecodeSide final : public HandoffSide {
     std::shared_ptr<TokenSink> sink;  // with `attach`
     TimePoint granted_at;
     TimePoint sealed_at;
+
+    [[nodiscard]] int64_t num_blocks() const noexcept {
+      return prompt.table.num_blocks() + static_cast<int64_t>(prompt.other_images.size());
+    }
   };
   struct Committed {
     HandoffKey key;

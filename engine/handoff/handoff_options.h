@@ -30,6 +30,7 @@ struct PrefillSideOptions {
   std::string worker_name;
   std::string fingerprint;
   int64_t max_model_len = 0;
+  kernels::LatentWindow window = {};   ///< that decode groups fed from here have to have
   int32_t num_early_reservations = 2;  ///< waiting requests that may hold or seek a reservation
   size_t max_links = 256;
 };

@@ -11,12 +11,21 @@
 #include "engine/base/deadline.h"
 #include "engine/base/status.h"
 #include "engine/cache/block_allocator.h"
+#include "engine/cache/block_table.h"
 #include "engine/cache/prefix_cache.h"
 #include "engine/request/token_event.h"
 #include "engine/scheduler/sequence_group.h"
 #include "engine/scheduler/start_gate.h"
 
 namespace tessera {
+
+/// Where a prompt lies that another engine computed.
+struct LandedPrompt {
+  BlockTable table;
+  /// Images of other slices, see num_other_images(); the exact window is filled from them, then
+  /// they are free.
+  std::vector<Block> other_images;
+};
 
 /// What a side may ask of the loop that calls it.
 class EngineHost {
@@ -36,10 +45,9 @@ class EngineHost {
   /// request under the same key).
   [[nodiscard]] virtual bool try_claim(const HandoffKey& key) = 0;
   /// Takes a live group that another engine computed: every choice has its first token, those in
-  /// `ended` ended with it; `table` holds the prompt. Not all choices have ended. The key is
-  /// claimed.
+  /// `ended` ended with it. Not all choices have ended. The key is claimed.
   virtual void adopt_running(std::unique_ptr<SequenceGroup> group,
-                             BlockTable table,
+                             LandedPrompt prompt,
                              const std::vector<bool>& ended) = 0;
   /// Ends a live group: with on_error(), or silently when its sink heard its end already. Calls the
   /// side's on_group_end().

@@ -12,6 +12,7 @@
 #include "engine/request/handoff_key.h"
 #include "engine/request/token_event.h"
 #include "engine/transport/landing.h"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera {
 
@@ -26,6 +27,8 @@ struct DecodeLayout {
   Dealing dealing = Dealing::kImages;
   int32_t num_ranks = 1;
   int32_t num_images = 1;  ///< images of one block in the prefill worker's cache
+  /// Tokens of the prompt of which every rank gets all images; only with kImages.
+  kernels::LatentWindow window = {};
 };
 
 // Prefill to decode.

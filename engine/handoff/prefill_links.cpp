@@ -65,7 +65,7 @@ DecodeLink* PrefillLinks::find_peer(PeerId peer) {
 }
 
 void PrefillLinks::on_welcome(DecodeLink& link, const Welcome& welcome, TimePoint now) {
-  Status status = check_welcome(welcome, source_);
+  Status status = check_welcome(welcome, source_, options_.window);
   if (link.state != DecodeLink::State::kGreeting) {
     status = failed_precondition("a second Welcome");
   }

@@ -7,7 +7,6 @@
 #include "engine/base/check.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
-#include "engine/handoff/parcel_plan.h"
 #include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 
@@ -200,9 +199,9 @@ void PrefillSide::on_message(DecodeLink& link, const Grant& grant) {
     return;
   }
   handoff->state = State::kSending;
-  handoff->next_block = num_held / kBlockTokens;
   handoff->num_held_tokens = num_held;
   handoff->num_prompt_tokens = num_tokens;
+  handoff->parcels = ParcelPlan(handoff->key, link.layout, num_tokens, num_held);
   metrics_.reserve_wait_seconds.observe(seconds_between(handoff->asked_at, now_));
   log_debug(
       "handoff_granted", "key", grant.key.to_string(), "held_tokens", num_held, "link", link.id);
@@ -431,12 +430,8 @@ void PrefillSide::send_blocks(Handoff& handoff,
                               TimePoint now) {
   parcels_.clear();
   for (; handoff.next_block < num_blocks; ++handoff.next_block) {
-    append_parcels(handoff.key,
-                   handoff.link->layout,
-                   source_,
-                   table.block(handoff.next_block).id(),
-                   handoff.next_block,
-                   parcels_);
+    handoff.parcels.append(
+        source_, table.block(handoff.next_block).id(), handoff.next_block, parcels_);
   }
   if (parcels_.empty()) {
     return;

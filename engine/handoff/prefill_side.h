@@ -16,6 +16,7 @@
 #include "engine/handoff/handoff_metrics.h"
 #include "engine/handoff/handoff_options.h"
 #include "engine/handoff/handoff_side.h"
+#include "engine/handoff/parcel_plan.h"
 #include "engine/handoff/pinned_blocks.h"
 #include "engine/handoff/prefill_links.h"
 #include "engine/handoff/prefill_mailbox.h"
@@ -80,6 +81,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     bool was_reached = false;       // in this round
     int64_t num_held_tokens = 0;    // at decode, from kSending on
     int64_t num_prompt_tokens = 0;  // from kSending on, replayed ones included
+    ParcelPlan parcels;             // from kSending on
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;

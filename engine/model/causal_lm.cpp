@@ -49,6 +49,13 @@ void CausalLm::upload(const ModelInput& input, StreamView stream) {
   copy(workspace_.positions, input.positions);
   copy(workspace_.slots, input.slots);
   copy(workspace_.decode_lengths, input.decode_lengths);
+  if (!weights_.plan.window.is_empty()) {
+    TESSERA_CHECK(input.window_slots.size() == input.token_ids.size() &&
+                      input.window_first_slots.size() == input.decode_lengths.size(),
+                  "a group with an exact window is told where its rows lie");
+    copy(workspace_.window_slots, input.window_slots);
+    copy(workspace_.window_first_slots, input.window_first_slots);
+  }
   copy(workspace_.block_tables, input.block_tables);
   copy(workspace_.logits_rows, input.logits_rows);
 }
@@ -62,28 +69,30 @@ const ModelInput& CausalLm::local_input(const ModelInput& input) {
   return local_input_;
 }
 
-TensorView CausalLm::forward(const ModelInput& input,
-                             std::span<const LatentImageView> cache,
-                             StreamView stream) {
+TensorView CausalLm::forward(const ModelInput& input, const StepCache& cache, StreamView stream) {
   const ModelInput& local = local_input(input);
+  TESSERA_CHECK(weights_.plan.window.is_empty() == (cache.window == nullptr),
+                "an exact window and a cache for it go together");
   upload(local, stream);
-  ops_.embedding({.ids = first_rows(workspace_.token_ids, local.num_tokens()),
-                  .table = weights_.embedding.view,
-                  .out = first_rows(workspace_.hidden, local.num_tokens())},
-                 stream);
-  layers(local, cache, stream);
-  return head(static_cast<int64_t>(local.logits_rows.size()), stream);
+  return compute(local, cache, stream);
 }
 
-void CausalLm::layers(const ModelInput& input,
-                      std::span<const LatentImageView> cache,
-                      StreamView stream) {
+TensorView CausalLm::compute(const ModelInput& input, const StepCache& cache, StreamView stream) {
+  ops_.embedding({.ids = first_rows(workspace_.token_ids, input.num_tokens()),
+                  .table = weights_.embedding.view,
+                  .out = first_rows(workspace_.hidden, input.num_tokens())},
+                 stream);
+  layers(input, cache, stream);
+  return head(static_cast<int64_t>(input.logits_rows.size()), stream);
+}
+
+void CausalLm::layers(const ModelInput& input, const StepCache& cache, StreamView stream) {
   const int64_t num_tokens = input.num_tokens();
   const TensorView hidden = first_rows(workspace_.hidden, num_tokens);
   const TensorView normed = first_rows(workspace_.normed, num_tokens);
   const TensorView delta = first_rows(workspace_.delta, num_tokens);
   const auto epsilon = static_cast<float>(config_.rms_norm_eps);
-  const size_t num_images = cache.size() / weights_.layers.size();
+  const size_t num_images = cache.images.size() / weights_.layers.size();
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const LayerWeights& layer = weights_.layers[i];
     // The previous sublayer's result joins the residual stream inside the next norm.
@@ -94,7 +103,8 @@ void CausalLm::layers(const ModelInput& input,
                    .out = normed},
                   stream);
     attention_.forward({.weights = layer.attention,
-                        .images = cache.subspan(i * num_images, num_images),
+                        .images = cache.images.subspan(i * num_images, num_images),
+                        .window = cache.window,
                         .index = static_cast<int64_t>(i)},
                        input,
                        stream);

@@ -16,6 +16,12 @@
 
 namespace tessera {
 
+/// Where a step's latents go and come from.
+struct StepCache {
+  std::span<const LatentImageView> images;  ///< PagedLatentCache::views()
+  const WindowCache* window = nullptr;      ///< null unless the weights' plan has a window
+};
+
 class CausalLm final {
  public:
   /// Allocates the workspace. `config`, `weights` and what `ranks` points to outlive the model;
@@ -27,21 +33,24 @@ class CausalLm final {
   CausalLm(const CausalLm&) = delete;
   CausalLm& operator=(const CausalLm&) = delete;
 
-  /// Runs one step: writes the tokens' latents into `cache` (PagedLatentCache::views()) and returns
-  /// the logits [logits_rows, V] float32 of the wanted rows, in the workspace, valid until the next
-  /// call; no data on other ranks than 0. Work is queued on `stream`; `input`, the same on every
+  /// Runs one step: writes the tokens' latents into `cache` and returns the logits [logits_rows, V]
+  /// float32 of the wanted rows, in the workspace, valid until the next call; no data on other
+  /// ranks than 0. Work is queued on `stream`; `input`, the same on every
   /// rank, may change once this returns.
   [[nodiscard]] kernels::TensorView forward(const ModelInput& input,
-                                            std::span<const LatentImageView> cache,
+                                            const StepCache& cache,
+                                            kernels::StreamView stream);
+  /// The two halves of forward(), with one rank: compute() reads nothing of `input` but its sizes,
+  /// so that it can be recorded once for all steps of these sizes.
+  void upload(const ModelInput& input, kernels::StreamView stream);
+  [[nodiscard]] kernels::TensorView compute(const ModelInput& input,
+                                            const StepCache& cache,
                                             kernels::StreamView stream);
   [[nodiscard]] const Workspace& workspace() const noexcept { return workspace_; }
 
  private:
   [[nodiscard]] const ModelInput& local_input(const ModelInput& input);
-  void upload(const ModelInput& input, kernels::StreamView stream);
-  void layers(const ModelInput& input,
-              std::span<const LatentImageView> cache,
-              kernels::StreamView stream);
+  void layers(const ModelInput& input, const StepCache& cache, kernels::StreamView stream);
   /// Sums workspace.delta over the ranks.
   void add_up_delta(int64_t num_tokens, kernels::StreamView stream);
   [[nodiscard]] kernels::TensorView head(int64_t num_rows, kernels::StreamView stream);

@@ -1,5 +1,7 @@
 #include "engine/model/decode_attention.h"
 
+#include <optional>
+
 namespace tessera {
 
 using kernels::LatentColumns;
@@ -55,20 +57,39 @@ TensorView DecodeAttention::attend(const Layer& layer, int64_t num_decode, Strea
       rows_of_heads(workspace_.q_latent, num_decode, num_heads, columns.width());
   const TensorView attended =
       rows_of_heads(workspace_.attended_latent, num_decode, num_heads, columns.width());
-  ops_.batched_linear({.x = q.slice(2, 0, config_.qk_nope_head_dim),
-                       .weight = layer.weights.key_absorb.get(),
-                       .out = q_latent},
+  const TensorView q_nope = q.slice(2, 0, config_.qk_nope_head_dim);
+  ops_.batched_linear({.x = q_nope, .weight = layer.weights.key_absorb.get(), .out = q_latent},
                       stream);
+  std::optional<kernels::DecodeWindow> window;
+  if (layer.window != nullptr) {
+    window = decode_window(layer, q_nope, stream);
+  }
   ops_.mla_decode({.q_latent = q_latent,
                    .q_rope = q.slice(2, config_.qk_nope_head_dim, config_.qk_rope_head_dim),
                    .cache = layer.cache,
                    .block_tables = first_rows(workspace_.block_tables, num_decode),
                    .lengths = first_rows(workspace_.decode_lengths, num_decode),
                    .scale = softmax_scale_,
+                   .window = window,
                    .out = attended,
                    .log_sum_exp = log_sum_exp(num_decode, num_heads)},
                   stream);
   return attended;
+}
+
+kernels::DecodeWindow DecodeAttention::decode_window(const Layer& layer,
+                                                     const TensorView& q_nope,
+                                                     StreamView stream) {
+  const int64_t num_decode = q_nope.dim(0);
+  const TensorView q_latent =
+      rows_of_heads(workspace_.window_q_latent, num_decode, q_nope.dim(1), config_.kv_lora_rank);
+  ops_.batched_linear(
+      {.x = q_nope, .weight = layer.weights.window_key_absorb.get(), .out = q_latent}, stream);
+  return {.cache = layer.window->layer_view(layer.index),
+          .ring = layer.window->ring(),
+          .columns = layer.part.columns,
+          .q_latent = q_latent,
+          .first_slots = first_rows(workspace_.window_first_slots, num_decode)};
 }
 
 TensorView DecodeAttention::log_sum_exp(int64_t num_decode, int64_t num_heads) const {

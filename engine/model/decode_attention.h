@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "engine/cache/window_cache.h"
 #include "engine/config/model_config.h"
 #include "engine/model/rank_context.h"
 #include "engine/model/workspace.h"
@@ -20,6 +21,9 @@ class DecodeAttention final {
     const AttentionWeights& weights;
     const ShardPlan::Layer& part;
     const kernels::LatentCacheView& cache;
+    /// Null where the layer is not sliced or there is no exact window.
+    const WindowCache* window = nullptr;
+    int64_t index = 0;  ///< of the layer
   };
 
   /// All references outlive this object. The workspace's input arrays hold the step's.
@@ -38,6 +42,10 @@ class DecodeAttention final {
   [[nodiscard]] kernels::TensorView attend(const Layer& layer,
                                            int64_t num_decode,
                                            kernels::StreamView stream);
+  /// The decode rows' queries over all columns, [num_decode, Hd, R], and what they meet.
+  [[nodiscard]] kernels::DecodeWindow decode_window(const Layer& layer,
+                                                    const kernels::TensorView& q_nope,
+                                                    kernels::StreamView stream);
   [[nodiscard]] kernels::TensorView log_sum_exp(int64_t num_decode, int64_t num_heads) const;
   /// From the ranks' partial values to the own heads' sums.
   void merge(const kernels::TensorView& partial, kernels::StreamView stream);

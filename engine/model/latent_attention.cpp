@@ -30,7 +30,9 @@ void LatentAttention::forward(const Layer& layer, const ModelInput& input, Strea
     TESSERA_CHECK(layer.images.size() == 1, "decode rows need a cache of one image");
     decode_.forward({.weights = layer.weights,
                      .part = plan_.layer(layer.index),
-                     .cache = layer.images[0].cache},
+                     .cache = layer.images[0].cache,
+                     .window = window_of(layer),
+                     .index = layer.index},
                     input.num_decode,
                     stream);
   }
@@ -102,7 +104,19 @@ void LatentAttention::project(const Layer& layer, int64_t num_tokens, StreamView
                        .cache = image.cache},
                       stream);
   }
+  if (const WindowCache* window = window_of(layer); window != nullptr) {
+    ops_.latent_write({.latent = input.latent,
+                       .rope = input.rope,
+                       .slots = first_rows(workspace_.window_slots, num_tokens),
+                       .columns = LatentColumns::all(config_.kv_lora_rank),
+                       .cache = window->layer_view(layer.index)},
+                      stream);
+  }
   note_probes(layer, input, stream);
+}
+
+const WindowCache* LatentAttention::window_of(const Layer& layer) const {
+  return plan_.is_sliced(layer.index) ? layer.window : nullptr;
 }
 
 void LatentAttention::normalise_latents(const Layer& layer,
@@ -173,8 +187,9 @@ void LatentAttention::prefill(const Layer& layer, const PrefillChunk& chunk, Str
   const TensorView q = queries(layer, chunk.row_begin + chunk.num_tokens)
                            .slice(0, chunk.row_begin, chunk.num_tokens)
                            .slice(1, plan_.own_heads.begin - first_head, num_heads);
-  for (int64_t key = 0; key < num_keys; key += Workspace::kContextTile) {
-    const int64_t count = std::min(Workspace::kContextTile, num_keys - key);
+  const int64_t tile = workspace_.context_latent.dim(0);
+  for (int64_t key = 0; key < num_keys; key += tile) {
+    const int64_t count = std::min(tile, num_keys - key);
     load_context(layer, chunk, {key, key + count}, stream);
     const TensorView kv = first_rows(workspace_.context_kv, count);
     ops_.linear({.x = first_rows(workspace_.context_latent, count),

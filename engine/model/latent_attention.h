@@ -9,6 +9,7 @@
 #include <span>
 
 #include "engine/cache/paged_latent_cache.h"
+#include "engine/cache/window_cache.h"
 #include "engine/config/model_config.h"
 #include "engine/model/decode_attention.h"
 #include "engine/model/model_input.h"
@@ -26,6 +27,7 @@ class LatentAttention final {
   struct Layer {
     const AttentionWeights& weights;
     std::span<const LatentImageView> images;  ///< of the cache
+    const WindowCache* window = nullptr;      ///< null without an exact window
     int64_t index = 0;                        ///< of the layer
   };
 
@@ -52,8 +54,10 @@ class LatentAttention final {
   /// Queries of the layer's decode heads [T, Hd, dn + dr], in workspace.q.
   [[nodiscard]] kernels::TensorView queries(const Layer& layer, int64_t num_tokens) const;
   /// Fills workspace.q (rope part rotated) and writes the tokens' latents, in the layer's basis, to
-  /// the cache.
+  /// the cache, whole ones to the exact window.
   void project(const Layer& layer, int64_t num_tokens, kernels::StreamView stream);
+  /// The layer's window; null where it is not sliced or there is none.
+  [[nodiscard]] const WindowCache* window_of(const Layer& layer) const;
   /// The expected probes of what decode ranks will receive, from the whole latents.
   void note_probes(const Layer& layer, const Projected& input, kernels::StreamView stream);
   void project_queries(const Layer& layer,

@@ -45,6 +45,11 @@ Workspace::Workspace(const ModelConfig& config,
   positions = add(DType::kInt32, {t});
   slots = add(DType::kInt64, {t});
   decode_lengths = add(DType::kInt32, {b});
+  if (!plan.window.is_empty()) {
+    window_slots = add(DType::kInt64, {t});
+    window_first_slots = add(DType::kInt64, {b});
+    window_q_latent = add(dtype, {b, heads * r});
+  }
   block_tables = add(DType::kInt32, {limits.max_sequences, max_blocks});
   logits_rows = add(DType::kInt32, {limits.max_logits_rows});
 
@@ -74,9 +79,9 @@ Workspace::Workspace(const ModelConfig& config,
   if (plan.attention == AttentionSharding::kDcp) {
     all_log_sum_exp = add(DType::kFloat32, {plan.num_ranks, b, heads});
   }
-  context_latent = add(dtype, {kContextTile, r});
-  context_rope = add(dtype, {kContextTile, config.qk_rope_head_dim});
-  context_kv = add(dtype, {kContextTile, h * (config.qk_nope_head_dim + config.v_head_dim)});
+  context_latent = add(dtype, {limits.context_tile, r});
+  context_rope = add(dtype, {limits.context_tile, config.qk_rope_head_dim});
+  context_kv = add(dtype, {limits.context_tile, h * (config.qk_nope_head_dim + config.v_head_dim)});
   accumulator = add(DType::kFloat32, {t, h, config.v_head_dim});
   max_logit = add(DType::kFloat32, {t, h});
   sum = add(DType::kFloat32, {t, h});

@@ -20,6 +20,9 @@ struct StepLimits {
   int64_t max_sequences = 64;
   int64_t max_logits_rows = 64;
   int64_t max_model_len = 4096;
+  /// Keys of a prefill chunk's context are up-projected this many at a time: as many as a core's
+  /// cache holds, or many more for a GPU.
+  int64_t context_tile = 512;
 };
 
 /// First `count` rows.
@@ -30,9 +33,6 @@ struct StepLimits {
 
 class Workspace final {
  public:
-  /// Keys of a prefill chunk's context are up-projected this many at a time.
-  static constexpr int64_t kContextTile = 512;
-
   /// Sizes follow the plan, the dtype and the forms of `weights`, which are not kept.
   Workspace(const ModelConfig& config,
             const ModelWeights& weights,
@@ -40,12 +40,14 @@ class Workspace final {
             kernels::Device& device);
 
   // The step's input arrays on the device.
-  kernels::TensorView token_ids;       ///< [T] int32
-  kernels::TensorView positions;       ///< [T] int32
-  kernels::TensorView slots;           ///< [T] int64
-  kernels::TensorView decode_lengths;  ///< [B] int32
-  kernels::TensorView block_tables;    ///< [sequences, the step's blocks] int32
-  kernels::TensorView logits_rows;     ///< [rows] int32
+  kernels::TensorView token_ids;           ///< [T] int32
+  kernels::TensorView positions;           ///< [T] int32
+  kernels::TensorView slots;               ///< [T] int64
+  kernels::TensorView decode_lengths;      ///< [B] int32
+  kernels::TensorView window_slots;        ///< [T] int64; null without an exact window
+  kernels::TensorView window_first_slots;  ///< [B] int64; likewise
+  kernels::TensorView block_tables;        ///< [sequences, the step's blocks] int32
+  kernels::TensorView logits_rows;         ///< [rows] int32
 
   kernels::TensorView hidden;  ///< [T, D] float32: the residual stream
   kernels::TensorView normed;  ///< [T, D]
@@ -56,14 +58,15 @@ class Workspace final {
   kernels::TensorView q;                 ///< [T, Hd (dn + dr)]
   kernels::TensorView latent;            ///< [T, R] float32, in a basis that is not folded
   kernels::TensorView q_latent;          ///< [B, Hd w]
+  kernels::TensorView window_q_latent;   ///< [B, Hd R], with an exact window
   kernels::TensorView attended_latent;   ///< [B, Hd v]
   kernels::TensorView log_sum_exp;       ///< [B, Hd] float32
   kernels::TensorView partial_values;    ///< [B, Hd dv] float32: to be added up over ranks
   kernels::TensorView own_values;        ///< [B, h dv] float32: the sum, unless that is its dtype
   kernels::TensorView all_log_sum_exp;   ///< [N, B, Hd] float32 (dcp)
-  kernels::TensorView context_latent;    ///< [kContextTile, R]
-  kernels::TensorView context_rope;      ///< [kContextTile, dr]
-  kernels::TensorView context_kv;        ///< [kContextTile, h (dn + dv)]
+  kernels::TensorView context_latent;    ///< [context_tile, R]
+  kernels::TensorView context_rope;      ///< [context_tile, dr]
+  kernels::TensorView context_kv;        ///< [context_tile, h (dn + dv)]
   kernels::TensorView accumulator;       ///< [T, h, dv] float32
   kernels::TensorView max_logit;         ///< [T, h] float32
   kernels::TensorView sum;               ///< [T, h] float32

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "engine/base/text.h"
 
@@ -11,8 +13,6 @@ namespace {
 
 constexpr int64_t kMaxRanks = 64;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
-// Of the Hadamard signs, as workers choose it.
-constexpr uint64_t kHadamardSeed = 0;
 
 /// Removes and returns what stands before the first `separator`, or everything.
 std::string_view take(std::string_view& text, char separator) {
@@ -39,8 +39,33 @@ Result<int64_t> parse_count(std::string_view text, std::string_view what, int64_
   return *value;
 }
 
+/// "16" or "4+16"; nothing when it is anything else.
+std::optional<kernels::LatentWindow> parse_window(std::string_view text) {
+  const bool has_first = text.find('+') != std::string_view::npos;
+  const auto first = has_first ? parse_whole<int64_t>(take(text, '+')) : 0;
+  const auto last = parse_whole<int64_t>(text);
+  if (!first || !last) {
+    return std::nullopt;
+  }
+  return kernels::LatentWindow{.num_first = *first, .num_last = *last};
+}
+
+/// Removes "@16" from the end; an @ before anything else is part of a path.
+std::optional<kernels::LatentWindow> take_window(std::string_view& text) {
+  const size_t at = text.rfind('@');
+  if (at == std::string_view::npos) {
+    return std::nullopt;
+  }
+  const auto window = parse_window(text.substr(at + 1));
+  if (window) {
+    text = text.substr(0, at);
+  }
+  return window;
+}
+
 Result<DecodeMode> parse_tpla(std::string_view rest) {
   DecodeMode mode;
+  mode.window = take_window(rest);
   mode.sharding.attention = AttentionSharding::kTpla;
   std::string_view counts = take(rest, ':');
   TESSERA_TRY(mode.sharding.num_slices, parse_count(take(counts, '/'), "slices", kMaxRanks));
@@ -48,7 +73,7 @@ Result<DecodeMode> parse_tpla(std::string_view rest) {
   if (!counts.empty()) {
     TESSERA_TRY(mode.sharding.num_ranks, parse_count(counts, "ranks", kMaxRanks));
   }
-  mode.basis = rest.empty() ? "hadamard" : std::string(rest);
+  mode.basis = rest.empty() ? "auto" : std::string(rest);
   return mode;
 }
 
@@ -130,10 +155,29 @@ Result<std::vector<QualityLengths>> parse_quality_lengths(const std::vector<std:
   return parse_list<QualityLengths>(texts, parse_lengths);
 }
 
+Status settle_basis(const ModelConfig& config, const std::string& model_folder, DecodeMode& mode) {
+  if (mode.basis != "auto") {
+    return Status::ok();
+  }
+  mode.basis = "hadamard";
+  const std::string path = model_folder + "/" + kTplaCalibrationFile;
+  std::error_code error;
+  if (mode.sharding.num_slices > 1 && std::filesystem::is_regular_file(path, error)) {
+    TESSERA_TRY(const TplaTransform transform, TplaTransform::load(path, config));
+    if (transform.num_slices() == mode.sharding.num_slices) {
+      mode.basis = path;
+    }
+  }
+  // Before the window.
+  mode.text.insert(std::min(mode.window ? mode.text.rfind('@') : mode.text.npos, mode.text.size()),
+                   ":" + mode.basis);
+  return Status::ok();
+}
+
 Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config) {
   ModeSetup setup{.sharding = mode.sharding, .transform = {}};
-  if (mode.basis == "hadamard") {
-    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, kHadamardSeed));
+  if (mode.basis == "hadamard" || mode.basis == "auto") {
+    TESSERA_TRY(setup.transform, TplaTransform::hadamard(config, TplaTransform::kHadamardSeed));
   } else if (mode.basis != "none") {
     TESSERA_TRY(setup.transform, TplaTransform::load(mode.basis, config));
     if (setup.transform.num_slices() != mode.sharding.num_slices) {
@@ -143,6 +187,10 @@ Result<ModeSetup> resolve_mode(const DecodeMode& mode, const ModelConfig& config
                                       mode.sharding.num_slices));
     }
     setup.sharding.shared_columns = setup.transform.shared_columns();
+    setup.sharding.window = setup.transform.window();
+  }
+  if (mode.window) {
+    setup.sharding.window = *mode.window;
   }
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, setup.sharding));
   return setup;

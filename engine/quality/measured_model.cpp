@@ -30,6 +30,9 @@ ParallelSetup make_setup(const MeasuredParts& parts,
                      .max_logits_rows = rows,
                      .max_model_len = options.max_length},
           .num_blocks = num_blocks,
+          .num_window_rings = options.num_sequences,
+          // A row for every token: sequences are taken back to an earlier position, too.
+          .window_step_rows = options.max_length,
           .load = {.dtype = options.dtype, .progress = {}, .transform = options.transform},
           .load_weights = parts.load_weights};
 }
@@ -95,6 +98,9 @@ std::span<const float> MeasuredModel::decode_blocking(std::span<const Row> rows)
     add_token(row.sequence, row.position, row.id);
     add_table(row.sequence);
     input_.decode_lengths.push_back(static_cast<int32_t>(row.position) + 1);
+    if (const WindowCache* windows = runner_->window_cache(0); windows != nullptr) {
+      input_.window_first_slots.push_back(windows->first_slot(row.sequence));
+    }
   }
   input_.num_decode = static_cast<int64_t>(rows.size());
   return run();
@@ -107,9 +113,24 @@ double MeasuredModel::bytes_per_token() const {
     const bool is_striped = plan.attention == AttentionSharding::kDcp;
     const auto share = static_cast<double>(is_striped ? plan.num_ranks : 1);
     const auto block = static_cast<double>(runner_->cache(rank).block_bytes());
-    most = std::max(most, block / static_cast<double>(kBlockTokens) / share);
+    most = std::max(
+        most, block / static_cast<double>(kBlockTokens) / share + window_bytes_per_token(rank));
   }
   return most;
+}
+
+double MeasuredModel::window_bytes_per_token(int rank) const {
+  const WindowCache* windows = runner_->window_cache(rank);
+  if (windows == nullptr) {
+    return 0.0;
+  }
+  const kernels::LatentWindow& window = windows->ring().window;
+  int64_t row_bytes = 0;
+  for (int64_t layer = 0; layer < windows->num_layers(); ++layer) {
+    row_bytes += windows->row_bytes(layer);
+  }
+  return static_cast<double>((window.num_first + window.num_last) * row_bytes) /
+         static_cast<double>(kWindowContext);
 }
 
 void MeasuredModel::add_chunk(int64_t sequence, int64_t begin, std::span<const int32_t> ids) {
@@ -130,6 +151,12 @@ void MeasuredModel::add_token(int64_t sequence, int64_t position, int32_t id) {
   input_.token_ids.push_back(id);
   input_.positions.push_back(static_cast<int32_t>(position));
   input_.slots.push_back(block * kBlockTokens + position % kBlockTokens);
+  if (const WindowCache* windows = runner_->window_cache(0); windows != nullptr) {
+    const kernels::WindowRing& ring = windows->ring();
+    input_.window_slots.push_back(ring.is_kept(position, max_length_)
+                                      ? windows->first_slot(sequence) + ring.row(position)
+                                      : -1);
+  }
 }
 
 void MeasuredModel::add_table(int64_t sequence) {

@@ -44,6 +44,9 @@ struct MeasuredOptions {
 
 class MeasuredModel final {
  public:
+  /// Tokens of the context at which the bytes of an exact window are counted.
+  static constexpr int64_t kWindowContext = 1024;
+
   /// One decoded token: `id` stands at `position`, everything before it is cached or in the same
   /// call.
   struct Row {
@@ -77,7 +80,8 @@ class MeasuredModel final {
   [[nodiscard]] int64_t max_length() const noexcept { return max_length_; }
   [[nodiscard]] int64_t num_sequences() const noexcept { return num_sequences_; }
   [[nodiscard]] int64_t vocab_size() const noexcept { return vocab_size_; }
-  /// Cache bytes that a token takes on the rank that keeps most, on average over tokens.
+  /// Cache bytes that a token takes on the rank that keeps most, on average over the tokens of a
+  /// context of kWindowContext, over which an exact window spreads.
   [[nodiscard]] double bytes_per_token() const;
   [[nodiscard]] ParallelRunner& runner() noexcept { return *runner_; }
 
@@ -85,6 +89,7 @@ class MeasuredModel final {
   MeasuredModel(const MeasuredParts& parts, const MeasuredOptions& options);
   void add_token(int64_t sequence, int64_t position, int32_t id);
   void add_table(int64_t sequence);
+  [[nodiscard]] double window_bytes_per_token(int rank) const;
   void add_chunk(int64_t sequence, int64_t begin, std::span<const int32_t> ids);
   [[nodiscard]] std::span<const float> run();
 

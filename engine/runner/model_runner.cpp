@@ -12,26 +12,33 @@ constexpr int64_t kEntriesPerRow = 512;
 ModelRunner::ModelRunner(const ModelConfig& config,
                          const ModelWeights& weights,
                          const StepLimits& limits,
-                         PagedLatentCache& cache,
+                         const Caches& caches,
                          const RankContext& ranks)
     : device_(ranks.backend->device()),
       ops_(ranks.backend->ops()),
-      cache_(cache),
+      cache_(*caches.paged),
+      window_cache_(caches.window),
       model_(config, weights, limits, ranks),
-      cache_views_(cache.views()),
+      cache_views_(cache_.views()),
+      graphs_(model_, {cache_views_, window_cache_}, limits, device_, weights.plan.num_ranks == 1),
       buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, device_) {}
 
 void ModelRunner::run_blocking(const ModelInput& input,
                                const SamplingInput& sampling,
                                StepOutput& output) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = forward(input);
   sample(logits, sampling, output);
 }
 
 kernels::TensorView ModelRunner::forward_blocking(const ModelInput& input) {
-  const kernels::TensorView logits = model_.forward(input, cache_views_, {});
+  const kernels::TensorView logits = forward(input);
   device_.synchronize_blocking({});
   return logits;
+}
+
+kernels::TensorView ModelRunner::forward(const ModelInput& input) {
+  return graphs_.can_run(input) ? graphs_.run(input, {})
+                                : model_.forward(input, {cache_views_, window_cache_}, {});
 }
 
 void ModelRunner::sample(const kernels::TensorView& logits,

@@ -75,10 +75,33 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
     TESSERA_RETURN_IF_ERROR(parts.cache->keep_probes());
   }
   parts.landed_probe = std::make_unique<LandedProbe>(*parts.cache, *parts.backend);
+  if (!plan.window.is_empty()) {
+    TESSERA_RETURN_IF_ERROR(build_window(setup, parts));
+  }
   RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
   context.observer = rank == 0 ? setup.observer : nullptr;
   parts.runner = std::make_unique<ModelRunner>(
-      setup.config, parts.weights, setup.limits, *parts.cache, context);
+      setup.config,
+      parts.weights,
+      setup.limits,
+      ModelRunner::Caches(*parts.cache, parts.window_cache ? &*parts.window_cache : nullptr),
+      context);
+  return Status::ok();
+}
+
+Status ParallelRunner::build_window(const ParallelSetup& setup, RankParts& parts) {
+  const ShardPlan& plan = parts.weights.plan;
+  const kernels::DType dtype = parts.cache->shard().dtype();
+  TESSERA_TRY(
+      parts.window_cache,
+      WindowCache::create(parts.backend->device(),
+                          latent_layout(setup.config, dtype),
+                          plan.sliced_layers(),
+                          {.ring = kernels::WindowRing::create(plan.window, setup.window_step_rows),
+                           .num_rings = setup.num_window_rings > 0 ? setup.num_window_rings
+                                                                   : setup.limits.max_sequences}));
+  parts.window_filler = std::make_unique<WindowFiller>(
+      setup.config, plan, *parts.cache, *parts.window_cache, *parts.backend);
   return Status::ok();
 }
 
@@ -138,6 +161,18 @@ void ParallelRunner::copy_block(int32_t source, int32_t destination) {
   }
   for (RankParts& rank : ranks_) {
     rank.runner->copy_block(source, destination);
+  }
+}
+
+void ParallelRunner::fill_window(const LandedWindow& landed) {
+  TESSERA_CHECK(part(0).window_filler != nullptr, "a window in a group that keeps none");
+  group_.run_blocking([&](int rank) { part(rank).window_filler->fill_blocking(landed); });
+}
+
+void ParallelRunner::copy_window(int64_t source_ring, int64_t destination_ring) {
+  TESSERA_CHECK(part(0).window_cache.has_value(), "a window in a group that keeps none");
+  for (RankParts& rank : ranks_) {
+    rank.window_cache->copy_ring(source_ring, destination_ring, {});
   }
 }
 

@@ -12,11 +12,13 @@
 
 #include "engine/base/result.h"
 #include "engine/cache/paged_latent_cache.h"
+#include "engine/cache/window_cache.h"
 #include "engine/model/latent_observer.h"
 #include "engine/parallel/rank_group.h"
 #include "engine/runner/landed_probe.h"
 #include "engine/runner/model_runner.h"
 #include "engine/runner/step_runner.h"
+#include "engine/runner/window_filler.h"
 #include "engine/weights/weight_loader.h"
 #include "kernels/ops/backend.h"
 
@@ -34,6 +36,10 @@ struct ParallelSetup {
   int64_t prefill_slices = 0;
   /// s of each layer in these images; empty: none anywhere.
   std::vector<int64_t> prefill_shared_columns = {};
+  /// With sharding.window: rings, 0: one for each of limits.max_sequences; decode rows of one
+  /// sequence that a step may run.
+  int64_t num_window_rings = 0;
+  int64_t window_step_rows = 1;
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
   bool keeps_probes = false;
   LatentObserver* observer = nullptr;  ///< of rank 0; outlives the runner
@@ -56,6 +62,9 @@ class ParallelRunner final : public StepRunner {
                     StepOutput& output) override;
   /// On every rank; in a dcp group on the one that keeps both (equal ids modulo the ranks).
   void copy_block(int32_t source, int32_t destination) override;
+  /// Throws DeviceError.
+  void fill_window(const LandedWindow& landed) override;
+  void copy_window(int64_t source_ring, int64_t destination_ring) override;
   /// The forward pass alone: logits [logits_rows, V] float32, on rank 0's device.
   [[nodiscard]] kernels::TensorView forward_blocking(const ModelInput& input);
 
@@ -67,6 +76,10 @@ class ParallelRunner final : public StepRunner {
 
   [[nodiscard]] int num_ranks() const noexcept { return static_cast<int>(ranks_.size()); }
   [[nodiscard]] PagedLatentCache& cache(int rank) { return *part(rank).cache; }
+  /// Null without a window.
+  [[nodiscard]] const WindowCache* window_cache(int rank) {
+    return part(rank).window_cache ? &*part(rank).window_cache : nullptr;
+  }
   [[nodiscard]] const ModelWeights& weights(int rank) const {
     return ranks_[static_cast<size_t>(rank)].weights;
   }
@@ -78,13 +91,16 @@ class ParallelRunner final : public StepRunner {
     std::unique_ptr<kernels::Backend> backend;
     ModelWeights weights;
     std::optional<PagedLatentCache> cache;
+    std::optional<WindowCache> window_cache;  // with a window
     std::unique_ptr<ModelRunner> runner;
     std::unique_ptr<LandedProbe> landed_probe;
-    Status status;  ///< of its making
+    std::unique_ptr<WindowFiller> window_filler;  // with a window
+    Status status;                                ///< of its making
   };
 
   ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends, int subgroup_size);
   [[nodiscard]] Status build(const ParallelSetup& setup, int rank);
+  [[nodiscard]] static Status build_window(const ParallelSetup& setup, RankParts& parts);
   [[nodiscard]] RankParts& part(int rank) { return ranks_[static_cast<size_t>(rank)]; }
 
   std::vector<RankParts> ranks_;

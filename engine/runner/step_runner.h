@@ -60,7 +60,8 @@ class StepRunner {
                             StepOutput& output) = 0;
   /// Copies all layers of block `source` to block `destination` (a forked sequence's last block).
   virtual void copy_block(int32_t source, int32_t destination) = 0;
-  /// Writes the window rows of a landed prompt into its ring, on every rank. Only with a window.
+  /// Writes the window rows of a landed prompt into its ring, on every rank; has read the blocks
+  /// when it returns. Only with a window.
   virtual void fill_window(const LandedWindow& /*landed*/) {
     TESSERA_CHECK(false, "a runner that keeps no window");
   }

@@ -23,6 +23,9 @@ Scheduler::Scheduler(const SchedulerOptions& options,
   TESSERA_CHECK(options.max_num_seqs > 0, "a step needs a sequence");
   TESSERA_CHECK(options.max_num_batched_tokens >= options.max_num_seqs,
                 "every running sequence decodes one token a step");
+  if (!options.ring.window.is_empty()) {
+    rings_.emplace(options.ring, options.max_num_seqs);
+  }
   running_.reserve(static_cast<size_t>(options.max_num_seqs));
   plan_.decodes.reserve(static_cast<size_t>(options.max_num_seqs));
   plan_.prefills.reserve(static_cast<size_t>(options.max_num_seqs));
@@ -37,6 +40,7 @@ void Scheduler::add(SequenceGroup& group) {
 void Scheduler::adopt_running(Sequence& sequence, BlockTable table) {
   sequence.table() = std::move(table);
   sequence.set_num_computed(sequence.num_tokens() - 1);
+  take_ring(sequence);
   sequence.group().has_started = true;
   sequence.move_to(SequenceState::kRunning);
   insert_by_age(running_, sequence);
@@ -115,6 +119,7 @@ bool Scheduler::try_start(Sequence& sequence) {
     return false;
   }
   sequence.set_num_computed(table.capacity_tokens());
+  take_ring(sequence);
   for (int64_t i = 0; i < num_missing; ++i) {
     table.append(allocator_.try_allocate(table.num_blocks()));
   }
@@ -127,8 +132,17 @@ bool Scheduler::try_start(Sequence& sequence) {
   return true;
 }
 
+void Scheduler::take_ring(Sequence& sequence) {
+  // Only what is in running_ holds one, and that is never more than num_seats_taken(), which the
+  // gate and admit_waiting() keep at max_num_seqs.
+  if (rings_) {
+    sequence.set_ring(rings_->take());
+  }
+}
+
 void Scheduler::take_cached_prefix(Sequence& sequence) {
-  if (prefix_cache_ == nullptr || sequence.group().is_one_chunk) {
+  // With a window: a cached block has this rank's slice only, the rows of the window are not there.
+  if (prefix_cache_ == nullptr || sequence.group().is_one_chunk || rings_) {
     return;
   }
   // The last token is computed in any case: its logits are wanted.
@@ -211,7 +225,7 @@ void Scheduler::publish(Sequence& sequence, int64_t first_full) {
   }
 }
 
-void Scheduler::fork(SequenceGroup& group, std::vector<BlockCopy>& copies) {
+void Scheduler::fork(SequenceGroup& group, ForkCopies& copies) {
   group.is_forked = true;
   const Sequence& first = *group.choices.front();
   for (size_t i = 1; i < group.choices.size(); ++i) {
@@ -228,7 +242,7 @@ void Scheduler::fork(SequenceGroup& group, std::vector<BlockCopy>& copies) {
   }
 }
 
-bool Scheduler::share_blocks(const Sequence& from, Sequence& to, std::vector<BlockCopy>& copies) {
+bool Scheduler::share_blocks(const Sequence& from, Sequence& to, ForkCopies& copies) {
   const int64_t num_computed = from.num_computed();
   const int64_t num_full = num_computed / kBlockTokens;
   for (int64_t i = 0; i < num_full; ++i) {
@@ -239,10 +253,14 @@ bool Scheduler::share_blocks(const Sequence& from, Sequence& to, std::vector<Blo
     if (!partial.is_valid()) {
       return false;
     }
-    copies.push_back({from.table().block(num_full).id(), partial.id()});
+    copies.blocks.push_back({from.table().block(num_full).id(), partial.id()});
     to.table().append(std::move(partial));
   }
   to.set_num_computed(num_computed);
+  take_ring(to);
+  if (rings_) {
+    copies.rings.push_back({from.ring().id(), to.ring().id()});
+  }
   return true;
 }
 

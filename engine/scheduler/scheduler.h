@@ -7,11 +7,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/cache/block_allocator.h"
 #include "engine/cache/prefix_cache.h"
+#include "engine/cache/ring_pool.h"
 #include "engine/scheduler/sequence_group.h"
 #include "engine/scheduler/start_gate.h"
 #include "engine/scheduler/step_plan.h"
@@ -23,6 +25,8 @@ struct SchedulerOptions {
   int64_t max_num_batched_tokens = 2048;  ///< at least max_num_seqs
   /// A preempted sequence is computed again; else its group is given up, see take_given_up().
   bool recomputes_preempted = true;
+  /// Rings of the runner's window cache, max_num_seqs of them; an empty window: there is none.
+  kernels::WindowRing ring = {};
 };
 
 class Scheduler final {
@@ -46,9 +50,10 @@ class Scheduler final {
   /// The planned step has run: its tokens are in the cache.
   void complete(const StepPlan& plan);
   /// The group's prompt is computed and every choice has its first token: the unfinished choices
-  /// get the first one's full blocks, and a copy of its partial block, listed in `copies`. Without
-  /// a block for the copy a choice becomes a preempted sequence. Call before the first is finished.
-  void fork(SequenceGroup& group, std::vector<BlockCopy>& copies);
+  /// get the first one's full blocks, and a copy of its partial block and of its ring, added to
+  /// `copies`. Without a block for the copy a choice becomes a preempted sequence. Call before the
+  /// first is finished.
+  void fork(SequenceGroup& group, ForkCopies& copies);
   /// Ends a sequence in any state but finished and frees its blocks.
   void finish(Sequence& sequence);
 
@@ -72,17 +77,19 @@ class Scheduler final {
   bool reserve_next_token(size_t running_index);
   bool try_start(Sequence& sequence);
   void take_cached_prefix(Sequence& sequence);
+  void take_ring(Sequence& sequence);
   void plan_prefill(Sequence& sequence);
   void preempt_youngest();
   void set_aside(Sequence& sequence);
   void publish(Sequence& sequence, int64_t first_full);
   void advance(Sequence& sequence, int64_t num_tokens);
-  bool share_blocks(const Sequence& from, Sequence& to, std::vector<BlockCopy>& copies);
+  bool share_blocks(const Sequence& from, Sequence& to, ForkCopies& copies);
 
   const SchedulerOptions options_;
   BlockAllocator& allocator_;
   PrefixCache* prefix_cache_;
   StartGate* gate_;
+  std::optional<RingPool> rings_;   // none without a window
   std::vector<Sequence*> running_;  // prefilling or running; oldest first
   std::vector<Sequence*> waiting_;  // waiting or preempted; oldest first
   std::vector<Sequence*> given_up_;

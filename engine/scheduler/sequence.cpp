@@ -99,6 +99,7 @@ void Sequence::set_num_computed(int64_t num_computed) {
 
 void Sequence::release_blocks() noexcept {
   table_.clear();
+  ring_.reset();
   num_computed_ = 0;
 }
 

@@ -6,10 +6,12 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/cache/block_table.h"
 #include "engine/cache/prefix_cache.h"
+#include "engine/cache/ring_pool.h"
 #include "engine/scheduler/token_history.h"
 
 namespace tessera {
@@ -54,6 +56,8 @@ class Sequence final {
   [[nodiscard]] int64_t num_computed() const noexcept { return num_computed_; }
   [[nodiscard]] BlockTable& table() noexcept { return table_; }
   [[nodiscard]] const BlockTable& table() const noexcept { return table_; }
+  /// Its rows of the exact window; held exactly while it has blocks, invalid without a window.
+  [[nodiscard]] const RingHandle& ring() const noexcept { return ring_; }
   /// Null unless keep_history() was called.
   [[nodiscard]] const TokenHistory* history() const noexcept {
     return history_ ? &*history_ : nullptr;
@@ -69,7 +73,8 @@ class Sequence final {
   void keep_history();
   void append_token(int32_t token_id);
   void set_num_computed(int64_t num_computed);
-  /// Gives the blocks back and forgets what was computed.
+  void set_ring(RingHandle ring) noexcept { ring_ = std::move(ring); }
+  /// Gives blocks and ring back and forgets what was computed.
   void release_blocks() noexcept;
 
   /// Hash of the full block `index`, computed once per block.
@@ -84,6 +89,7 @@ class Sequence final {
   int64_t num_computed_ = 0;
   std::vector<int32_t> tokens_;
   BlockTable table_;
+  RingHandle ring_;
   std::vector<BlockHash> hashes_;  // of the first full blocks
   std::optional<TokenHistory> history_;
 };

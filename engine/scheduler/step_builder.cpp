@@ -26,10 +26,15 @@ void add_table(const BlockTable& table, ModelInput& input) {
 
 void add_tokens(const Sequence& sequence, int64_t num_tokens, ModelInput& input) {
   const int64_t begin = sequence.num_computed();
-  for (int64_t position = begin; position < begin + num_tokens; ++position) {
+  const int64_t end = begin + num_tokens;
+  const RingHandle& ring = sequence.ring();
+  for (int64_t position = begin; position < end; ++position) {
     input.token_ids.push_back(sequence.tokens()[static_cast<size_t>(position)]);
     input.positions.push_back(static_cast<int32_t>(position));
     input.slots.push_back(sequence.table().slot(position));
+    if (ring.is_valid()) {
+      input.window_slots.push_back(ring.slot(position, end));
+    }
   }
 }
 
@@ -46,6 +51,9 @@ void build_model_input(const StepPlan& plan, ModelInput& input, std::vector<Sequ
     add_tokens(*sequence, 1, input);
     add_table(sequence->table(), input);
     input.decode_lengths.push_back(static_cast<int32_t>(sequence->num_tokens()));
+    if (sequence->ring().is_valid()) {
+      input.window_first_slots.push_back(sequence->ring().first_slot());
+    }
   }
   int64_t table_row = input.num_decode;
   for (const PlannedPrefill& prefill : plan.prefills) {

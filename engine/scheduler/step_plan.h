@@ -36,5 +36,14 @@ struct BlockCopy {
   int32_t source = 0;
   int32_t destination = 0;
 };
+/// Likewise the rows of a ring.
+struct RingCopy {
+  int64_t source = 0;
+  int64_t destination = 0;
+};
+struct ForkCopies {
+  std::vector<BlockCopy> blocks;
+  std::vector<RingCopy> rings;  ///< none without an exact window
+};
 
 }  // namespace tessera

@@ -12,13 +12,11 @@
 #include "engine/base/json_reader.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
+#include "engine/cache/latent_layout.h"
 #include "engine/weights/tpla_calibration.h"
 
 namespace tessera {
 namespace {
-
-// Fixed: prefill workers and decode groups must rotate alike.
-constexpr uint64_t kHadamardSeed = 0;
 
 /// The model folder's calibration; empty: there is none, or it cannot be used. Random weights have
 /// nothing to do with what lies beside a checkpoint.
@@ -40,7 +38,8 @@ Result<TplaTransform> load_calibration(const std::string& path,
                                     ": is a calibration for ",
                                     transform.num_slices(),
                                     " slices, --tpla-slices is ",
-                                    worker.tpla_slices));
+                                    worker.tpla_slices,
+                                    "; --tpla-basis hadamard does without a calibration"));
   }
   return transform;
 }
@@ -56,14 +55,45 @@ Status choose_transform(const WorkerConfig& worker,
   if (!choice.calibration.empty()) {
     TESSERA_TRY(choice.transform, load_calibration(choice.calibration, worker, config));
     choice.sharding.shared_columns = choice.transform.shared_columns();
+    choice.sharding.window = choice.transform.window();
   } else if (worker.tpla_slices > 1 && worker.tpla_basis != "none") {
-    TESSERA_TRY(choice.transform, TplaTransform::hadamard(config, kHadamardSeed));
+    TESSERA_TRY(choice.transform, TplaTransform::hadamard(config, TplaTransform::kHadamardSeed));
   }
   return Status::ok();
 }
 
 int64_t sum(const std::vector<int64_t>& values) {
   return std::accumulate(values.begin(), values.end(), int64_t{0});
+}
+
+/// Blocks that `num_tokens` consecutive tokens can touch at most.
+int64_t most_blocks(int64_t num_tokens) {
+  return num_tokens == 0 ? 0 : blocks_for_tokens(num_tokens - 1) + 1;
+}
+
+/// What the ranks of `own` keep beside weights and cache because latents are sliced.
+void add_slicing(const ModelConfig& config,
+                 const AttentionChoice& choice,
+                 const ShardOptions& own,
+                 CacheShape& shape) {
+  const int64_t width = config.kv_lora_rank;
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    shape.basis_elements += choice.transform.is_folded(layer) ? 0 : own.num_ranks * width * width;
+  }
+  const kernels::LatentWindow& window = own.window;  // a decode group's only
+  if (window.is_empty()) {
+    return;
+  }
+  const std::vector<int64_t>& shared = own.shared_columns;
+  const int64_t num_sliced =
+      config.num_hidden_layers - std::count(shared.begin(), shared.end(), width);
+  // Each slice has the keys of all heads, dealt out over its ranks.
+  shape.window_key_elements =
+      num_sliced * own.num_slices * config.num_attention_heads * width * config.qk_nope_head_dim;
+  shape.window_elements = num_sliced * own.num_ranks * config.latent_row_width() *
+                          kernels::WindowRing::create(window).rows_per_sequence();
+  shape.landing_blocks =
+      (own.num_slices - 1) * (blocks_for_tokens(window.num_first) + most_blocks(window.num_last));
 }
 
 /// "0.0123".
@@ -123,6 +153,7 @@ CacheShape cache_shape(const ModelConfig& config,
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;
+  add_slicing(config, choice, own, shape);
   if (own.attention == AttentionSharding::kDcp) {
     shape.rank_elements = whole / own.num_ranks;
     shape.worker_elements = whole;
@@ -149,6 +180,13 @@ std::string describe(const AttentionChoice& choice, const ModelConfig& config, i
                            static_cast<double>(sharding.shared_columns.size());
     text += str_cat(
         ", ", with_digits(average), " of ", config.kv_lora_rank, " columns shared on average");
+  }
+  if (!sharding.window.is_empty()) {
+    text += str_cat(", exact window of the first ",
+                    sharding.window.num_first,
+                    " and the last ",
+                    sharding.window.num_last,
+                    " tokens");
   }
   return text;
 }

@@ -25,6 +25,7 @@ Result<std::unique_ptr<DecodeEngine>> DecodeEngine::create(EngineOptions engine,
   side.vocab_size = engine.vocab_size;
   side.max_model_len = engine.max_model_len;
   side.max_num_seqs = engine.max_num_seqs;
+  side.layout.window = engine.ring.window;
   engine.recomputes_preempted = false;
   engine.num_stripes =
       side.layout.dealing == DecodeLayout::Dealing::kBlocks ? side.layout.num_ranks : 1;

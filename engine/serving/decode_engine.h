@@ -22,9 +22,9 @@ class DecodeEngine final : public DecodeWorker {
     DecodeMailbox& mailbox;
     DecodeSide::ProbeCheck check_probes;  ///< empty: probes are not checked
   };
-  /// Starts the engine thread. Numbers that `engine` and `info` give are taken from there;
-  /// preempted requests end; the blocks are striped as `side.layout` deals them. Errors:
-  /// INVALID_ARGUMENT naming the option.
+  /// Starts the engine thread. Numbers that `engine` and `info` give, and the window, are taken
+  /// from there; preempted requests end; the blocks are striped as `side.layout` deals them.
+  /// Errors: INVALID_ARGUMENT naming the option.
   [[nodiscard]] static Result<std::unique_ptr<DecodeEngine>> create(EngineOptions engine,
                                                                     DecodeSideOptions side,
                                                                     WorkerInfo info,

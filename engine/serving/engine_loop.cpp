@@ -34,7 +34,8 @@ EngineLoop::EngineLoop(const EngineOptions& options,
                         : nullptr),
       scheduler_({.max_num_seqs = options.max_num_seqs,
                   .max_num_batched_tokens = options.max_num_batched_tokens,
-                  .recomputes_preempted = options.recomputes_preempted},
+                  .recomputes_preempted = options.recomputes_preempted,
+                  .ring = options.ring},
                  allocator_,
                  prefix_cache_.get(),
                  side),
@@ -105,7 +106,7 @@ void EngineLoop::adopt(std::unique_ptr<SequenceGroup> group) {
 }
 
 void EngineLoop::adopt_running(std::unique_ptr<SequenceGroup> group,
-                               BlockTable table,
+                               LandedPrompt prompt,
                                const std::vector<bool>& ended) {
   SequenceGroup& adopted = *group;
   adopted.arrival = next_arrival_++;
@@ -115,7 +116,9 @@ void EngineLoop::adopt_running(std::unique_ptr<SequenceGroup> group,
   next_deadline_ = std::min(next_deadline_, adopted.deadline.at());
   live_.emplace(adopted.key(), std::move(group));
   ++num_started_;
-  scheduler_.adopt_running(*adopted.choices.front(), std::move(table));
+  scheduler_.adopt_running(*adopted.choices.front(), std::move(prompt.table));
+  fill_window(*adopted.choices.front(), prompt.other_images);
+  prompt.other_images.clear();
   for (size_t i = 1; i < ended.size(); ++i) {
     if (ended[i]) {
       end_choice(*adopted.choices[i]);
@@ -125,6 +128,21 @@ void EngineLoop::adopt_running(std::unique_ptr<SequenceGroup> group,
   if (ended.front()) {  // last: the fork copies its blocks
     end_choice(*adopted.choices.front());
   }
+}
+
+void EngineLoop::fill_window(const Sequence& adopted, const std::vector<Block>& other_images) {
+  if (!adopted.ring().is_valid()) {
+    return;
+  }
+  std::vector<int32_t> other_ids;
+  other_ids.reserve(other_images.size());
+  for (const Block& image : other_images) {
+    other_ids.push_back(image.id());
+  }
+  runner_.fill_window({.ring = adopted.ring().id(),
+                       .num_tokens = adopted.num_computed(),
+                       .blocks = adopted.table().ids(),
+                       .other_images = other_ids});
 }
 
 void EngineLoop::apply_cancels() {
@@ -295,10 +313,14 @@ bool EngineLoop::accept_token(Sequence& choice, size_t row) {
 }
 
 void EngineLoop::fork(SequenceGroup& group) {
-  copies_.clear();
+  copies_.blocks.clear();
+  copies_.rings.clear();
   scheduler_.fork(group, copies_);
-  for (const BlockCopy& copy : copies_) {
+  for (const BlockCopy& copy : copies_.blocks) {
     runner_.copy_block(copy.source, copy.destination);
+  }
+  for (const RingCopy& copy : copies_.rings) {
+    runner_.copy_window(copy.source, copy.destination);
   }
 }
 

@@ -60,7 +60,7 @@ class EngineLoop final : private EngineHost {
   }
   [[nodiscard]] bool try_claim(const HandoffKey& key) override { return inbox_.try_claim(key); }
   void adopt_running(std::unique_ptr<SequenceGroup> group,
-                     BlockTable table,
+                     LandedPrompt prompt,
                      const std::vector<bool>& ended) override;
   void fail_group(SequenceGroup& group, const Status& status) override;
   void end_group(SequenceGroup& group) override;
@@ -81,6 +81,7 @@ class EngineLoop final : private EngineHost {
   void accept_rows(Sequence& computed, size_t row_begin, int64_t num_rows);
   bool accept_token(Sequence& choice, size_t row);
   void fork(SequenceGroup& group);
+  void fill_window(const Sequence& adopted, const std::vector<Block>& other_images);
   bool hand_over(SequenceGroup& group);
   void end_choice(Sequence& choice);
   void complete_group(SequenceGroup& group);
@@ -115,7 +116,7 @@ class EngineLoop final : private EngineHost {
   StepOutput output_;
   std::vector<Sequence*> sampled_;
   std::vector<Sequence*> choices_;
-  std::vector<BlockCopy> copies_;
+  ForkCopies copies_;
   std::vector<SequenceGroup*> given_up_;
   std::vector<TokenEvent> first_events_;  // of one group; only with a side
   TokenEvent event_;

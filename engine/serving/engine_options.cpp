@@ -73,6 +73,7 @@ Status EngineOptions::validate() const {
       check_option("max_num_batched_tokens", max_num_batched_tokens, max_num_seqs, kMax));
   TESSERA_RETURN_IF_ERROR(check_option("max_queued_requests", max_queued_requests, 1, kMax));
   TESSERA_RETURN_IF_ERROR(check_option("num_stripes", num_stripes, 1, num_blocks));
+  TESSERA_RETURN_IF_ERROR(check_option("ring_rows", ring.ring_rows, ring.window.num_last, kMax));
   for (const int32_t id : eos_ids) {
     if (id < 0 || id >= vocab_size) {
       return check_option("eos_token_id", id, 0, vocab_size - 1);

@@ -7,6 +7,7 @@
 
 #include "engine/base/status.h"
 #include "engine/request/generation_request.h"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera {
 
@@ -20,6 +21,7 @@ struct EngineOptions {
   bool enable_prefix_caching = true;
   int32_t num_stripes = 1;           ///< ranks that blocks are dealt to by index (dcp)
   bool recomputes_preempted = true;  ///< else the request ends with UNAVAILABLE ("preempted")
+  kernels::WindowRing ring = {};     ///< of the runner's window cache; empty: it has none
   std::string cache_fingerprint;     ///< what decides the bytes in the cache: model, layout
   std::vector<int32_t> eos_ids;
 

@@ -2,50 +2,22 @@
 
 #include <algorithm>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "engine/base/log.h"
 #include "engine/cache/latent_layout.h"
 #include "engine/serving/attention_choice.h"
+#include "engine/serving/compute_device.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/fingerprint.h"
 #include "engine/weights/weight_loader.h"
-#include "kernels/cpu/cpu_backend.h"
 
 namespace tessera {
 namespace {
 
 static_assert(kPlanBlockTokens == kBlockTokens);
-
-int num_cores() {
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
-int threads_of_rank(const WorkerConfig& worker, int64_t num_ranks) {
-  const int64_t all = worker.threads != 0 ? worker.threads : num_cores();
-  return static_cast<int>(std::max<int64_t>(1, all / num_ranks));
-}
-
-Result<kernels::DType> choose_dtype(const WorkerConfig& worker) {
-  const auto backend = kernels::cpu::create_cpu_backend(1);
-  if (worker.dtype == "auto") {
-    return backend->preferred_dtype();
-  }
-  if (worker.dtype == "float32") {
-    return kernels::DType::kFloat32;
-  }
-  if (backend->preferred_dtype() != kernels::DType::kBFloat16) {
-    return invalid_argument(str_cat("dtype ",
-                                    worker.dtype,
-                                    ": ",
-                                    backend->device().description(),
-                                    " has no bfloat16 products; use float32"));
-  }
-  return kernels::DType::kBFloat16;
-}
 
 Result<std::string> weights_fingerprint(const WorkerConfig& worker) {
   if (worker.load_format == "dummy") {
@@ -68,6 +40,7 @@ Status with_remedy(const Status& status, const WorkerConfig& worker, const Shard
 
 struct Decisions {
   WorkerPlan plan;
+  ComputeDevice device;
   AttentionChoice attention;   ///< of the decode groups
   int64_t prefill_slices = 0;  ///< of ParallelSetup
 };
@@ -99,10 +72,16 @@ std::string layout_fingerprint(const WorkerPlan& plan,
 Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, WorkerRole role) {
   Decisions decided;
   WorkerPlan& plan = decided.plan;
-  TESSERA_TRY(plan.dtype, choose_dtype(worker));
   TESSERA_TRY(decided.attention, choose_attention(worker, config, role));
   const ShardOptions& wanted = decided.attention.sharding;
+  TESSERA_TRY(decided.device,
+              choose_compute_device(
+                  worker,
+                  wanted.num_ranks,
+                  role == WorkerRole::kCombined ? MemoryUse::kOperations : MemoryUse::kTransport));
+  plan.dtype = decided.device.dtype;
   plan.sharding = wanted;
+  plan.window = wanted.window;
   if (role == WorkerRole::kPrefill) {  // heads split, latents whole on each of its ranks
     plan.num_images = wanted.num_slices;
     decided.prefill_slices = plan.num_images;
@@ -117,7 +96,8 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                   worker,
                   cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices),
                   kernels::dtype_bytes(plan.dtype),
-                  available_memory_bytes()));
+                  {.available_bytes = decided.device.available_bytes,
+                   .is_exclusive = decided.device.kind == DeviceKind::kCuda}));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
   plan.model = model_fingerprint(config);
   plan.layout = layout_fingerprint(plan, decided.attention, weights);
@@ -146,7 +126,8 @@ ParallelSetup make_setup(const WorkerConfig& worker,
                       .limits = {.max_tokens = worker.max_num_batched_tokens,
                                  .max_sequences = worker.max_num_seqs,
                                  .max_logits_rows = worker.max_num_seqs,
-                                 .max_model_len = memory.max_model_len},
+                                 .max_model_len = memory.max_model_len,
+                                 .context_tile = decided.device.context_tile},
                       .num_blocks = memory.num_blocks,
                       .prefill_slices = decided.prefill_slices,
                       .prefill_shared_columns = decided.prefill_slices > 0
@@ -202,8 +183,7 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
   };
   std::vector<std::unique_ptr<kernels::Backend>> backends;
   for (int64_t rank = 0; rank < plan.sharding.num_ranks; ++rank) {
-    backends.push_back(
-        kernels::cpu::create_cpu_backend(threads_of_rank(worker, plan.sharding.num_ranks)));
+    backends.push_back(make_backend(decided.device, rank));
   }
   log_info("backend",
            "device",
@@ -217,11 +197,15 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
 }
 
 Result<ComputeChoice> choose_compute(const WorkerConfig& worker) {
-  ComputeChoice choice;
-  TESSERA_TRY(choice.dtype, choose_dtype(worker));
-  choice.num_threads = threads_of_rank(worker, 1);
-  choice.make_backend = kernels::cpu::create_cpu_backend;
-  return choice;
+  WorkerConfig on_host = worker;
+  on_host.device = "cpu";
+  TESSERA_TRY(const ComputeDevice device,
+              choose_compute_device(on_host, 1, MemoryUse::kOperations));
+  return ComputeChoice{.dtype = device.dtype,
+                       .num_threads = device.num_threads,
+                       .make_backend = [](int num_threads) {
+                         return make_backend({.num_threads = num_threads}, 0);
+                       }};
 }
 
 EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& parts) {
@@ -235,6 +219,7 @@ EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& 
   engine.max_queued_requests = worker.max_queued_requests;
   engine.enable_prefix_caching = worker.enable_prefix_caching;
   engine.cache_fingerprint = parts.plan().layout;
+  engine.ring = kernels::WindowRing::create(parts.plan().sharding.window);
   for (const int64_t id : config.eos_token_ids) {
     engine.eos_ids.push_back(static_cast<int32_t>(id));
   }

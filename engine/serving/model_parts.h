@@ -1,6 +1,5 @@
 // A model on this host's devices, ready to run steps: backends, weights and cache of every rank,
-// and what tells workers apart that may not serve one request together. The only file above
-// kernels/ that names a backend.
+// and what tells workers apart that may not serve one request together.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +26,9 @@ enum class WorkerRole : uint8_t {
 /// What follows from a worker's options before anything is loaded.
 struct WorkerPlan {
   MemoryPlan memory;
-  ShardOptions sharding;    ///< of this worker's ranks
-  int64_t num_images = 1;   ///< of a block in a prefill worker's cache
+  ShardOptions sharding;              ///< of this worker's ranks
+  int64_t num_images = 1;             ///< of a block in a prefill worker's cache
+  kernels::LatentWindow window = {};  ///< of the decode groups that serve with this worker
   std::string model;        ///< fingerprint of the model's numbers: a router's workers must agree
   std::string layout;       ///< fingerprint of weights and cache: prefill and decode must agree
   std::string description;  ///< "tpla, 2 slices on 2 ranks, basis hadamard:0", for people
@@ -69,7 +69,7 @@ class ModelParts final {
   std::unique_ptr<ParallelRunner> runner_;
 };
 
-/// What runs a model outside of a worker: `dtype` and `threads` of the options, on this machine.
+/// What runs a model outside of a worker: `dtype` and `threads` of the options, on the CPU.
 struct ComputeChoice {
   kernels::DType dtype = kernels::DType::kFloat32;
   int num_threads = 1;

@@ -54,6 +54,7 @@ Result<std::unique_ptr<PrefillParts>> PrefillParts::create(const WorkerConfig& w
   PrefillSideOptions side;
   side.times = handoff_times(settings);
   side.worker_name = settings.worker_name;
+  side.window = parts->model_->plan().window;
   TESSERA_TRY(parts->engine_,
               PrefillEngine::create(make_engine_options(worker, *parts->model_),
                                     std::move(side),

@@ -119,9 +119,15 @@ class AttentionPacker final {
     const int64_t width = part_.columns.width();
     weights_.key_absorb = packer_.make_linear(num_heads, width, key_dim);
     weights_.value_up = packer_.make_linear(num_heads, value_dim, width);
+    if (plan_.is_sliced(layer_) && !plan_.window.is_empty()) {
+      weights_.window_key_absorb = packer_.make_linear(num_heads, config_.kv_lora_rank, key_dim);
+    }
     for (int64_t head = 0; head < num_heads; ++head) {
       const int64_t row = head * (key_dim + value_dim);
       packer_.load(*weights_.key_absorb, head, keys(matrix.slice(0, row, key_dim), head));
+      if (weights_.window_key_absorb != nullptr) {
+        packer_.load(*weights_.window_key_absorb, head, transposed(matrix.slice(0, row, key_dim)));
+      }
       packer_.load(*weights_.value_up, head, values(matrix.slice(0, row + key_dim, value_dim)));
     }
   }
@@ -149,7 +155,7 @@ class AttentionPacker final {
   /// logit factor multiplies the slice's own columns.
   ConstTensorView keys(const ConstTensorView& rows, int64_t head) {
     const int64_t width = part_.columns.width();
-    const bool is_sliced = plan_.attention == AttentionSharding::kTpla && part_.group_size > 1;
+    const bool is_sliced = plan_.is_sliced(layer_);
     if (is_sliced && !transform_.keys(layer_, plan_.slice).empty()) {
       const int64_t begin = (part_.decode_heads.begin + head) * width * rows.dim(0);
       return {transform_.keys(layer_, plan_.slice).data() + begin,

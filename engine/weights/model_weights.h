@@ -34,9 +34,12 @@ struct AttentionWeights {
   /// kv_b_proj [H (dn + dv), R]: per head k_nope, then v (prefill). Null without that form.
   LinearWeightPtr kv_up;
   LinearWeightPtr key_absorb;  ///< H groups [R, dn]: W_UK transposed, q_nope to q_latent (decode)
-  LinearWeightPtr value_up;    ///< H groups [dv, R]: W_UV, latent to value (decode)
-  LinearWeightPtr output;      ///< o_proj [D, H dv]
-  WeightTensor output_bias;    ///< [D] float32, empty unless attention_bias
+  /// H groups [R, dn]: the exact keys of an exact window's tokens, whole also where `key_absorb` is
+  /// a slice's. Null where the layer is not sliced or there is no window.
+  LinearWeightPtr window_key_absorb;
+  LinearWeightPtr value_up;  ///< H groups [dv, R]: W_UV, latent to value (decode)
+  LinearWeightPtr output;    ///< o_proj [D, H dv]
+  WeightTensor output_bias;  ///< [D] float32, empty unless attention_bias
 };
 
 struct MlpWeights {

@@ -61,6 +61,11 @@ void check_shared_columns(const ModelConfig& config,
   }
 }
 
+/// "4+16": first and last.
+std::string window_text(const kernels::LatentWindow& window) {
+  return str_cat(window.num_first, "+", window.num_last);
+}
+
 void check_slices(const ModelConfig& config, const ShardOptions& options, FaultList& faults) {
   const int64_t slices = options.num_slices;
   const bool is_tpla = options.attention == AttentionSharding::kTpla;
@@ -79,6 +84,16 @@ void check_slices(const ModelConfig& config, const ShardOptions& options, FaultL
                        " slices, expected tpla of 2 or more"));
     return;
   }
+  if ((!is_tpla || slices == 1) && !options.window.is_empty()) {
+    faults.add(str_cat("an exact window of ",
+                       window_text(options.window),
+                       " tokens with attention sharding ",
+                       attention_sharding_name(options.attention),
+                       " of ",
+                       slices,
+                       " slices, expected tpla of 2 or more"));
+  }
+  faults.add(validate_window(options.window));
   if (is_tpla && slices >= 1) {
     divides(faults, "num_ranks", options.num_ranks, "num_slices", slices);
   }
@@ -145,6 +160,18 @@ Status validate_slices(const ModelConfig& config,
   return faults.status();
 }
 
+Status validate_window(const kernels::LatentWindow& window) {
+  const auto is_possible = [](int64_t size) { return size >= 0 && size <= kMaxWindowTokens; };
+  if (is_possible(window.num_first) && is_possible(window.num_last)) {
+    return Status::ok();
+  }
+  return invalid_argument(str_cat("the exact window is of ",
+                                  window_text(window),
+                                  " tokens (first and last), expected 0 to ",
+                                  kMaxWindowTokens,
+                                  " of either"));
+}
+
 Status validate_sharding(const ModelConfig& config, const ShardOptions& options) {
   if (options.num_ranks < 1) {
     return invalid_argument(str_cat("num_ranks is ", options.num_ranks, ", expected 1 or more"));
@@ -189,6 +216,7 @@ Result<ShardPlan> ShardPlan::create(const ModelConfig& config,
   plan.slice = rank % options.num_slices;
   plan.head_group = rank / options.num_slices;
   plan.own_heads = part(config.num_attention_heads, rank, options.num_ranks);
+  plan.window = options.window;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     plan.layers.push_back(make_layer(config, options, plan, static_cast<size_t>(layer)));
   }
@@ -209,6 +237,14 @@ kernels::LatentColumns ShardPlan::slice_columns(const ModelConfig& config,
   return num_slices == 1 || num_shared == width
              ? kernels::LatentColumns::all(width)
              : kernels::LatentColumns::of_slice(width, num_shared, slice, num_slices);
+}
+
+std::vector<bool> ShardPlan::sliced_layers() const {
+  std::vector<bool> sliced;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    sliced.push_back(is_sliced(static_cast<int64_t>(layer)));
+  }
+  return sliced;
 }
 
 int64_t ShardPlan::attention_group_size() const noexcept {

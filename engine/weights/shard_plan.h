@@ -41,6 +41,9 @@ struct ShardOptions {
   kernels::LatentWindow window = {};
 };
 
+/// Most tokens of either part of an exact window.
+inline constexpr int64_t kMaxWindowTokens = 16'384;
+
 /// Checks that the model can be divided so. Errors: INVALID_ARGUMENT with every fault, one a line,
 /// each naming both values.
 [[nodiscard]] Status validate_sharding(const ModelConfig& config, const ShardOptions& options);
@@ -50,6 +53,9 @@ struct ShardOptions {
 [[nodiscard]] Status validate_slices(const ModelConfig& config,
                                      int64_t num_slices,
                                      const std::vector<int64_t>& shared_columns);
+
+/// The sizes of an exact window. Errors: INVALID_ARGUMENT naming both.
+[[nodiscard]] Status validate_window(const kernels::LatentWindow& window);
 
 /// One rank's part. The ranks of a head group are consecutive and hold one slice each.
 struct ShardPlan {
@@ -68,6 +74,7 @@ struct ShardPlan {
     int64_t group_size = 1;
   };
   std::vector<Layer> layers;
+  kernels::LatentWindow window;  ///< kept whole beside the slices, in the layers that are sliced
   IndexRange experts;
   IndexRange vocabulary;  ///< rows of lm_head
 
@@ -89,6 +96,12 @@ struct ShardPlan {
   [[nodiscard]] const Layer& layer(int64_t index) const noexcept {
     return layers[static_cast<size_t>(index)];
   }
+  /// Whether this rank keeps only a slice of the layer's latents.
+  [[nodiscard]] bool is_sliced(int64_t index) const noexcept {
+    return attention == AttentionSharding::kTpla && layer(index).group_size > 1;
+  }
+  /// By layer.
+  [[nodiscard]] std::vector<bool> sliced_layers() const;
 };
 
 }  // namespace tessera

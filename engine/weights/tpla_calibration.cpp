@@ -79,6 +79,10 @@ class Reader {
     calibration_.basis = text("basis");
     calibration_.dealing = text("dealing");
     calibration_.num_slices = numbers<int64_t>("slices", 1, "whole number")[0];
+    if (metadata_.count("window") != 0) {
+      const auto window = numbers<int64_t>("window", 2, "whole numbers, of first and last tokens");
+      calibration_.window = {.num_first = window[0], .num_last = window[1]};
+    }
     if (metadata_.count("report") != 0) {
       calibration_.report = text("report");
     }

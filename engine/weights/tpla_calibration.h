@@ -5,7 +5,8 @@
 // that a rank keeps, H heads, dn qk_nope_head_dim.
 // Metadata of the file: `format` (kTplaCalibrationFormat), `model_fingerprint`
 // (model_fingerprint(config)), `basis`, `dealing`, `slices`, `shared` and `alpha` (a number a
-// layer, separated by commas), `harm` likewise if it was measured, and `report`.
+// layer, separated by commas), `harm` likewise if it was measured, `window` (first and last tokens,
+// separated by a comma) if there is one, and `report`.
 // Tensors, float32: `layers.<l>.basis` [R, R]; `layers.<l>.inverse` [R, R] unless the basis is
 // orthogonal; `layers.<l>.keys` [g, H, w, dn] if the keys were fitted.
 #pragma once
@@ -16,6 +17,7 @@
 
 #include "engine/base/result.h"
 #include "engine/config/model_config.h"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera {
 
@@ -46,6 +48,8 @@ struct TplaCalibration {
   std::string dealing;  ///< "fold", "contiguous", ...
   int64_t num_slices = 0;
   std::vector<Layer> layers;
+  /// Tokens whose latents every rank keeps whole, in the layers that are sliced.
+  kernels::LatentWindow window = {};
   /// JSON object for people and for the log: texts, tokens, budget, and under "quality" what was
   /// measured on held-out text ("kl", "perplexity", "exact_perplexity", "top1_agreement",
   /// "prefill_tokens", "decode_tokens"). "{}" when nothing was.

@@ -152,6 +152,7 @@ bool check_calibration_header(const ModelConfig& config,
     own.require(!shared.empty(), "no layers");
     own.add(validate_slices(config, calibration.num_slices, shared));
   }
+  own.add(validate_window(calibration.window));
   const auto report = JsonReader::parse(calibration.report);
   own.add(report.is_ok() ? Status::ok() : report.status().with_context("report"));
   faults.add(own.status());

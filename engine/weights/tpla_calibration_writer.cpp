@@ -59,6 +59,10 @@ Json metadata(const ModelConfig& config, const TplaCalibration& calibration) {
       texts["harm"] = list(calibration, &TplaCalibration::Layer::harm);
     }
   }
+  const kernels::LatentWindow& window = calibration.window;
+  if (!window.is_empty()) {
+    texts["window"] = str_cat(window.num_first, ",", window.num_last);
+  }
   texts["report"] = calibration.report;
   return texts;
 }

@@ -81,6 +81,7 @@ TplaTransform TplaTransform::create(const ModelConfig& config, TplaCalibration c
   transform.width_ = config.kv_lora_rank;
   transform.num_slices_ = calibration.num_slices;
   transform.has_factors_ = true;
+  transform.window_ = calibration.window;
   transform.layers_ = std::move(calibration.layers);
   transform.set_fingerprint();
   return transform;
@@ -128,6 +129,9 @@ std::span<const float> TplaTransform::keys(int64_t layer, int64_t slice) const n
 void TplaTransform::set_fingerprint() {
   Fingerprint digest;
   digest.add(name_).add(str_cat(num_slices_));
+  if (!window_.is_empty()) {
+    digest.add(str_cat("window ", window_.num_first, " ", window_.num_last));
+  }
   for (const TplaCalibration::Layer& layer : layers_) {
     const std::vector<float>& basis = layer.basis;
     digest.add(str_cat(layer.num_shared));

@@ -21,6 +21,8 @@ class TplaTransform final {
  public:
   /// Latents as the checkpoint has them.
   TplaTransform() = default;
+  /// The seed of everybody who is told none: prefill workers and decode groups must rotate alike.
+  static constexpr uint64_t kHadamardSeed = 0;
   /// U = diag(signs) H of every layer: H a Sylvester Hadamard matrix / sqrt(n), n the largest power
   /// of two that divides kv_lora_rank (so blocks of n columns where it is none itself); signs a
   /// function of `seed` and the layer. Errors: INVALID_ARGUMENT when no slice would be mixed: n is
@@ -35,13 +37,15 @@ class TplaTransform final {
   /// "none", "hadamard:<seed>", or basis and dealing of the calibration.
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] bool is_identity() const noexcept { return layers_.empty(); }
-  /// What of it decides the bytes of a cache: equal texts, equal bases, slices and shared columns.
-  /// Logit factors and fitted keys are not in it.
+  /// What of it decides the bytes of a cache: equal texts, equal bases, slices, shared columns and
+  /// window. Logit factors and fitted keys are not in it.
   [[nodiscard]] const std::string& fingerprint() const noexcept { return fingerprint_; }
   /// g that it was calibrated for; 0: any.
   [[nodiscard]] int64_t num_slices() const noexcept { return num_slices_; }
   /// s of each layer; empty: none anywhere.
   [[nodiscard]] std::vector<int64_t> shared_columns() const;
+  /// Tokens whose latents are kept whole; empty: none.
+  [[nodiscard]] const kernels::LatentWindow& window() const noexcept { return window_; }
   /// The calibration's report, JSON; empty without one.
   [[nodiscard]] const std::string& report() const noexcept { return report_; }
 
@@ -76,6 +80,7 @@ class TplaTransform final {
   int64_t width_ = 0;       // R
   int64_t num_slices_ = 0;  // 0: any
   bool has_factors_ = false;
+  kernels::LatentWindow window_;
   std::vector<TplaCalibration::Layer> layers_;  // one a layer, or none at all
 };
 

@@ -28,4 +28,8 @@ void DeviceBuffer::reset() noexcept {
   num_bytes_ = 0;
 }
 
+std::unique_ptr<DeviceGraph> Device::record(StreamView, const std::function<void()>&) {
+  return nullptr;
+}
+
 }  // namespace tessera::kernels

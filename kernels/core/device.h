@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -37,6 +38,18 @@ struct StreamView {
   void* handle = nullptr;
 };
 
+/// Work that a device recorded, to be run again and again without its host's part.
+class DeviceGraph {
+ public:
+  DeviceGraph() = default;
+  virtual ~DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+
+  /// Queues the work on `stream`. It reads and writes the memory that it was recorded with.
+  virtual void launch(StreamView stream) = 0;
+};
+
 class Device {
  public:
   Device() = default;
@@ -61,6 +74,12 @@ class Device {
                     int64_t num_bytes,
                     StreamView stream) = 0;
   virtual void synchronize_blocking(StreamView stream) = 0;
+  /// Whether record() records; it is for devices whose host submits work slower than they do it.
+  [[nodiscard]] virtual bool can_record() const noexcept { return false; }
+  /// Records what `work` queues on `stream`, without running it: operations of this device's Ops
+  /// that have run before with the same shapes. Null from devices that do not record.
+  [[nodiscard]] virtual std::unique_ptr<DeviceGraph> record(StreamView stream,
+                                                            const std::function<void()>& work);
   /// "cpu: 2 threads, avx512_bf16" for the log.
   [[nodiscard]] virtual std::string description() const = 0;
 

@@ -1,11 +1,12 @@
 // Absorbed MLA attention against the paged latents, split over keys when there are few sequences
 // (flash-decoding): each task keeps a running softmax over its blocks, then splits are merged by
-// log-sum-exp.
+// log-sum-exp. Tokens of an exact window are a split of their own, over rows of all columns.
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "kernels/core/check.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/latent_rows.h"
 
@@ -41,6 +42,106 @@ struct HeadState {
   float sum = 0.0F;
 };
 
+/// Rows of consecutive tokens: latent columns, then the rope part.
+template <typename T>
+struct KeyRows {
+  const T* first = nullptr;
+  int64_t count = 0;     // at most kBlockTokens
+  int64_t width = 0;     // of the latent part
+  LatentColumns values;  // columns of it that are values
+};
+
+/// The running softmax of some heads of one decode row.
+template <typename T>
+class HeadTile {
+ public:
+  /// Of head h the accumulator begins at partial + h * stride, then come maximum and sum. `scores`
+  /// is of num_heads rows.
+  HeadTile(const VectorMath& math, int64_t num_heads, float* scores, float* partial, int64_t stride)
+      : math_(math), num_heads_(num_heads), scores_(scores), partial_(partial), stride_(stride) {
+    std::fill_n(partial, num_heads * stride, 0.0F);
+  }
+
+  /// Attends to some rows with queries that match them.
+  void add(const KeyRows<T>& keys,
+           const Rows<T>& q_latent,
+           const Rows<T>& q_rope,
+           int64_t rope_width,
+           float scale) {
+    const Rows<T> rows{keys.first, keys.width + rope_width};
+    const Rows<T> rope{keys.first + keys.width, keys.width + rope_width};
+    std::fill_n(scores_, num_heads_ * kBlockTokens, 0.0F);
+    math_.add_scores(q_latent, num_heads_, rows, keys.count, keys.width, scores_, kBlockTokens);
+    math_.add_scores(q_rope, num_heads_, rope, keys.count, rope_width, scores_, kBlockTokens);
+    for (int64_t h = 0; h < num_heads_; ++h) {
+      weigh(h, keys.count, scale);
+    }
+    keys.values.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+      math_.add_values(scores_,
+                       kBlockTokens,
+                       num_heads_,
+                       Rows<T>{rows.data + range.begin, rows.stride},
+                       keys.count,
+                       range.count,
+                       partial_ + row_begin,
+                       stride_);
+    });
+  }
+  void finish() {
+    for (int64_t h = 0; h < num_heads_; ++h) {
+      float* end = partial_ + (h + 1) * stride_;
+      end[-2] = states_[h].max_logit;
+      end[-1] = states_[h].sum;
+    }
+  }
+
+ private:
+  /// Makes weights of head h's scores and brings what it has so far to the same maximum.
+  void weigh(int64_t h, int64_t num_keys, float scale) {
+    HeadState& state = states_[h];
+    float* score = scores_ + h * kBlockTokens;
+    math_.scale(score, num_keys, scale);
+    const float new_max = std::max(state.max_logit, math_.max(score, num_keys));
+    const float correction = std::exp(state.max_logit - new_max);
+    state.sum = state.sum * correction + math_.exp_sum(score, num_keys, new_max);
+    if (correction != 1.0F) {
+      math_.scale(partial_ + h * stride_, stride_ - 2, correction);
+    }
+    state.max_logit = new_max;
+  }
+
+  const VectorMath& math_;
+  const int64_t num_heads_;
+  float* const scores_;
+  float* const partial_;
+  const int64_t stride_;
+  HeadState states_[kMaxHeadsPerTask];
+};
+
+/// The queries of the heads of decode row b from `head` on.
+template <typename T>
+Rows<T> head_rows(const ConstTensorView& q, int64_t b, int64_t head) {
+  return {q.as<T>() + b * q.stride[0] + head * q.stride[1], q.stride[1]};
+}
+
+/// Calls visit(row, count) for the window's tokens, a run of rows that lie one behind another at a
+/// time: rows counted from the sequence's first.
+template <typename Visit>
+void for_each_run(const WindowRing& ring, int64_t num_tokens, const Visit& visit) {
+  const LatentWindow& window = ring.window;
+  const auto visit_tokens = [&](int64_t begin, int64_t end) {
+    for (int64_t position = begin; position < end;) {
+      const int64_t row = ring.row(position);
+      const int64_t part_end = row < window.num_first ? window.num_first : ring.rows_per_sequence();
+      const int64_t count = std::min({kBlockTokens, end - position, part_end - row});
+      visit(row, count);
+      position += count;
+    }
+  };
+  visit_tokens(0, window.outside_begin(num_tokens));
+  visit_tokens(window.outside_end(num_tokens), num_tokens);
+}
+
 }  // namespace
 
 template <typename T>
@@ -49,114 +150,109 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
   const int64_t num_rows = params.q_latent.dim(0);
   const int64_t num_heads = params.q_latent.dim(1);
   const int64_t width = cache.latent_width;
-  const int64_t row_width = width + cache.rope_width;
   const int32_t* lengths = params.lengths.as<int32_t>();
   const int64_t max_length = *std::max_element(lengths, lengths + num_rows);
   const int64_t max_blocks = (max_length + kBlockTokens - 1) / kBlockTokens;
   const DecodeSplit split = plan_split(num_rows, num_heads, max_blocks, pool_.num_threads());
+  // A window is one more split: its rows are few, and no others are as wide.
+  const int64_t num_parts = split.num_splits + (params.window ? 1 : 0);
 
-  // Per (row, split, head): accumulator [width], then maximum and sum.
+  // Per (row, part, head): accumulator [width], then maximum and sum.
   const int64_t state_width = width + 2;
-  float* partial = shared_scratch(num_rows * split.num_splits * num_heads * state_width);
+  float* partial = shared_scratch(num_rows * num_parts * num_heads * state_width);
   const auto partial_of = [&](int64_t b, int64_t s, int64_t h) {
-    return partial + ((b * split.num_splits + s) * num_heads + h) * state_width;
+    return partial + ((b * num_parts + s) * num_heads + h) * state_width;
   };
 
-  const int64_t tasks_per_row = split.num_splits * split.num_head_tiles;
+  const auto attend_paged = [&](int64_t b, int64_t s, int64_t head, HeadTile<T>& tile) {
+    const LatentWindow window = params.window ? params.window->ring.window : LatentWindow{};
+    const int64_t key_begin = window.outside_begin(lengths[b]);
+    const int64_t key_end = window.outside_end(lengths[b]);
+    const int64_t first_block = key_begin / kBlockTokens;
+    const int64_t num_blocks =
+        key_end > key_begin ? (key_end + kBlockTokens - 1) / kBlockTokens - first_block : 0;
+    const Rows<T> q_latent = head_rows<T>(params.q_latent, b, head);
+    const Rows<T> q_rope = head_rows<T>(params.q_rope, b, head);
+    const int64_t block_end = first_block + num_blocks * (s + 1) / split.num_splits;
+    for (int64_t i = first_block + num_blocks * s / split.num_splits; i < block_end; ++i) {
+      const int64_t block =
+          params.block_tables.as<int32_t>()[b * params.block_tables.stride[0] + i];
+      const int64_t begin = std::max(key_begin - i * kBlockTokens, int64_t{0});
+      const int64_t end = std::min(kBlockTokens, key_end - i * kBlockTokens);
+      tile.add({latent_row<T>(cache, block, begin), end - begin, width, LatentColumns::all(width)},
+               q_latent,
+               q_rope,
+               cache.rope_width,
+               params.scale);
+    }
+  };
+  const auto attend_window = [&](int64_t b, int64_t head, HeadTile<T>& tile) {
+    const DecodeWindow& window = *params.window;
+    const int64_t first_slot = window.first_slots.as<int64_t>()[b];
+    const Rows<T> q_latent = head_rows<T>(window.q_latent, b, head);
+    const Rows<T> q_rope = head_rows<T>(params.q_rope, b, head);
+    for_each_run(window.ring, lengths[b], [&](int64_t row, int64_t count) {
+      const int64_t slot = first_slot + row;
+      TESSERA_DCHECK(slot >= 0 && slot + count <= window.cache.num_blocks * kBlockTokens,
+                     "slot outside the window cache");
+      tile.add({latent_row<T>(window.cache, slot / kBlockTokens, slot % kBlockTokens),
+                count,
+                window.cache.latent_width,
+                window.columns},
+               q_latent,
+               q_rope,
+               cache.rope_width,
+               params.scale);
+    });
+  };
+
+  const int64_t tasks_per_row = num_parts * split.num_head_tiles;
   pool_.parallel_for_blocking(num_rows * tasks_per_row, [&](int64_t task, int worker) {
     const int64_t b = task / tasks_per_row;
     const int64_t s = task % tasks_per_row / split.num_head_tiles;
-    const int64_t head_begin = task % split.num_head_tiles * split.head_tile;
-    const int64_t heads = std::min(split.head_tile, num_heads - head_begin);
-    const int64_t num_blocks = (lengths[b] + kBlockTokens - 1) / kBlockTokens;
-    const int64_t block_begin = num_blocks * s / split.num_splits;
-    const int64_t block_end = num_blocks * (s + 1) / split.num_splits;
-    float* scores = scratch(worker, heads * kBlockTokens);
-    HeadState states[kMaxHeadsPerTask];
-    for (int64_t h = 0; h < heads; ++h) {
-      std::fill_n(partial_of(b, s, head_begin + h), width, 0.0F);
+    const int64_t head = task % split.num_head_tiles * split.head_tile;
+    const int64_t heads = std::min(split.head_tile, num_heads - head);
+    HeadTile<T> tile(
+        math_, heads, scratch(worker, heads * kBlockTokens), partial_of(b, s, head), state_width);
+    if (s < split.num_splits) {
+      attend_paged(b, s, head, tile);
+    } else {
+      attend_window(b, head, tile);
     }
-    const Rows<T> q_latent{params.q_latent.as<T>() + b * params.q_latent.stride[0] +
-                               head_begin * params.q_latent.stride[1],
-                           params.q_latent.stride[1]};
-    const Rows<T> q_rope{
-        params.q_rope.as<T>() + b * params.q_rope.stride[0] + head_begin * params.q_rope.stride[1],
-        params.q_rope.stride[1]};
-    for (int64_t i = block_begin; i < block_end; ++i) {
-      const int64_t block =
-          params.block_tables.as<int32_t>()[b * params.block_tables.stride[0] + i];
-      const int64_t num_keys = std::min(kBlockTokens, lengths[b] - i * kBlockTokens);
-      const T* rows = latent_row<T>(cache, block, 0);
-      std::fill_n(scores, heads * kBlockTokens, 0.0F);
-      math_.add_scores(
-          q_latent, heads, Rows<T>{rows, row_width}, num_keys, width, scores, kBlockTokens);
-      math_.add_scores(q_rope,
-                       heads,
-                       Rows<T>{rows + width, row_width},
-                       num_keys,
-                       cache.rope_width,
-                       scores,
-                       kBlockTokens);
-      for (int64_t h = 0; h < heads; ++h) {
-        HeadState& state = states[h];
-        float* score = scores + h * kBlockTokens;
-        math_.scale(score, num_keys, params.scale);
-        const float new_max = std::max(state.max_logit, math_.max(score, num_keys));
-        const float correction = std::exp(state.max_logit - new_max);
-        state.sum = state.sum * correction + math_.exp_sum(score, num_keys, new_max);
-        if (correction != 1.0F) {
-          math_.scale(partial_of(b, s, head_begin + h), width, correction);
-        }
-        state.max_logit = new_max;
-      }
-      math_.add_values(scores,
-                       kBlockTokens,
-                       heads,
-                       Rows<T>{rows, row_width},
-                       num_keys,
-                       width,
-                       partial_of(b, s, head_begin),
-                       state_width);
-    }
-    for (int64_t h = 0; h < heads; ++h) {
-      float* state = partial_of(b, s, head_begin + h) + width;
-      state[0] = states[h].max_logit;
-      state[1] = states[h].sum;
-    }
+    tile.finish();
   });
 
-  for_row_ranges(
-      num_rows * num_heads, 2 * width * split.num_splits, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t b = i / num_heads;
-          const int64_t h = i % num_heads;
-          float max_logit = kMinusInfinity;
-          for (int64_t s = 0; s < split.num_splits; ++s) {
-            max_logit = std::max(max_logit, partial_of(b, s, h)[width]);
-          }
-          float* merged = partial_of(b, 0, h);
-          float sum = 0.0F;
-          for (int64_t s = 0; s < split.num_splits && max_logit != kMinusInfinity; ++s) {
-            const float* state = partial_of(b, s, h);
-            const float factor = std::exp(state[width] - max_logit);
-            sum += factor * state[width + 1];
-            if (s == 0) {
-              math_.scale(merged, width, factor);
-            } else {
-              math_.add_scaled(merged, state, width, factor);
-            }
-          }
-          math_.scale(merged, width, sum > 0.0F ? 1.0F / sum : 0.0F);
-          T* out = params.out.as<T>() + b * params.out.stride[0] + h * params.out.stride[1];
-          if constexpr (std::is_same_v<T, float>) {
-            std::copy_n(merged, width, out);
-          } else {
-            math_.to_bf16(merged, width, out);
-          }
-          params.log_sum_exp.as<float>()[b * params.log_sum_exp.stride[0] + h] =
-              sum > 0.0F ? max_logit + std::log(sum) : kMinusInfinity;
+  for_row_ranges(num_rows * num_heads, 2 * width * num_parts, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / num_heads;
+      const int64_t h = i % num_heads;
+      float max_logit = kMinusInfinity;
+      for (int64_t s = 0; s < num_parts; ++s) {
+        max_logit = std::max(max_logit, partial_of(b, s, h)[width]);
+      }
+      float* merged = partial_of(b, 0, h);
+      float sum = 0.0F;
+      for (int64_t s = 0; s < num_parts && max_logit != kMinusInfinity; ++s) {
+        const float* state = partial_of(b, s, h);
+        const float factor = std::exp(state[width] - max_logit);
+        sum += factor * state[width + 1];
+        if (s == 0) {
+          math_.scale(merged, width, factor);
+        } else {
+          math_.add_scaled(merged, state, width, factor);
         }
-      });
+      }
+      math_.scale(merged, width, sum > 0.0F ? 1.0F / sum : 0.0F);
+      T* out = params.out.as<T>() + b * params.out.stride[0] + h * params.out.stride[1];
+      if constexpr (std::is_same_v<T, float>) {
+        std::copy_n(merged, width, out);
+      } else {
+        math_.to_bf16(merged, width, out);
+      }
+      params.log_sum_exp.as<float>()[b * params.log_sum_exp.stride[0] + h] =
+          sum > 0.0F ? max_logit + std::log(sum) : kMinusInfinity;
+    }
+  });
 }
 
 void CpuOps::do_mla_decode(const MlaDecodeParams& params, StreamView) {

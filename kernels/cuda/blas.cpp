@@ -72,10 +72,8 @@ struct Blas::Descriptors {
     const auto count = static_cast<int32_t>(batch);
     TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(
         &layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
-    TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(&layout,
-                                                    CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                                    &batch_stride,
-                                                    sizeof(batch_stride)));
+    TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(
+        &layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride, sizeof(batch_stride)));
   }
 };
 

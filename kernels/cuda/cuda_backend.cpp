@@ -29,12 +29,12 @@ int num_cuda_devices() noexcept {
   return count;
 }
 
-int64_t free_device_bytes(int index) {
+DeviceMemory device_memory(int index) {
   TESSERA_CUDA(cudaSetDevice(index));
   size_t free = 0;
   size_t total = 0;
   TESSERA_CUDA(cudaMemGetInfo(&free, &total));
-  return static_cast<int64_t>(free);
+  return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
 }
 
 std::unique_ptr<Backend> create_cuda_backend(int index) {

@@ -12,8 +12,12 @@ namespace tessera::kernels::cuda {
 /// GPUs that this process sees; 0 where there is no driver.
 [[nodiscard]] int num_cuda_devices() noexcept;
 
-/// Bytes of device `index` that can be allocated now. Throws DeviceError.
-[[nodiscard]] int64_t free_device_bytes(int index);
+struct DeviceMemory {
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
+};
+/// Of device `index`, now. Throws DeviceError.
+[[nodiscard]] DeviceMemory device_memory(int index);
 
 /// A backend on device `index`. Its ops are called by one thread at a time and share scratch
 /// memory: all on one stream, or on streams that wait for each other. They allocate nothing and do

@@ -1,9 +1,27 @@
 #include "kernels/cuda/cuda_device.h"
 
+#include <utility>
+
 #include "kernels/core/check.h"
 #include "kernels/cuda/pinned_staging.h"
 
 namespace tessera::kernels::cuda {
+namespace {
+
+class CudaGraph final : public DeviceGraph {
+ public:
+  CudaGraph(const CudaDevice& device, GraphExec graph)
+      : device_(device), graph_(std::move(graph)) {}
+  void launch(StreamView stream) override {
+    TESSERA_CUDA(cudaGraphLaunch(graph_.get(), device_.enter(stream)));
+  }
+
+ private:
+  const CudaDevice& device_;  // outlives what it recorded
+  GraphExec graph_;
+};
+
+}  // namespace
 
 CudaDevice::CudaDevice(int index) : index_(index) {
   TESSERA_CUDA(cudaSetDevice(index));
@@ -76,6 +94,26 @@ void CudaDevice::copy(void* destination, const void* source, int64_t num_bytes, 
 
 void CudaDevice::synchronize_blocking(StreamView stream) {
   staging_->finish_blocking(enter(stream));
+}
+
+std::unique_ptr<DeviceGraph> CudaDevice::record(StreamView stream,
+                                                const std::function<void()>& work) {
+  const cudaStream_t on = enter(stream);
+  // Other threads may allocate meanwhile.
+  TESSERA_CUDA(cudaStreamBeginCapture(on, cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t recorded = nullptr;
+  try {
+    work();
+  } catch (...) {
+    ignore_cuda(cudaStreamEndCapture(on, &recorded));
+    const Graph broken(recorded);
+    throw;
+  }
+  TESSERA_CUDA(cudaStreamEndCapture(on, &recorded));
+  const Graph graph(recorded);
+  cudaGraphExec_t executable = nullptr;
+  TESSERA_CUDA(cudaGraphInstantiate(&executable, graph.get(), 0));
+  return std::make_unique<CudaGraph>(*this, GraphExec(executable));
 }
 
 int64_t CudaDevice::free_bytes() const {

@@ -1,5 +1,5 @@
-// One NVIDIA GPU as a Device. Every call makes it the calling thread's current device, so threads of
-// several ranks may each use their own.
+// One NVIDIA GPU as a Device. Every call makes it the calling thread's current device, so threads
+// of several ranks may each use their own.
 #pragma once
 
 #include <memory>
@@ -30,6 +30,9 @@ class CudaDevice final : public Device {
                     StreamView stream) override;
   void copy(void* destination, const void* source, int64_t num_bytes, StreamView stream) override;
   void synchronize_blocking(StreamView stream) override;
+  [[nodiscard]] bool can_record() const noexcept override { return true; }
+  [[nodiscard]] std::unique_ptr<DeviceGraph> record(StreamView stream,
+                                                    const std::function<void()>& work) override;
   [[nodiscard]] std::string description() const override { return description_; }
 
   /// Makes this the thread's current device; the stream that `stream` names. The default stream is

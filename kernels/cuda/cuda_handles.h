@@ -19,6 +19,10 @@ struct HandleDeleter {
   void operator()(cublasLtHandle_t handle) const noexcept {
     static_cast<void>(cublasLtDestroy(handle));
   }
+  void operator()(cudaGraph_t graph) const noexcept { ignore_cuda(cudaGraphDestroy(graph)); }
+  void operator()(cudaGraphExec_t graph) const noexcept {
+    ignore_cuda(cudaGraphExecDestroy(graph));
+  }
   void operator()(char* pinned) const noexcept { ignore_cuda(cudaFreeHost(pinned)); }
 };
 
@@ -27,6 +31,8 @@ using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, HandleDeleter>;
 
 using Stream = Owned<cudaStream_t>;
 using Event = Owned<cudaEvent_t>;
+using Graph = Owned<cudaGraph_t>;
+using GraphExec = Owned<cudaGraphExec_t>;
 using BlasHandle = Owned<cublasLtHandle_t>;
 using PinnedMemory = Owned<char*>;
 

@@ -14,8 +14,12 @@ using Bf16 = __nv_bfloat16;
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffU;
 
-__device__ inline float to_float(float value) { return value; }
-__device__ inline float to_float(Bf16 value) { return __bfloat162float(value); }
+__device__ inline float to_float(float value) {
+  return value;
+}
+__device__ inline float to_float(Bf16 value) {
+  return __bfloat162float(value);
+}
 
 template <typename T>
 __device__ inline T from_float(float value) {
@@ -39,6 +43,13 @@ __device__ inline float warp_max(float value) {
     value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, offset));
   }
   return value;
+}
+
+/// 2^x to 2 units in the last place; results below 2^-126 are 0.
+__device__ inline float exp2_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 }
 
 /// The sum over the block's threads, on every one of them; kThreads is blockDim.x. `shared` holds a
@@ -75,7 +86,9 @@ struct DeviceHeads {
   int64_t stride = 0;
   int64_t head_stride = 0;
 
-  __device__ T* row(int64_t i, int64_t head) const { return data + i * stride + head * head_stride; }
+  __device__ T* row(int64_t i, int64_t head) const {
+    return data + i * stride + head * head_stride;
+  }
 };
 
 template <typename T>

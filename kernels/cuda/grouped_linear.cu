@@ -2,10 +2,9 @@
 // block computes one tile of one group's rows; which one, it finds in the offsets, so that the
 // launch does not depend on them.
 
-#include "kernels/cuda/grouped_linear.h"
-
 #include <algorithm>
 
+#include "kernels/cuda/grouped_linear.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_core.cuh"
 
@@ -67,7 +66,8 @@ constexpr int kSimtThreads = 256;
 constexpr int kSimtOwn = 4;  ///< a thread computes 4 x 4 results
 
 template <typename T, typename Out>
-__global__ void __launch_bounds__(kSimtThreads) multiply_simt(const __grid_constant__ GroupedProduct p) {
+__global__ void __launch_bounds__(kSimtThreads)
+    multiply_simt(const __grid_constant__ GroupedProduct p) {
   __shared__ float x_tile[kSimtDepth][kSimtTile + 1];
   __shared__ float weight_tile[kSimtDepth][kSimtTile + 1];
   const RowTile tile = find_tile<kSimtTile>(p, static_cast<int>(blockIdx.y));
@@ -129,7 +129,7 @@ struct TileShape {
   static constexpr int kThreads = kWarpsM * kWarpsN * kWarp;
   static constexpr int kRows = kWarpsM * kTilesM * 16;
   static constexpr int kColumns = kWarpsN * kTilesN * 8;
-  static constexpr int kStageBytes = (kRows + kColumns) * kPanelColumns * 2;
+  static constexpr int kStageBytes = (kRows + kColumns) * static_cast<int>(kPanelBytes);
   static_assert(kTilesN % 2 == 0, "operand B is loaded for two products at once");
 };
 /// Few rows a group: a stream of weights.
@@ -151,7 +151,8 @@ __device__ void load_panel(
 }
 
 template <typename Shape, typename Out>
-__global__ void __launch_bounds__(Shape::kThreads) multiply_tensor(const __grid_constant__ GroupedProduct p) {
+__global__ void __launch_bounds__(Shape::kThreads)
+    multiply_tensor(const __grid_constant__ GroupedProduct p) {
   extern __shared__ __align__(128) char shared[];
   const RowTile tile = find_tile<Shape::kRows>(p, static_cast<int>(blockIdx.y));
   if (tile.begin >= tile.end) {
@@ -177,13 +178,14 @@ __global__ void __launch_bounds__(Shape::kThreads) multiply_tensor(const __grid_
                                                 tile.end,
                                                 depth,
                                                 p.in_features);
-      load_panel<Shape::kColumns, Shape::kThreads>(stage + Shape::kRows * kPanelColumns * 2,
-                                                   weight,
-                                                   p.in_features,
-                                                   column_begin,
-                                                   p.out_features,
-                                                   depth,
-                                                   p.in_features);
+      load_panel<Shape::kColumns, Shape::kThreads>(
+          stage + Shape::kRows * static_cast<int>(kPanelBytes),
+          weight,
+          p.in_features,
+          column_begin,
+          p.out_features,
+          depth,
+          p.in_features);
     }
     copy_async_commit();
   };
@@ -196,7 +198,7 @@ __global__ void __launch_bounds__(Shape::kThreads) multiply_tensor(const __grid_
     __syncthreads();
     load_stage(panel + Shape::kStages - 1);
     const unsigned x_tile = base + panel % Shape::kStages * Shape::kStageBytes;
-    const unsigned weight_tile = x_tile + Shape::kRows * kPanelColumns * 2;
+    const unsigned weight_tile = x_tile + Shape::kRows * static_cast<int>(kPanelBytes);
 #pragma unroll
     for (int chunk = 0; chunk < kPanelChunks; chunk += 2) {
       Fragment4 a[Shape::kTilesM];
@@ -236,8 +238,7 @@ template <typename Shape, typename Out>
 void launch_tensor(const GroupedProduct& p, cudaStream_t stream) {
   launch("grouped_linear",
          multiply_tensor<Shape, Out>,
-         {{to_grid(ceil_div(p.out_features, Shape::kColumns)),
-           to_grid(max_tiles(p, Shape::kRows))},
+         {{to_grid(ceil_div(p.out_features, Shape::kColumns)), to_grid(max_tiles(p, Shape::kRows))},
           Shape::kThreads,
           Shape::kStages * Shape::kStageBytes},
          stream,
@@ -254,7 +255,9 @@ void launch_simt(const GroupedProduct& p, cudaStream_t stream) {
          p);
 }
 
-bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+bool is_aligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
+}
 
 }  // namespace
 

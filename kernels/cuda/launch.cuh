@@ -45,7 +45,9 @@ void launch(const char* name,
   check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
 }
 
-[[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) noexcept { return (a + b - 1) / b; }
+[[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) noexcept {
+  return (a + b - 1) / b;
+}
 
 [[nodiscard]] inline unsigned to_grid(int64_t count) noexcept {
   return static_cast<unsigned>(count);

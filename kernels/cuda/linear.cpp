@@ -26,8 +26,7 @@ template <typename T>
 void convert_rows(const ConstTensorView& matrix, int64_t begin, int64_t count, T* to) {
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t j = 0; j < matrix.dim(1); ++j) {
-      const float value =
-          element(matrix, (begin + i) * matrix.stride[0] + j * matrix.stride[1]);
+      const float value = element(matrix, (begin + i) * matrix.stride[0] + j * matrix.stride[1]);
       if constexpr (std::is_same_v<T, float>) {
         *to++ = value;
       } else {

@@ -12,7 +12,8 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kMaxSplits = 64;
+constexpr int64_t kMaxSplits = 128;
+constexpr int64_t kMaxParts = kMaxSplits + 1;  ///< and the window
 /// A split of fewer blocks of the cache is not worth its merge.
 constexpr int64_t kMinSplitBlocks = 2;
 
@@ -30,29 +31,42 @@ struct Merge {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) merge_parts(const Merge p) {
+  __shared__ float shares[kMaxParts];
   const int head = static_cast<int>(blockIdx.x);
   const int64_t row = blockIdx.y;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const auto at = [&](int part) { return (row * p.num_parts + part) * p.num_heads + head; };
-  float largest = -INFINITY;
-  for (int part = 0; part < p.num_parts; ++part) {
-    largest = fmaxf(largest, p.sums[at(part)]);
+  if (threadIdx.x < kWarp) {
+    float largest = -INFINITY;
+    for (int part = lane; part < p.num_parts; part += kWarp) {
+      largest = fmaxf(largest, p.sums[at(part)]);
+    }
+    largest = warp_max(largest);
+    float total = 0.0F;
+    for (int part = lane; part < p.num_parts; part += kWarp) {
+      const float share = largest == -INFINITY ? 0.0F : expf(p.sums[at(part)] - largest);
+      shares[part] = share;
+      total += share;
+    }
+    total = warp_sum(total);
+    __syncwarp();
+    for (int part = lane; part < p.num_parts; part += kWarp) {
+      shares[part] = total > 0.0F ? shares[part] / total : 0.0F;
+    }
+    if (lane == 0) {
+      p.log_sum_exp[row * p.log_sum_exp_stride + head] =
+          total > 0.0F ? largest + logf(total) : -INFINITY;
+    }
   }
-  float total = 0.0F;
-  for (int part = 0; part < p.num_parts && largest != -INFINITY; ++part) {
-    total += expf(p.sums[at(part)] - largest);
-  }
+  __syncthreads();
   T* out = static_cast<T*>(p.out) + row * p.out_stride + head * p.out_head_stride;
   for (int c = static_cast<int>(threadIdx.x); c < p.width; c += kThreads) {
     float value = 0.0F;
-    for (int part = 0; part < p.num_parts && largest != -INFINITY; ++part) {
-      const float share = expf(p.sums[at(part)] - largest) / total;
-      value += share * p.values[at(part) * p.width + c];
+#pragma unroll 8
+    for (int part = 0; part < p.num_parts; ++part) {
+      value += shares[part] * p.values[at(part) * p.width + c];
     }
     out[c] = from_float<T>(value);
-  }
-  if (threadIdx.x == 0) {
-    p.log_sum_exp[row * p.log_sum_exp_stride + head] =
-        total > 0.0F ? largest + logf(total) : -INFINITY;
   }
 }
 
@@ -90,14 +104,13 @@ __global__ void __launch_bounds__(kThreads) scale_part(const MergeScale p) {
 /// The fewest splits that keep nearly all multiprocessors busy: a row's lengths are known on the
 /// device only, so that all rows are split alike.
 int64_t choose_splits(int64_t num_items, int64_t max_blocks, int64_t num_multiprocessors) {
-  const int64_t most =
-      std::clamp<int64_t>(max_blocks / kMinSplitBlocks, 1, kMaxSplits);
+  const int64_t most = std::clamp<int64_t>(max_blocks / kMinSplitBlocks, 1, kMaxSplits);
   int64_t best = 1;
   double best_share = 0.0;
   for (int64_t splits = 1; splits <= most; ++splits) {
     const int64_t waves = ceil_div(num_items * splits, num_multiprocessors);
-    const double share = static_cast<double>(num_items * splits) /
-                         static_cast<double>(waves * num_multiprocessors);
+    const double share =
+        static_cast<double>(num_items * splits) / static_cast<double>(waves * num_multiprocessors);
     if (share > best_share + 0.05) {
       best = splits;
       best_share = share;

@@ -204,8 +204,7 @@ void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
            silu_mul_rows<Out>,
            {to_grid(params.x.dim(0)), kThreads},
            device_.enter(stream),
-           SiluMul<Out>{
-               rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
+           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
   });
 }
 

@@ -1,6 +1,6 @@
 // Token sampling: a block is one choice. Penalties and bias, temperature, top-k, top-p, min-p, then
-// one draw, as on the CPU. Every sum is added up in an order of its own or in whole numbers, so that
-// a choice depends on nothing but its row.
+// one draw, as on the CPU. Every sum is added up in an order of its own or in whole numbers, so
+// that a choice depends on nothing but its row.
 
 #include <algorithm>
 
@@ -57,7 +57,9 @@ struct Shared {
   int token;
 };
 
-__device__ Best better(const Best& a, const Best& b) { return a.is_before(b) ? a : b; }
+__device__ Best better(const Best& a, const Best& b) {
+  return a.is_before(b) ? a : b;
+}
 
 /// The largest of the values after `last` in descending order (lower indices first among equals).
 __device__ Best block_best_after(const float* values, int count, const Best& last, Shared& shared) {
@@ -99,8 +101,8 @@ __device__ void apply_bias_and_penalties(const Sample& p, const SampleRow& row, 
     float logit = logits[p.history_ids[i]];
     logit = logit > 0.0F ? logit / row.repetition_penalty : logit * row.repetition_penalty;
     if (p.history_counts[i] > 0) {
-      logit -= row.presence_penalty +
-               row.frequency_penalty * static_cast<float>(p.history_counts[i]);
+      logit -=
+          row.presence_penalty + row.frequency_penalty * static_cast<float>(p.history_counts[i]);
     }
     logits[p.history_ids[i]] = logit;
   }
@@ -158,8 +160,7 @@ __device__ void apply_limits(const SampleRow& row, float* weights, int count, Sh
   float cutoff = 0.0F;
   if (row.top_k > 0 && row.top_k < count) {
     const auto one = [](float) { return 1ULL; };
-    cutoff = select_cutoff(
-        weights, count, static_cast<unsigned long long>(row.top_k), one, shared);
+    cutoff = select_cutoff(weights, count, static_cast<unsigned long long>(row.top_k), one, shared);
   }
   if (row.top_p < 1.0F) {
     const float kept = cutoff;

@@ -12,14 +12,18 @@ namespace tessera::kernels::cuda {
 /// Elements of one panel of a shared-memory row: 128 bytes, eight chunks of 16 bytes.
 inline constexpr int kPanelColumns = 64;
 inline constexpr int kChunkColumns = 8;
-inline constexpr int kPanelChunks = kPanelColumns / kChunkColumns;
+inline constexpr unsigned kPanelChunks = kPanelColumns / kChunkColumns;
+inline constexpr unsigned kPanelBytes = kPanelColumns * 2;
 
 /// Byte of chunk `chunk` of row `row` in a tile of `row_panels` panels a row. Eight rows' chunks of
 /// one number lie in different banks.
 __device__ inline unsigned tile_byte(int row, int row_panels, int chunk) {
-  const int panel = chunk / kPanelChunks;
-  const int swizzled = (chunk ^ row) % kPanelChunks;
-  return static_cast<unsigned>(((row * row_panels + panel) * kPanelChunks + swizzled) * 16);
+  // Unsigned: a signed remainder takes more instructions than the rest.
+  const auto at = static_cast<unsigned>(chunk);
+  const unsigned panel = at / kPanelChunks;
+  const unsigned swizzled = (at ^ static_cast<unsigned>(row)) % kPanelChunks;
+  return static_cast<unsigned>(row * row_panels) * kPanelBytes + panel * kPanelBytes +
+         swizzled * 16U;
 }
 
 __device__ inline unsigned shared_address(const void* pointer) {
@@ -28,12 +32,13 @@ __device__ inline unsigned shared_address(const void* pointer) {
 
 /// 16 bytes; zeros when `is_valid` is false (`from` is still an address of the device).
 __device__ inline void copy_async(unsigned to, const void* from, bool is_valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
-               "l"(from),
-               "r"(is_valid ? 16 : 0)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(is_valid ? 16 : 0)
+      : "memory");
 }
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ inline void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 /// Waits until at most kPending of this thread's last groups are on their way.
 template <int kPending>
 __device__ inline void copy_async_wait() {
@@ -88,25 +93,18 @@ __device__ inline Fragment4 load_rows(unsigned tile, int row_panels, int row, in
 /// Operand B of two products at once, from a tile whose rows are B's columns: registers 0 and 1
 /// are of rows [row, row + 8), 2 and 3 of the next eight; chunks chunk and chunk + 1 are the 16
 /// terms of the sums.
-__device__ inline Fragment4 load_columns(unsigned tile,
-                                         int row_panels,
-                                         int row,
-                                         int chunk,
-                                         int lane) {
-  return load_matrix(
-      tile + tile_byte(row + lane % 8 + lane / 16 * 8, row_panels, chunk + lane / 8 % 2));
+__device__ inline Fragment4 load_columns(
+    unsigned tile, int row_panels, int row, int chunk, int lane) {
+  return load_matrix(tile +
+                     tile_byte(row + lane % 8 + lane / 16 * 8, row_panels, chunk + lane / 8 % 2));
 }
 
 /// Operand B of two products at once, from a tile whose rows [row, row + 16) are the terms of the
 /// sums: registers 0 and 1 are of the columns of chunk `first`, 2 and 3 of those of `second`.
-__device__ inline Fragment4 load_values(unsigned tile,
-                                        int row_panels,
-                                        int row,
-                                        int first,
-                                        int second,
-                                        int lane) {
-  return load_matrix_transposed(
-      tile + tile_byte(row + lane % 16, row_panels, lane < 16 ? first : second));
+__device__ inline Fragment4 load_values(
+    unsigned tile, int row_panels, int row, int first, int second, int lane) {
+  return load_matrix_transposed(tile +
+                                tile_byte(row + lane % 16, row_panels, lane < 16 ? first : second));
 }
 
 }  // namespace tessera::kernels::cuda

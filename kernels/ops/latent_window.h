@@ -34,10 +34,21 @@ struct WindowRing {
   /// window.num_last, and one more for each further row of a sequence that a step may run.
   int64_t ring_rows = 0;
 
+  /// For steps that run up to `step_rows` rows of a sequence.
+  [[nodiscard]] static constexpr WindowRing create(const LatentWindow& window,
+                                                   int64_t step_rows = 1) noexcept {
+    return {.window = window,
+            .ring_rows = window.num_last == 0 ? 0 : window.num_last + step_rows - 1};
+  }
   [[nodiscard]] constexpr int64_t rows_per_sequence() const noexcept {
     return window.num_first + ring_rows;
   }
-  /// Row of the token at `position`, counted from its sequence's first row.
+  /// Whether a step after which the context has `num_tokens` tokens writes the row of the one at
+  /// `position`: these tokens' rows are all different.
+  [[nodiscard]] constexpr bool is_kept(int64_t position, int64_t num_tokens) const noexcept {
+    return position < window.num_first || position >= num_tokens - ring_rows;
+  }
+  /// Row of a kept token, counted from its sequence's first row.
   [[nodiscard]] constexpr int64_t row(int64_t position) const noexcept {
     return position < window.num_first
                ? position

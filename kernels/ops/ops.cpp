@@ -31,6 +31,27 @@ void check_columns(const ShapeCheck& check,
                 "the cache's rows are not as wide as the columns");
 }
 
+void check_window(const ShapeCheck& check, const MlaDecodeParams& params) {
+  const DecodeWindow& window = *params.window;
+  const LatentCacheView& cache = window.cache;
+  const int64_t row_bytes = (cache.latent_width + cache.rope_width) * dtype_bytes(cache.dtype);
+  Dim rows{"B", params.q_latent.dim(0)}, heads{"H", params.q_latent.dim(1)};
+  Dim latent{"R", cache.latent_width};
+  check_cache(check, cache);
+  check.is_true(cache.dtype == params.cache.dtype && cache.rope_width == params.cache.rope_width,
+                "the window's rows are of another kind than the cache's");
+  check.is_true(cache.block_stride_bytes == kBlockTokens * row_bytes,
+                "the window's rows do not lie back to back");
+  check_columns(check, window.columns, params.cache, cache.latent_width);
+  const WindowRing& ring = window.ring;
+  check.is_true(ring.window.num_first >= 0 && ring.window.num_last >= 0 &&
+                    ring.ring_rows >= ring.window.num_last &&
+                    ring.rows_per_sequence() <= cache.num_blocks * kBlockTokens,
+                "the window does not fit its ring, or the ring its cache");
+  check.tensor("window.q_latent", window.q_latent, {&rows, &heads, &latent}, {cache.dtype});
+  check.tensor("window.first_slots", window.first_slots, {&rows}, {kI64});
+}
+
 }  // namespace
 
 std::unique_ptr<LinearWeight> Ops::make_linear_weight(const LinearShape& shape) {
@@ -226,6 +247,9 @@ void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   check.tensor("lengths", params.lengths, {&rows}, {kI32});
   check.tensor("out", params.out, {&rows, &heads, &latent}, {params.cache.dtype});
   check.tensor("log_sum_exp", params.log_sum_exp, {&rows, &heads}, {kF32});
+  if (params.window) {
+    check_window(check, params);
+  }
   if (rows.size > 0) {
     do_mla_decode(params, stream);
   }

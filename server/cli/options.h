@@ -37,9 +37,11 @@ struct CalibrateOptions {
   int64_t num_slices = 2;
   std::string basis = "balanced";
   std::string dealing = "fold";
-  std::string refit = "least_squares";
+  std::string refit = "gradient";
   std::string logit_factor = "auto";
   std::string budget = "1.15";
+  std::string window = "auto";
+  int64_t num_sinks = 0;
   int64_t calibration_tokens = 200'000;
 };
 

@@ -13,8 +13,11 @@ std::vector<OptionSpec> eval_options() {
        .field = &Options::modes,
        .help =
            "Decode modes to compare with exact attention, separated by commas: replicated:RANKS, "
-           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS], BASIS none, hadamard (default) or a "
-           "calibration file (default: replicated:2,dcp:2,tpla:2)",
+           "dcp:RANKS, tpla:SLICES[/RANKS][:BASIS][@[FIRST+]LAST], BASIS none, hadamard or a "
+           "calibration file (without one, as in serving, tpla_calibration.safetensors in the "
+           "model's folder where it is for so many slices, else hadamard), @ an exact window of "
+           "the "
+           "first and last tokens in place of the file's (default: replicated:2,dcp:2,tpla:2)",
        .roles = kEval},
       {.name = "lengths",
        .group = "Measurement",
@@ -54,7 +57,20 @@ std::vector<OptionSpec> cut_options() {
       {.name = "tpla-budget",
        .group = "Calibration",
        .field = &Options::budget,
-       .help = "Cache bytes per token and rank, as a multiple of those without shared columns",
+       .help = "Cache bytes per token and rank, as a multiple of those without shared columns and "
+               "window",
+       .roles = kCalibrate},
+      {.name = "window",
+       .group = "Calibration",
+       .field = &Options::window,
+       .help = "Tokens before a query whose latents every rank keeps whole; auto is the best of "
+               "0, 8, 16 and 32 within the budget, which counts it at a context of 1024 tokens",
+       .roles = kCalibrate},
+      {.name = "sinks",
+       .group = "Calibration",
+       .field = &Options::num_sinks,
+       .help = "With a window, so many of the first tokens too",
+       .maximum = 1024,
        .roles = kCalibrate},
       {.name = "basis",
        .group = "Calibration",
@@ -71,14 +87,16 @@ std::vector<OptionSpec> cut_options() {
       {.name = "refit",
        .group = "Calibration",
        .field = &Options::refit,
-       .help = "Keys of the slices: the basis's own, or fitted to the logits under attention",
-       .choices = {"none", "least_squares"},
+       .help = "Keys of the slices: the basis's own; fitted to the logits under attention; or from "
+               "there by gradient descent to the attention's output",
+       .choices = {"none", "least_squares", "gradient"},
        .roles = kCalibrate},
       {.name = "logit-factor",
        .group = "Calibration",
        .field = &Options::logit_factor,
-       .help = "Factor on a slice's own part of the logit without a refit; auto is the number of "
-               "slices where directions are mixed, else 1",
+       .help = "Factor on a slice's own part of the logit without a refit: a number; auto, the "
+               "number of slices where directions are mixed, else 1; or share, one over the "
+               "slice's part of the latents' variance",
        .roles = kCalibrate},
   };
 }

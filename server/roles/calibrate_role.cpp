@@ -18,6 +18,7 @@
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/checkpoint_source.h"
 #include "engine/weights/fingerprint.h"
+#include "engine/weights/shard_plan.h"
 #include "server/cli/progress_bar.h"
 #include "server/roles/text_source.h"
 
@@ -33,16 +34,43 @@ Result<double> parse_number(std::string_view name, const std::string& text) {
   return value;
 }
 
+Result<LogitFactor> parse_logit_factor(const std::string& text) {
+  LogitFactor factor;
+  if (text == "share") {
+    factor.kind = LogitFactorKind::kShare;
+  } else if (text != "auto") {
+    factor.kind = LogitFactorKind::kGiven;
+    TESSERA_TRY(factor.value, parse_number("logit-factor", text));
+  }
+  return factor;
+}
+
+Result<std::optional<int64_t>> parse_window(const std::string& text) {
+  std::optional<int64_t> window;
+  if (text == "auto") {
+    return window;
+  }
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0 ||
+      value > kMaxWindowTokens) {
+    return invalid_argument(str_cat(
+        "--window is \"", text, "\", expected auto or a number from 0 to ", kMaxWindowTokens));
+  }
+  window = value;
+  return window;
+}
+
 Result<CalibrationOptions> read_options(const cli::Options& options) {
   CalibrationOptions result;
   result.num_slices = options.num_slices;
   result.basis = parse_basis_kind(options.basis).value_or(result.basis);
   result.dealing = parse_dealing_kind(options.dealing).value_or(result.dealing);
   result.refit = parse_refit_kind(options.refit).value_or(result.refit);
-  if (options.logit_factor != "auto") {
-    TESSERA_TRY(result.logit_factor, parse_number("logit-factor", options.logit_factor));
-  }
+  TESSERA_TRY(result.logit_factor, parse_logit_factor(options.logit_factor));
   TESSERA_TRY(result.budget, parse_number("tpla-budget", options.budget));
+  TESSERA_TRY(result.window, parse_window(options.window));
+  result.sinks = options.num_sinks;
   return result;
 }
 

@@ -45,7 +45,6 @@ Status serve_combined(const cli::ResolvedOptions& resolved) {
   TESSERA_TRY(const auto owned,
               Engine::create(make_engine_options(options, *parts), parts->runner()));
   Engine& engine = *owned;
-  std::fputs(describe(parts->plan().memory, config).c_str(), stderr);
   FrontDoor::Parts door_parts{
       .config = config,
       .text = text,

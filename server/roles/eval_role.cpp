@@ -57,7 +57,8 @@ std::vector<std::string> or_default(std::vector<std::string> texts, const std::s
 Status read_modes(const cli::Options& options, EvalPlan& plan) {
   TESSERA_TRY(plan.modes,
               parse_decode_modes(or_default(options.modes, "replicated:2,dcp:2,tpla:2")));
-  for (const DecodeMode& mode : plan.modes) {
+  for (DecodeMode& mode : plan.modes) {
+    TESSERA_RETURN_IF_ERROR(settle_basis(plan.config, options.model, mode).with_context(mode.text));
     auto setup = resolve_mode(mode, plan.config);
     if (!setup.is_ok()) {
       return setup.status().with_context(mode.text);

@@ -20,6 +20,18 @@ std::string host_name() {
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
+const char* plan_title(WorkerRole role) {
+  switch (role) {
+    case WorkerRole::kCombined:
+      return "server";
+    case WorkerRole::kPrefill:
+      return "prefill worker";
+    case WorkerRole::kDecode:
+      return "decode group";
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string folder_name(const std::string& model) {
@@ -31,10 +43,18 @@ std::string folder_name(const std::string& model) {
 Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
                                                const ModelConfig& config,
                                                WorkerRole role) {
-  cli::ProgressBar bar(stderr, isatty(STDERR_FILENO) == 1, "loading weights");
-  return ModelParts::create(options, config, role, [&](int64_t done, int64_t total) {
-    bar.update(static_cast<double>(done), static_cast<double>(total));
-  });
+  std::unique_ptr<ModelParts> parts;
+  {
+    cli::ProgressBar bar(stderr, isatty(STDERR_FILENO) == 1, "loading weights");
+    TESSERA_TRY(parts, ModelParts::create(options, config, role, [&](int64_t done, int64_t total) {
+                  bar.update(static_cast<double>(done), static_cast<double>(total));
+                }));
+  }
+  std::fprintf(stderr,
+               "memory of the %s:\n%s",
+               plan_title(role),
+               describe(parts->plan().memory, config).c_str());
+  return parts;
 }
 
 Result<HandoffSettings> handoff_settings(const cli::Options& options) {

@@ -16,7 +16,7 @@ namespace tessera {
 /// The last part of a model folder's path: its default name.
 [[nodiscard]] std::string folder_name(const std::string& model);
 
-/// Loads a worker's model with a progress bar on stderr.
+/// Loads a worker's model with a progress bar on stderr, then prints its memory plan there.
 [[nodiscard]] Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
                                                              const ModelConfig& config,
                                                              WorkerRole role);

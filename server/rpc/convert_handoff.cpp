@@ -75,6 +75,8 @@ void write(const Welcome& in, v1::DecodeMessage& out) {
                          : v1::DecodeLayout::DEALING_BLOCKS);
   layout.set_num_ranks(in.layout.num_ranks);
   layout.set_num_images(in.layout.num_images);
+  layout.set_window_first_tokens(in.layout.window.num_first);
+  layout.set_window_last_tokens(in.layout.window.num_last);
   for (const LandingRegion& region : in.regions) {
     write(region, *welcome.add_regions());
   }
@@ -174,10 +176,15 @@ Result<DecodeLayout> read(const v1::DecodeLayout& in) {
                                       v1::DecodeLayout::DEALING_BLOCKS));
   TESSERA_RETURN_IF_ERROR(check_range("layout.num_ranks", in.num_ranks(), 1, kMaxRanks));
   TESSERA_RETURN_IF_ERROR(check_range("layout.num_images", in.num_images(), 1, kMaxRanks));
+  TESSERA_RETURN_IF_ERROR(
+      check_range("layout.window_first_tokens", in.window_first_tokens(), 0, kMaxPromptTokens));
+  TESSERA_RETURN_IF_ERROR(
+      check_range("layout.window_last_tokens", in.window_last_tokens(), 0, kMaxPromptTokens));
   const bool is_by_image = in.dealing() == v1::DecodeLayout::DEALING_IMAGES;
   return DecodeLayout{is_by_image ? DecodeLayout::Dealing::kImages : DecodeLayout::Dealing::kBlocks,
                       in.num_ranks(),
-                      in.num_images()};
+                      in.num_images(),
+                      {in.window_first_tokens(), in.window_last_tokens()}};
 }
 
 Result<LandingRegion> read(const v1::LandingRegion& in) {

@@ -14,14 +14,15 @@
 #include "engine/serving/engine.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/weight_loader.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "tests/support/collecting_sink.h"
 #include "tests/support/parity_reference.h"
+#include "tests/support/tested_backend.h"
 
 namespace tessera::test {
 namespace {
 
-using ::tessera::testing::CollectingSink;
+namespace testing = ::tessera::testing;
+using testing::CollectingSink;
 
 constexpr int64_t kMaxModelLen = 640;
 constexpr int64_t kNumTokens = 20;
@@ -41,7 +42,7 @@ class EngineOnDemoModel final {
     const std::string folder = std::string(TESSERA_SOURCE_DIR) + "/configs/demo_model";
     TESSERA_TRY(self->config_, ModelConfig::load(folder));
     TESSERA_TRY(const Checkpoint checkpoint, Checkpoint::open(folder));
-    self->backend_ = kernels::cpu::create_cpu_backend(setup.num_threads);
+    self->backend_ = testing::make_tested_backend(setup.num_threads);
     TESSERA_TRY(self->weights_, load_model_weights(self->config_, checkpoint, *self->backend_, {}));
     const auto num_layers = static_cast<size_t>(self->config_.num_hidden_layers);
     const LatentLayout layout{

@@ -155,6 +155,7 @@ struct TplaCase {
   /// s of the layers, again from the front where there are more of them; empty: none.
   std::vector<int64_t> shared = {};
   bool has_keys = false;
+  kernels::LatentWindow window = {};
 };
 
 std::vector<int64_t> shared_columns(const ModelConfig& config, const std::vector<int64_t>& shared) {
@@ -217,7 +218,8 @@ class TplaShardingTest : public ::testing::TestWithParam<TplaCase> {
                  .sharding = {.attention = AttentionSharding::kTpla,
                               .num_ranks = GetParam().num_ranks,
                               .num_slices = GetParam().num_slices,
-                              .shared_columns = transform.shared_columns()},
+                              .shared_columns = transform.shared_columns(),
+                              .window = GetParam().window},
                  .max_tokens = kMaxTokens,
                  .transform = &transform});
   }
@@ -239,7 +241,8 @@ class TplaShardingTest : public ::testing::TestWithParam<TplaCase> {
                                                   ids,
                                                   {.num_slices = GetParam().num_slices,
                                                    .layers = transformed_.reference,
-                                                   .num_prompt_tokens = num_prompt});
+                                                   .num_prompt_tokens = num_prompt,
+                                                   .window = GetParam().window});
     Trace trace;
     for (auto t = num_prompt - 1; t < static_cast<int64_t>(ids.size()); ++t) {
       trace.emplace_back(logits.row(t), logits.row(t) + config_.vocab_size);
@@ -345,6 +348,13 @@ std::vector<TplaCase> tpla_cases() {
   cases.push_back({"", 4, 4, Basis::kNone});
   cases.push_back({"", 2, 2, Basis::kInvertible, {0, 16, 256}, true});
   cases.push_back({"", 4, 4, Basis::kOrthogonal, {32}});
+  // Exact windows: last tokens, first and last ones, first ones alone.
+  cases.push_back({"v2_attention_bias", 2, 2, Basis::kNone, {}, false, {0, 16}});
+  cases.push_back({"v2_attention_bias", 4, 4, Basis::kInvertible, {16, 0}, true, {3, 2}});
+  cases.push_back({"v3_no_q_lora", 4, 2, Basis::kOrthogonal, {8, 48}, false, {4, 33}});
+  cases.push_back({"v3_dense_tied", 2, 2, Basis::kHadamard, {}, false, {2, 0}});
+  cases.push_back({"v2_group_limited", 2, 2, Basis::kInvertible, {32, 0, 24}, true, {0, 1}});
+  cases.push_back({"", 2, 2, Basis::kInvertible, {0, 16, 256}, true, {1, 16}});
   return cases;
 }
 
@@ -355,6 +365,10 @@ std::string name_of(const TplaCase& c) {
                      kBases[static_cast<int>(c.basis)];
   for (const int64_t shared : c.shared) {
     name += "_" + std::to_string(shared);
+  }
+  if (!c.window.is_empty()) {
+    name +=
+        "_window_" + std::to_string(c.window.num_first) + "_" + std::to_string(c.window.num_last);
   }
   return name + (c.has_keys ? "_keys" : "");
 }
@@ -414,13 +428,16 @@ class CalibratedTest : public ::testing::TestWithParam<const char*> {
     }
     return trace;
   }
-  [[nodiscard]] std::unique_ptr<ShardedHarness> load_group(const TplaTransform& transform,
-                                                           int64_t num_ranks) const {
+  [[nodiscard]] std::unique_ptr<ShardedHarness> load_group(
+      const TplaTransform& transform,
+      int64_t num_ranks,
+      const kernels::LatentWindow& window = {}) const {
     return load({.folder = folder_,
                  .sharding = {.attention = AttentionSharding::kTpla,
                               .num_ranks = num_ranks,
                               .num_slices = 2,
-                              .shared_columns = transform.shared_columns()},
+                              .shared_columns = transform.shared_columns(),
+                              .window = window},
                  .max_tokens = kMaxTokens,
                  .transform = &transform});
   }
@@ -469,6 +486,46 @@ TEST_P(CalibratedTest, TurningASlicesColumnsAmongThemselvesChangesNothing) {
                 decode_behind_prompt(*group, group->prefill(prompt_)),
                 plain.name());
   }
+}
+
+TEST_P(CalibratedTest, AWindowLongerThanTheContextEqualsReplicated) {
+  const TplaTransform transform =
+      TplaTransform::create(config_,
+                            make_calibration(config_,
+                                             {.basis = BasisKind::kInvertible,
+                                              .shared_columns = shared_columns(config_, {16, 0}),
+                                              .has_keys = true}));
+  ShardedSetup setup{.folder = folder_, .max_tokens = kMaxTokens};
+  const auto one = load(setup);
+  setup.transform = &transform;
+  setup.prefill_slices = 2;
+  setup.prefill_shared_columns = transform.shared_columns();
+  const auto prefill_worker = load(setup);
+  ASSERT_TRUE(one && prefill_worker);
+  const Trace expected = decode_behind_prompt(*one, one->prefill(prompt_));
+  for (const kernels::LatentWindow window : {kernels::LatentWindow{0, 100}, {200, 0}, {8, 85}}) {
+    for (const int64_t num_ranks : {2, 4}) {
+      const auto group = load_group(transform, num_ranks, window);
+      ASSERT_TRUE(group);
+      expect_same(decode_behind_prompt(*group, group->prefill(prompt_)), expected, "local");
+      group->poison();
+      const std::vector<float> first = prefill_worker->prefill(prompt_);
+      group->take_cache(*prefill_worker, static_cast<int64_t>(prompt_.size()));
+      expect_same(decode_behind_prompt(*group, first), expected, "taken over");
+    }
+  }
+}
+
+TEST_P(CalibratedTest, AWindowOfLayersThatShareEverythingChangesNothing) {
+  const TplaTransform transform = TplaTransform::create(
+      config_,
+      make_calibration(config_,
+                       {.shared_columns = shared_columns(config_, {config_.kv_lora_rank})}));
+  const auto plain = load_group(transform, 2);
+  const auto group = load_group(transform, 2, {.num_first = 4, .num_last = 16});
+  ASSERT_TRUE(plain && group);
+  EXPECT_EQ(decode_behind_prompt(*group, group->prefill(prompt_)),
+            decode_behind_prompt(*plain, plain->prefill(prompt_)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Models,

@@ -1,8 +1,10 @@
 // A StepRunner without a model. It holds a paged cache of (token, latent) and reads every context
 // through the block tables, as attention does, so that a wrong slot, table, prefix hit, copy or
-// preemption changes tokens; and it lists what broke the contract of ModelInput.
+// preemption changes tokens; and it lists what broke the contract of ModelInput. With an exact
+// window it keeps the rows of its rings likewise, and looks whether they are those of the context.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -13,6 +15,7 @@
 
 #include "engine/base/text.h"
 #include "engine/cache/latent_layout.h"
+#include "engine/cache/window_cache.h"
 #include "engine/runner/step_runner.h"
 #include "tests/support/fake_model.h"
 
@@ -20,10 +23,15 @@ namespace tessera::testing {
 
 class FakeStepRunner final : public StepRunner {
  public:
-  FakeStepRunner(int64_t num_blocks, int32_t vocab_size)
+  FakeStepRunner(int64_t num_blocks,
+                 int32_t vocab_size,
+                 const kernels::WindowRing& ring = {},
+                 int64_t num_rings = 0)
       : vocab_size_(vocab_size),
         cells_(static_cast<size_t>(num_blocks * kBlockTokens)),
-        written_in_step_(cells_.size(), -1) {}
+        written_in_step_(cells_.size(), -1),
+        ring_(ring),
+        window_cells_(static_cast<size_t>(num_rings * ring.rows_per_sequence())) {}
 
   /// The bytes of a block, for a transport.
   [[nodiscard]] char* block_address(int32_t id) noexcept {
@@ -35,10 +43,13 @@ class FakeStepRunner final : public StepRunner {
 
   /// Called before each step with its number from 0; may wait or throw.
   std::function<void(int64_t step)> before_step;
+  int64_t num_images = 1;       ///< of a block at prefill, all alike; set before use
   int64_t max_tokens_seen = 0;  ///< tokens of the largest step
   int64_t max_rows_seen = 0;    ///< sampled rows of the largest step
   int64_t num_steps = 0;
   int64_t num_copies = 0;
+  int64_t num_window_fills = 0;
+  int64_t num_window_copies = 0;
 
   /// What broke the contract, at most a few.
   [[nodiscard]] const std::vector<std::string>& faults() const noexcept { return faults_; }
@@ -55,6 +66,7 @@ class FakeStepRunner final : public StepRunner {
     check_shapes(input);
     latents_.assign(input.token_ids.size(), 0);
     for (int64_t row = 0; row < input.num_decode; ++row) {
+      check_window(input, row);
       expect(input.decode_lengths[index(row)] == input.positions[index(row)] + 1,
              "a decode row's length includes its own token");
       run_rows(input, row, 1, row);
@@ -76,11 +88,68 @@ class FakeStepRunner final : public StepRunner {
     }
   }
 
+  void fill_window(const LandedWindow& landed) override {
+    ++num_window_fills;
+    expect(!ring_.window.is_empty(), "a window is filled where there is one");
+    const auto blocks = window_blocks(ring_.window, landed.num_tokens);
+    expect(landed.other_images.size() == blocks.size() * index(num_images - 1),
+           "all other images of the window's blocks have landed");
+    for (size_t i = 0; i < landed.other_images.size(); ++i) {
+      const int64_t block = blocks[i / index(num_images - 1)];
+      const int64_t tokens = std::min(kBlockTokens, landed.num_tokens - block * kBlockTokens);
+      for (int64_t at = 0; at < tokens; ++at) {
+        expect(cells_[index(landed.other_images[i] * kBlockTokens + at)].latent ==
+                   cells_[index(landed.blocks[index(block)] * kBlockTokens + at)].latent,
+               "an other image is of the window's block");
+      }
+    }
+    for (int64_t position = 0; position < landed.num_tokens; ++position) {
+      if (ring_.is_kept(position, landed.num_tokens)) {
+        const int32_t block = landed.blocks[index(position / kBlockTokens)];
+        window_cell(landed.ring, position) =
+            cells_[index(block * kBlockTokens + position % kBlockTokens)];
+      }
+    }
+  }
+
+  void copy_window(int64_t source_ring, int64_t destination_ring) override {
+    ++num_window_copies;
+    expect(source_ring != destination_ring, "a ring is copied to another one");
+    const int64_t rows = ring_.rows_per_sequence();
+    for (int64_t row = 0; row < rows; ++row) {
+      window_cells_[index(destination_ring * rows + row)] =
+          window_cells_[index(source_ring * rows + row)];
+    }
+  }
+
  private:
   struct Cell {
     int32_t token_id = -1;
     uint64_t latent = 0;
   };
+
+  Cell& window_cell(int64_t ring, int64_t position) {
+    return window_cells_[index(ring * ring_.rows_per_sequence() + ring_.row(position))];
+  }
+
+  /// Whether a decode row finds those tokens of the window that went before it.
+  void check_window(const ModelInput& input, int64_t row) {
+    if (ring_.window.is_empty()) {
+      return;
+    }
+    const int64_t ring = input.window_first_slots[index(row)] / ring_.rows_per_sequence();
+    const int64_t own = input.positions[index(row)];
+    for (int64_t position = 0; position < own; ++position) {
+      if (ring_.window.contains(position, own + 1)) {
+        const Cell& paged = cells_[index(slot_of(input, row, position))];
+        const Cell& kept = window_cell(ring, position);
+        expect(kept.token_id == paged.token_id && kept.latent == paged.latent,
+               "the window holds this context");
+      }
+    }
+    expect(!ring_.window.contains(own, own + 1) || input.window_slots[index(row)] >= 0,
+           "a decode row writes its own row of the window");
+  }
 
   static size_t index(int64_t i) noexcept { return static_cast<size_t>(i); }
 
@@ -96,6 +165,10 @@ class FakeStepRunner final : public StepRunner {
     expect(input.positions.size() == num_tokens && input.slots.size() == num_tokens,
            "one position and slot a token");
     expect(input.decode_lengths.size() == index(input.num_decode), "one length a decode row");
+    const bool has_window = !ring_.window.is_empty();
+    expect(input.window_slots.size() == (has_window ? num_tokens : 0) &&
+               input.window_first_slots.size() == (has_window ? index(input.num_decode) : 0),
+           "one row of the window a token, one ring a decode row, or none");
     const int64_t num_tables = input.num_decode + static_cast<int64_t>(input.chunks.size());
     expect(input.block_tables.size() == index(num_tables * input.max_blocks_per_sequence),
            "one table a decode row and chunk");
@@ -136,6 +209,9 @@ class FakeStepRunner final : public StepRunner {
       written_in_step = num_steps;
       cells_[index(input.slots[row])] = {input.token_ids[row], latent};
       latents_[row] = latent;
+      if (!input.window_slots.empty() && input.window_slots[row] >= 0) {
+        window_cells_[index(input.window_slots[row])] = cells_[index(input.slots[row])];
+      }
     }
   }
 
@@ -176,7 +252,9 @@ class FakeStepRunner final : public StepRunner {
   int32_t vocab_size_;
   std::vector<Cell> cells_;  // by slot
   std::vector<int64_t> written_in_step_;
-  std::vector<uint64_t> latents_;  // by row of the step
+  kernels::WindowRing ring_;
+  std::vector<Cell> window_cells_;  // by slot of the window
+  std::vector<uint64_t> latents_;   // by row of the step
   std::vector<std::string> faults_;
 };
 

@@ -20,19 +20,21 @@
 
 namespace tessera::testing {
 
-/// A cache whose blocks have one image each.
+/// A cache whose blocks have images that are all alike.
 class PlainBlockSource final : public BlockSource {
  public:
-  PlainBlockSource(char* base, int64_t block_bytes) : base_(base), block_bytes_(block_bytes) {}
+  PlainBlockSource(char* base, int64_t block_bytes, int32_t num_images = 1)
+      : base_(base), block_bytes_(block_bytes), num_images_(num_images) {}
   const void* image_address(int32_t block_id, int32_t /*image*/) const override {
     return base_ + block_id * block_bytes_;
   }
   int64_t image_bytes(int32_t /*image*/) const override { return block_bytes_; }
-  int32_t num_images() const override { return 1; }
+  int32_t num_images() const override { return num_images_; }
 
  private:
   char* base_;
   int64_t block_bytes_;
+  int32_t num_images_;
 };
 
 /// What decode says; once that was an error the client hears no more, as behind a router, though

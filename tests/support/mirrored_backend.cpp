@@ -239,13 +239,7 @@ class MirroredOps final : public kernels::Ops {
   }
   void do_moe_combine(const kernels::MoeCombineParams& params, StreamView) override {
     auto p = params;
-    run(&Ops::moe_combine,
-        p,
-        p.expert_out,
-        p.row_of_pair,
-        p.expert_weights,
-        p.offsets,
-        p.out);
+    run(&Ops::moe_combine, p, p.expert_out, p.row_of_pair, p.expert_weights, p.offsets, p.out);
   }
   void do_sample(const kernels::SampleParams& params, StreamView) override {
     auto p = params;

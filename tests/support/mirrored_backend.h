@@ -1,6 +1,6 @@
 // Runs another backend's operations on operands in host memory: each call copies them to that
-// backend's device, padding and gaps included, and all of them back. So the tests of one backend are
-// tests of every other.
+// backend's device, padding and gaps included, and all of them back. So the tests of one backend
+// are tests of every other.
 #pragma once
 
 #include <memory>

@@ -1,9 +1,9 @@
 #include "tests/support/model_harness.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/weight_loader.h"
@@ -19,10 +19,18 @@ Result<std::unique_ptr<ModelHarness>> ModelHarness::load(const std::string& fold
                                                          kernels::DType dtype,
                                                          int64_t max_tokens,
                                                          int num_threads) {
+  return load(folder, dtype, max_tokens, kernels::cpu::create_cpu_backend(num_threads));
+}
+
+Result<std::unique_ptr<ModelHarness>> ModelHarness::load(
+    const std::string& folder,
+    kernels::DType dtype,
+    int64_t max_tokens,
+    std::unique_ptr<kernels::Backend> backend) {
   std::unique_ptr<ModelHarness> harness(new ModelHarness());
   TESSERA_TRY(harness->config_, ModelConfig::load(folder));
   TESSERA_TRY(const Checkpoint checkpoint, Checkpoint::open(folder));
-  harness->backend_ = kernels::cpu::create_cpu_backend(num_threads);
+  harness->backend_ = std::move(backend);
   TESSERA_TRY(
       harness->weights_,
       load_model_weights(
@@ -39,8 +47,11 @@ Result<std::unique_ptr<ModelHarness>> ModelHarness::load(const std::string& fold
   harness->cache_ = std::make_unique<PagedLatentCache>(std::move(cache));
   harness->layers_ = harness->cache_->views();
   // All bits set is NaN in float32 and bfloat16: a read of an unwritten row shows.
-  std::memset(
-      harness->layers_[0].cache.base, 0xff, static_cast<size_t>(harness->cache_->num_bytes()));
+  kernels::Device& device = harness->backend_->device();
+  const std::string poison(static_cast<size_t>(harness->cache_->num_bytes()), '\xff');
+  device.copy_from_host(
+      harness->layers_[0].cache.base, poison.data(), harness->cache_->num_bytes(), {});
+  device.synchronize_blocking({});
   harness->table_.resize(static_cast<size_t>(num_blocks));
   std::iota(harness->table_.begin(), harness->table_.end(), 0);
   std::shuffle(harness->table_.begin(), harness->table_.end(), std::mt19937(7));
@@ -71,9 +82,13 @@ ModelInput ModelHarness::step_input(const std::vector<int32_t>& ids,
 }
 
 std::vector<float> ModelHarness::run(const ModelInput& input) {
-  const kernels::TensorView logits = model_->forward(input, layers_, {});
-  backend_->device().synchronize_blocking({});
-  return {logits.as<float>(), logits.as<float>() + logits.num_elements()};
+  const kernels::TensorView logits = model_->forward(input, {.images = layers_}, {});
+  std::vector<float> values(static_cast<size_t>(logits.num_elements()));
+  kernels::Device& device = backend_->device();
+  const auto num_bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  device.copy_to_host(values.data(), logits.data, num_bytes, {});
+  device.synchronize_blocking({});
+  return values;
 }
 
 std::vector<float> ModelHarness::prefill(const std::vector<int32_t>& ids,

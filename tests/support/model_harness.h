@@ -1,5 +1,5 @@
-// Loads a checkpoint on the CPU backend and runs it without scheduler: one sequence at a time, in
-// consecutive cache blocks of a shuffled order.
+// Loads a checkpoint on a backend, the CPU if not told otherwise, and runs it without scheduler:
+// one sequence at a time, in consecutive cache blocks of a shuffled order.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,11 @@ class ModelHarness final {
                                                                   kernels::DType dtype,
                                                                   int64_t max_tokens,
                                                                   int num_threads = 2);
+  [[nodiscard]] static Result<std::unique_ptr<ModelHarness>> load(
+      const std::string& folder,
+      kernels::DType dtype,
+      int64_t max_tokens,
+      std::unique_ptr<kernels::Backend> backend);
 
   /// Runs tokens [begin, ids.size()) in chunks of at most `chunk_tokens`; returns the logits
   /// [ids.size() - begin, V] of all of them. Tokens before `begin` have been run before.

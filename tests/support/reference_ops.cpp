@@ -204,9 +204,13 @@ Attention mla_decode(const MlaDecode& params) {
   for (int64_t h = 0; h < heads; ++h) {
     std::vector<double> weights;
     for (int64_t j = 0; j < params.latent.dim(0); ++j) {
-      weights.push_back(params.scale *
-                        (dot(params.q_latent.row(h), params.latent.row(j), width) +
-                         dot(params.q_rope.row(h), params.rope.row(j), params.rope.dim(1))));
+      const bool is_exact = params.window.contains(j, params.latent.dim(0));
+      const double latent = is_exact ? dot(params.window_q_latent.row(h),
+                                           params.window_latent.row(j),
+                                           params.window_latent.dim(1))
+                                     : dot(params.q_latent.row(h), params.latent.row(j), width);
+      const double rope = dot(params.q_rope.row(h), params.rope.row(j), params.rope.dim(1));
+      weights.push_back(params.scale * (latent + rope));
     }
     result.log_sum_exp.at(h) = softmax(weights);
     double* out = &result.out.at(h, 0);

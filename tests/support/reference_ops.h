@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/ops/latent_window.h"
 #include "kernels/ops/moe_params.h"
 #include "tests/support/host_tensor.h"
 
@@ -54,6 +55,10 @@ struct MlaDecode {
   Array latent;    ///< [n, w]
   Array rope;      ///< [n, dr]
   double scale = 1.0;
+  /// Tokens whose logits come from whole latents instead; their values are `latent`'s all the same.
+  kernels::LatentWindow window = {};
+  Array window_q_latent = {};  ///< [H, R]
+  Array window_latent = {};    ///< [n, R]
 };
 [[nodiscard]] Attention mla_decode(const MlaDecode& params);
 

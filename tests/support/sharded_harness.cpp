@@ -11,6 +11,9 @@
 namespace tessera::test {
 namespace {
 
+/// The ring of the sequence: not the first, so that a slot is no row.
+constexpr int64_t kRing = 2;
+
 /// Entry b is congruent to b modulo `num_ranks`; otherwise shuffled over `num_blocks` blocks.
 std::vector<int32_t> striped_table(int64_t num_entries, int64_t num_blocks, int64_t num_ranks) {
   std::vector<int32_t> free(static_cast<size_t>(num_blocks));
@@ -34,8 +37,16 @@ Result<std::unique_ptr<ShardedHarness>> ShardedHarness::load(const ShardedSetup&
   TESSERA_TRY(const Checkpoint checkpoint, Checkpoint::open(setup.folder));
   const int64_t num_ranks = setup.sharding.num_ranks;
   const int64_t num_entries = blocks_for_tokens(setup.max_tokens);
-  const int64_t num_blocks = num_entries + 2 * num_ranks + 1;
+  // Room for the images of all slices, where a window wants them.
+  const int64_t num_images = setup.sharding.window.is_empty() ? 1 : setup.sharding.num_slices;
+  const int64_t num_blocks = num_entries * num_images + 2 * num_ranks + 1;
   harness->table_ = striped_table(num_entries, num_blocks, num_ranks);
+  const std::vector<int32_t>& table = harness->table_;
+  for (int32_t id = 0; id < static_cast<int32_t>(num_blocks); ++id) {
+    if (std::find(table.begin(), table.end(), id) == table.end()) {
+      harness->spare_.push_back(id);
+    }
+  }
   const ModelConfig& config = harness->config_;
   std::vector<std::unique_ptr<kernels::Backend>> backends;
   for (int64_t rank = 0; rank < num_ranks; ++rank) {
@@ -65,12 +76,27 @@ void ShardedHarness::poison() {
     PagedLatentCache& cache = runner_->cache(rank);
     // All bits set is NaN in float32 and bfloat16: a read of an unwritten row shows.
     std::memset(cache.image_address(0, 0), 0xff, static_cast<size_t>(cache.num_bytes()));
+    const WindowCache* windows = runner_->window_cache(rank);
+    for (int64_t layer = 0; windows != nullptr && layer < config_.num_hidden_layers; ++layer) {
+      const kernels::LatentCacheView view = windows->layer_view(layer);
+      if (view.num_blocks > 0) {
+        std::memset(
+            view.base, 0xff, static_cast<size_t>(view.num_blocks * view.block_stride_bytes));
+      }
+    }
   }
 }
 
 ModelInput ShardedHarness::step_input(const std::vector<int32_t>& ids, int64_t begin) const {
   ModelInput input;
-  for (auto position = begin; position < static_cast<int64_t>(ids.size()); ++position) {
+  const auto length = static_cast<int64_t>(ids.size());
+  const WindowCache* windows = runner_->window_cache(0);
+  for (auto position = begin; position < length; ++position) {
+    if (windows != nullptr) {
+      const kernels::WindowRing& ring = windows->ring();
+      input.window_slots.push_back(
+          ring.is_kept(position, length) ? windows->first_slot(kRing) + ring.row(position) : -1);
+    }
     input.token_ids.push_back(ids[static_cast<size_t>(position)]);
     input.positions.push_back(static_cast<int32_t>(position));
     input.slots.push_back(table_[static_cast<size_t>(position / kBlockTokens)] * kBlockTokens +
@@ -99,26 +125,49 @@ std::vector<float> ShardedHarness::decode(const std::vector<int32_t>& ids) {
   ModelInput input = step_input(ids, length - 1);
   input.num_decode = 1;
   input.decode_lengths.push_back(static_cast<int32_t>(length));
+  if (const WindowCache* windows = runner_->window_cache(0); windows != nullptr) {
+    input.window_first_slots.push_back(windows->first_slot(kRing));
+  }
   return run(input);
 }
 
-void ShardedHarness::take_cache(ShardedHarness& prefill_worker, int64_t num_tokens) {
+void ShardedHarness::take_image(
+    ShardedHarness& prefill_worker, int rank, int64_t slice, int64_t index, int64_t id) {
   const PagedLatentCache& source = prefill_worker.runner_->cache(0);
+  PagedLatentCache& target = runner_->cache(rank);
+  std::memcpy(target.image_address(id, 0),
+              source.image_address(prefill_worker.table_[static_cast<size_t>(index)], slice),
+              static_cast<size_t>(target.image_bytes(0)));
+}
+
+void ShardedHarness::take_cache(ShardedHarness& prefill_worker, int64_t num_tokens) {
   for (int rank = 0; rank < runner_->num_ranks(); ++rank) {
     const ShardPlan& plan = runner_->weights(rank).plan;
-    PagedLatentCache& target = runner_->cache(rank);
     const bool is_striped = plan.attention == AttentionSharding::kDcp;
     const int64_t stripes = is_striped ? plan.num_ranks : 1;
-    for (int64_t b = 0; b < blocks_for_tokens(num_tokens); ++b) {
-      if (b % stripes != plan.rank % stripes) {
-        continue;
-      }
-      const auto at = static_cast<size_t>(b);
-      std::memcpy(target.image_address(table_[at] / stripes, 0),
-                  source.image_address(prefill_worker.table_[at], plan.slice),
-                  static_cast<size_t>(target.image_bytes(0)));
+    for (int64_t b = plan.rank % stripes; b < blocks_for_tokens(num_tokens); b += stripes) {
+      take_image(prefill_worker, rank, plan.slice, b, table_[static_cast<size_t>(b)] / stripes);
     }
   }
+  if (runner_->window_cache(0) != nullptr) {
+    take_window(prefill_worker, num_tokens);
+  }
+}
+
+void ShardedHarness::take_window(ShardedHarness& prefill_worker, int64_t num_tokens) {
+  const int64_t num_slices = runner_->weights(0).plan.num_slices;
+  std::vector<int32_t> others;
+  for (const int64_t index : window_blocks(runner_->window_cache(0)->ring().window, num_tokens)) {
+    for (int64_t next = 1; next < num_slices; ++next) {
+      others.push_back(spare_.at(others.size()));
+      for (int rank = 0; rank < runner_->num_ranks(); ++rank) {
+        const int64_t slice = (runner_->weights(rank).plan.slice + next) % num_slices;
+        take_image(prefill_worker, rank, slice, index, others.back());
+      }
+    }
+  }
+  runner_->fill_window(
+      {.ring = kRing, .num_tokens = num_tokens, .blocks = table_, .other_images = others});
 }
 
 std::string ShardedHarness::image_bytes(int rank, int64_t image, int64_t num_tokens) {

@@ -1,6 +1,6 @@
 // Runs one sequence at a time on a ParallelRunner over the CPU backend, without scheduler, in
-// blocks of a shuffled order that keep the rule of striped groups (id mod N = index mod N). All
-// cache memory is poisoned with NaN.
+// blocks of a shuffled order that keep the rule of striped groups (id mod N = index mod N), with an
+// exact window in one of several rings. All cache memory is poisoned with NaN.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,8 @@ class ShardedHarness final {
   /// Runs the last token of `ids` as a decode row; returns its logits [V].
   [[nodiscard]] std::vector<float> decode(const std::vector<int32_t>& ids);
   /// Takes over the latents of the first `num_tokens` tokens from a prefill worker whose images are
-  /// what the ranks here keep: bytes of (block, image), as a handoff would copy them.
+  /// what the ranks here keep: bytes of (block, image), as a handoff would copy them; with an exact
+  /// window, other slices' images of its blocks too.
   void take_cache(ShardedHarness& prefill_worker, int64_t num_tokens);
   /// The bytes of one image of the blocks of the first `num_tokens` tokens, as `rank` has them.
   [[nodiscard]] std::string image_bytes(int rank, int64_t image, int64_t num_tokens);
@@ -46,12 +47,17 @@ class ShardedHarness final {
 
  private:
   ShardedHarness() = default;
+  /// Copies one image of block `index` of the sequence to block `id` of a rank.
+  void take_image(
+      ShardedHarness& prefill_worker, int rank, int64_t slice, int64_t index, int64_t id);
+  void take_window(ShardedHarness& prefill_worker, int64_t num_tokens);
   [[nodiscard]] ModelInput step_input(const std::vector<int32_t>& ids, int64_t begin) const;
   [[nodiscard]] std::vector<float> run(const ModelInput& input);
 
   ModelConfig config_;
   std::unique_ptr<ParallelRunner> runner_;
   std::vector<int32_t> table_;
+  std::vector<int32_t> spare_;  // blocks that are not in the table
 };
 
 }  // namespace tessera::test

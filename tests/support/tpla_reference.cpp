@@ -227,18 +227,22 @@ class Model {
     size_t num_shared = 0;       ///< the first of `columns` that the logit factor leaves alone
     double shared_weight = 1.0;  ///< of those columns as values: every slice adds its own
   };
+  /// All columns, with the model's own keys.
+  [[nodiscard]] Part whole_part() const {
+    Part whole;
+    for (int64_t j = 0; j < config_.kv_lora_rank; ++j) {
+      whole.columns.push_back(j);
+    }
+    whole.num_shared = whole.columns.size();
+    return whole;
+  }
   [[nodiscard]] std::vector<Part> parts(int64_t index, bool is_prompt) const {
     const int64_t slices = options_.num_slices;
     const int64_t rank = config_.kv_lora_rank;
     const int64_t shared = layer(index).num_shared;
     std::vector<Part> all;
     if (is_prompt || slices == 1 || shared == rank) {
-      Part whole;
-      for (int64_t j = 0; j < rank; ++j) {
-        whole.columns.push_back(j);
-      }
-      whole.num_shared = whole.columns.size();
-      return {whole};
+      return {whole_part()};
     }
     const int64_t own = (rank - shared) / slices;
     for (int64_t slice = 0; slice < slices; ++slice) {
@@ -284,12 +288,17 @@ class Model {
   /// Adds to `out` [dv] what one head of one token takes from one part.
   void attend(const Heads& in, const Row& at, const Part& part, double* out) const {
     const std::vector<double> query = this->query(in, at, part);
+    const Part whole = whole_part();
+    const std::vector<double> exact_query = this->query(in, at, whole);
     std::vector<double> weights;
     double max_logit = -std::numeric_limits<double>::infinity();
     for (int64_t key = 0; key <= at.token; ++key) {
+      const bool is_exact = options_.window.contains(key, at.token + 1);
+      const std::vector<double>& factors = is_exact ? exact_query : query;
+      const std::vector<int64_t>& columns = is_exact ? whole.columns : part.columns;
       double dot = 0.0;
-      for (size_t c = 0; c < query.size(); ++c) {
-        dot += query[c] * in.latent.at(key, part.columns[c]);
+      for (size_t c = 0; c < factors.size(); ++c) {
+        dot += factors[c] * in.latent.at(key, columns[c]);
       }
       for (int64_t j = 0; j < config_.qk_rope_head_dim; ++j) {
         dot += in.q_rope.at(at.token, at.head, j) * in.rope.at(key, j);

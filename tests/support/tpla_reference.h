@@ -7,6 +7,7 @@
 
 #include "engine/config/model_config.h"
 #include "engine/weights/checkpoint.h"
+#include "kernels/ops/latent_window.h"
 #include "tests/support/host_tensor.h"
 
 namespace tessera::testing {
@@ -26,6 +27,8 @@ struct TplaReference {
   std::vector<Layer> layers = {};  ///< one a layer
   /// Tokens before this one attend exactly, as a prefill does; the others by slices.
   int64_t num_prompt_tokens = 0;
+  /// Tokens whose logits are exact in every slice; what a slice sums stays its own columns.
+  kernels::LatentWindow window = {};
 };
 
 /// Logits [T, V] of all tokens. Plain RoPE only; no FP8.

@@ -19,14 +19,14 @@ struct DecodePass {
   int64_t block_table_stride = 0;
   const int64_t* first_slots = nullptr;  ///< of the window; null: the pass is over paged rows
   const int32_t* lengths = nullptr;
-  WindowRing ring;               ///< without tokens: the whole context is paged
-  DeviceColumns value_columns;   ///< of the keys
+  WindowRing ring;              ///< without tokens: the whole context is paged
+  DeviceColumns value_columns;  ///< of the keys
   int32_t value_width = 0;
   int32_t num_heads = 0;
   float scale = 1.0F;
 
   int32_t num_splits = 1;
-  int32_t first_split = 0;     ///< of the partial results, that this pass writes
+  int32_t first_split = 0;  ///< of the partial results, that this pass writes
   int32_t partials_per_row = 1;
   float* partial_values = nullptr;  ///< [B, partials_per_row, H, value_width], normalised
   float* partial_sums = nullptr;    ///< [B, partials_per_row, H]: log-sum-exp, natural
@@ -36,28 +36,42 @@ struct DecodePass {
   int64_t log_sum_exp_stride = 0;
 
   __device__ bool is_window() const { return first_slots != nullptr; }
-  __device__ int num_tokens(int row) const {
-    const int64_t length = lengths[row];
-    const auto outside = static_cast<int>(ring.window.outside_end(length) -
-                                          ring.window.outside_begin(length));
-    return is_window() ? static_cast<int>(length) - outside : outside;
-  }
-  /// The cache's row of the pass's token `token`.
-  __device__ const char* key(int row, int token) const {
-    const int64_t length = lengths[row];
-    const int64_t begin = ring.window.outside_begin(length);
-    if (!is_window()) {
-      const int64_t position = begin + token;
-      const int64_t block = block_tables[row * block_table_stride + position / kBlockTokens];
-      return cache.row(block, position % kBlockTokens);
-    }
-    const int64_t position =
-        token < begin ? token : ring.window.outside_end(length) + token - begin;
-    return cache.row_of_slot(first_slots[row] + ring.row(position));
-  }
   /// Where the partial result of (row, split of this pass, head) stands, as a number.
   __device__ int64_t partial(int row, int split, int head) const {
     return (int64_t{row} * partials_per_row + first_split + split) * num_heads + head;
+  }
+};
+
+/// One sequence of a pass.
+struct DecodeRow {
+  int64_t outside_begin = 0;  ///< paged tokens are at [outside_begin, outside_end)
+  int64_t outside_end = 0;
+  const int32_t* block_table = nullptr;
+  int64_t first_slot = 0;
+  int num_tokens = 0;  ///< of the pass
+
+  __device__ DecodeRow(const DecodePass& p, int row) {
+    const int64_t length = p.lengths[row];
+    outside_begin = p.ring.window.outside_begin(length);
+    outside_end = p.ring.window.outside_end(length);
+    const auto outside = static_cast<int>(outside_end - outside_begin);
+    if (p.is_window()) {
+      first_slot = p.first_slots[row];
+      num_tokens = static_cast<int>(length) - outside;
+    } else {
+      block_table = p.block_tables + row * p.block_table_stride;
+      num_tokens = outside;
+    }
+  }
+
+  /// The cache's row of the pass's token `token`.
+  __device__ const char* key(const DecodePass& p, int token) const {
+    if (!p.is_window()) {
+      const auto position = static_cast<uint32_t>(outside_begin) + static_cast<uint32_t>(token);
+      return p.cache.row(block_table[position / kBlockTokens], position % kBlockTokens);
+    }
+    const int64_t position = token < outside_begin ? token : outside_end + token - outside_begin;
+    return p.cache.row_of_slot(first_slot + p.ring.row(position));
   }
 };
 

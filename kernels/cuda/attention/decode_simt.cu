@@ -37,14 +37,15 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp)
     values[c] = 0.0F;
   }
   __syncwarp();
-  const int num_tokens = p.num_tokens(row);
+  const DecodeRow sequence(p, row);
+  const int num_tokens = sequence.num_tokens;
   const int begin = static_cast<int>(int64_t{num_tokens} * split / p.num_splits);
   const int end = static_cast<int>(int64_t{num_tokens} * (split + 1) / p.num_splits);
   float max_logit = -INFINITY;  // times log2(e), as all logits here
   float sum = 0.0F;
   for (int first = begin; first < end; first += kWarp) {
     const int token = first + lane;
-    const T* key = reinterpret_cast<const T*>(p.key(row, min(token, end - 1)));
+    const T* key = reinterpret_cast<const T*>(sequence.key(p, min(token, end - 1)));
     float logit = 0.0F;
     for (int c = 0; c < width; ++c) {
       logit += query[c] * to_float(key[c]);
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp)
     }
     for (int i = 0; i < count; ++i) {
       const float share = __shfl_sync(kAllLanes, weight, i);
-      const T* value = reinterpret_cast<const T*>(p.key(row, first + i));
+      const T* value = reinterpret_cast<const T*>(sequence.key(p, first + i));
       for (int c = lane; c < p.value_width; c += kWarp) {
         values[c] += share * to_float(value[p.value_columns.latent_column(c)]);
       }

@@ -34,8 +34,7 @@ struct DecodeShape {
   static constexpr int kExchangeFloats = (kWarpsN + 1) * kHeads;
 
   static int64_t shared_bytes(int row_panels) {
-    const int64_t panel_bytes = kPanelColumns * 2;
-    return (kHeads + kStages * kTokens) * row_panels * panel_bytes + kWeightBytes +
+    return (kHeads + kStages * kTokens) * row_panels * int64_t{kPanelBytes} + kWeightBytes +
            kExchangeFloats * int64_t{sizeof(float)};
   }
 };
@@ -46,7 +45,10 @@ __host__ __device__ int panels_of(const DeviceCache& cache) {
 }
 
 /// Zeros wherever no chunk of a row will ever be copied to.
-__device__ void clear_padding(unsigned tile, int num_rows, int row_panels, const DeviceCache& cache) {
+__device__ void clear_padding(unsigned tile,
+                              int num_rows,
+                              int row_panels,
+                              const DeviceCache& cache) {
   const int latent_chunks = cache.latent_width / kChunkColumns;
   const int rope_begin = (row_panels - 1) * kPanelChunks;
   const int rope_end = rope_begin + cache.rope_width / kChunkColumns;
@@ -69,16 +71,23 @@ __device__ int tile_chunk(const DeviceCache& cache, int row_panels, int chunk) {
   return chunk < latent_chunks ? chunk : (row_panels - 1) * kPanelChunks + chunk - latent_chunks;
 }
 
+/// Rows of tokens [first, first + kTokens); of those behind the last one, zeros.
 __device__ void load_keys(
-    const DecodePass& p, unsigned tile, int row_panels, int row, int first, int end) {
+    const DecodePass& p, const DecodeRow& sequence, unsigned tile, int row_panels, int first) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int num_chunks = (p.cache.latent_width + p.cache.rope_width) / kChunkColumns;
-  for (int i = warp; i < kTokens; i += kWarps) {
-    const bool is_valid = first + i < end;
-    const char* key = p.key(row, is_valid ? first + i : first);
+  // Each lane looks one row up, so that the look-ups do not wait for each other.
+  constexpr int kRowsOfWarp = kTokens / kWarps;
+  const int own = first + warp + lane % kRowsOfWarp * kWarps;
+  const auto own_key =
+      reinterpret_cast<uintptr_t>(sequence.key(p, own < sequence.num_tokens ? own : first));
+  for (int i = 0; i < kRowsOfWarp; ++i) {
+    const int row = warp + i * kWarps;
+    const auto* key = reinterpret_cast<const char*>(__shfl_sync(kAllLanes, own_key, i));
+    const bool is_valid = first + row < sequence.num_tokens;
     for (int chunk = lane; chunk < num_chunks; chunk += kWarp) {
-      copy_async(tile + tile_byte(i, row_panels, tile_chunk(p.cache, row_panels, chunk)),
+      copy_async(tile + tile_byte(row, row_panels, tile_chunk(p.cache, row_panels, chunk)),
                  key + chunk * 16,
                  is_valid);
     }
@@ -96,13 +105,12 @@ __device__ void load_queries(
     const int chunk = i % num_chunks;
     const bool is_valid = first_head + at < p.num_heads;
     const int head = is_valid ? first_head + at : first_head;
-    const Bf16* from = chunk < latent_chunks
-                           ? q_latent + head * p.q_latent_head_stride + chunk * kChunkColumns
-                           : q_rope + head * p.q_rope_head_stride +
-                                 (chunk - latent_chunks) * kChunkColumns;
-    copy_async(tile + tile_byte(at, row_panels, tile_chunk(p.cache, row_panels, chunk)),
-               from,
-               is_valid);
+    const Bf16* from =
+        chunk < latent_chunks
+            ? q_latent + head * p.q_latent_head_stride + chunk * kChunkColumns
+            : q_rope + head * p.q_rope_head_stride + (chunk - latent_chunks) * kChunkColumns;
+    copy_async(
+        tile + tile_byte(at, row_panels, tile_chunk(p.cache, row_panels, chunk)), from, is_valid);
   }
 }
 
@@ -144,14 +152,12 @@ struct Attention {
       if constexpr (Shape::kTilesN == 1) {
         // Rows beyond the warp's eight are another warp's: loaded, not used.
         const int row = logit_token() + lane % 8;
-        const Fragment4 b =
-            load_matrix(tile + tile_byte(row, row_panels, chunk + lane / 8 % 2));
+        const Fragment4 b = load_matrix(tile + tile_byte(row, row_panels, chunk + lane / 8 % 2));
         multiply_add(logits[0], a, b.r[0], b.r[1]);
       } else {
 #pragma unroll
         for (int j = 0; j < Shape::kTilesN; j += 2) {
-          const Fragment4 b =
-              load_columns(tile, row_panels, logit_token() + 8 * j, chunk, lane);
+          const Fragment4 b = load_columns(tile, row_panels, logit_token() + 8 * j, chunk, lane);
           multiply_add(logits[j], a, b.r[0], b.r[1]);
           multiply_add(logits[j + 1], a, b.r[2], b.r[3]);
         }
@@ -198,7 +204,7 @@ struct Attention {
       for (int w = 0; w < Shape::kWarpsN; ++w) {
         largest = fmaxf(largest, maxima[w * kHeads + logit_head() + 8 * r]);
       }
-      correction[r] = exp2f(state.max_log2[r] - largest);
+      correction[r] = exp2_approx(state.max_log2[r] - largest);
       state.max_log2[r] = largest;
       state.sum[r] *= correction[r];
       if (warp % Shape::kWarpsN == 0 && lane % 4 == 0) {
@@ -210,8 +216,8 @@ struct Attention {
       const int chunk = logit_token() / 8 + j;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const float first = exp2f(logits[j][2 * r] - state.max_log2[r]);
-        const float second = exp2f(logits[j][2 * r + 1] - state.max_log2[r]);
+        const float first = exp2_approx(logits[j][2 * r] - state.max_log2[r]);
+        const float second = exp2_approx(logits[j][2 * r + 1] - state.max_log2[r]);
         state.sum[r] += first + second;
         asm volatile("st.shared.b32 [%0], %1;" ::"r"(
                          weights + tile_byte(logit_head() + 8 * r, 1, chunk) + lane % 4 * 4),
@@ -343,7 +349,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_consta
   const int split = static_cast<int>(blockIdx.y);
   const int row = static_cast<int>(blockIdx.z);
   const int row_panels = panels_of(p.cache);
-  const int row_bytes = row_panels * kPanelColumns * 2;
+  const int row_bytes = row_panels * static_cast<int>(kPanelBytes);
   const unsigned queries = shared_address(shared);
   const unsigned keys = queries + Shape::kHeads * row_bytes;
   const unsigned stage_bytes = kTokens * row_bytes;
@@ -358,7 +364,8 @@ __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_consta
                              .row_panels = row_panels,
                              .warp = static_cast<int>(threadIdx.x) / kWarp,
                              .lane = static_cast<int>(threadIdx.x) % kWarp};
-  const int num_tokens = p.num_tokens(row);
+  const DecodeRow sequence(p, row);
+  const int num_tokens = sequence.num_tokens;
   const int num_tiles = (num_tokens + kTokens - 1) / kTokens;
   const int tile_begin = static_cast<int>(int64_t{num_tiles} * split / p.num_splits);
   const int tile_end = static_cast<int>(int64_t{num_tiles} * (split + 1) / p.num_splits);
@@ -367,11 +374,10 @@ __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_consta
   const auto load_tile = [&](int tile) {
     if (tile < tile_end) {
       load_keys(p,
+                sequence,
                 keys + (tile - tile_begin) % Shape::kStages * stage_bytes,
                 row_panels,
-                row,
-                tile * kTokens,
-                num_tokens);
+                tile * kTokens);
     }
     copy_async_commit();
   };
@@ -448,7 +454,9 @@ bool can_use_tensor_cores(const DecodePass& pass) {
          has_chunked_ranges(pass.value_columns);
 }
 
-int64_t tensor_head_tile(int64_t num_heads) { return num_heads <= 16 ? 16 : 64; }
+int64_t tensor_head_tile(int64_t num_heads) {
+  return num_heads <= 16 ? 16 : 64;
+}
 
 void launch_decode_tensor(const DecodePass& pass, int64_t num_rows, cudaStream_t stream) {
   if (tensor_head_tile(pass.num_heads) == 16) {

@@ -26,14 +26,14 @@ constexpr int kValuePanels = kValueWidth / kPanelColumns;
 constexpr int kSteps = (kNopeWidth + kRopeWidth) / 16;
 constexpr int kKeyTiles = kKeys / 8;
 constexpr int kValueTiles = kValueWidth / 8;
-constexpr int kPanelBytes = kPanelColumns * 2;
-constexpr int kKeyBytes = kKeys * kKeyPanels * kPanelBytes;
-constexpr int kStageBytes = kKeyBytes + kKeys * kValuePanels * kPanelBytes;
-constexpr int kQueryBytes = kQueries * kKeyPanels * kPanelBytes;
+constexpr int kKeyBytes = kKeys * kKeyPanels * static_cast<int>(kPanelBytes);
+constexpr int kStageBytes = kKeyBytes + kKeys * kValuePanels * static_cast<int>(kPanelBytes);
+constexpr int kQueryBytes = kQueries * kKeyPanels * static_cast<int>(kPanelBytes);
 constexpr int kSharedBytes = kQueryBytes + kStages * kStageBytes;
+static_assert(kSharedBytes <= kMaxSharedBytes);
 
 __device__ void load_queries(const PrefillPass& p, unsigned tile, int first, int head) {
-  constexpr int kChunks = kKeyPanels * kPanelChunks;
+  constexpr int kChunks = kKeyPanels * static_cast<int>(kPanelChunks);
   const Bf16* q = static_cast<const Bf16*>(p.q) + head * p.q_head_stride;
   for (int i = static_cast<int>(threadIdx.x); i < kQueries * kChunks; i += kThreads) {
     const int row = i / kChunks;
@@ -46,29 +46,36 @@ __device__ void load_queries(const PrefillPass& p, unsigned tile, int first, int
   }
 }
 
+/// Four threads copy a row, every fourth chunk each.
 __device__ void load_keys(const PrefillPass& p, unsigned tile, int first, int head) {
+  constexpr int kThreadsOfRow = kThreads / kKeys;
   constexpr int kNopeChunks = kNopeWidth / kChunkColumns;
   constexpr int kRopeChunks = kRopeWidth / kChunkColumns;
   constexpr int kValueChunks = kValueWidth / kChunkColumns;
-  constexpr int kChunks = kNopeChunks + kRopeChunks + kValueChunks;
-  const Bf16* kv = static_cast<const Bf16*>(p.kv) + head * p.kv_head_stride;
-  const Bf16* rope = static_cast<const Bf16*>(p.k_rope);
-  for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunks; i += kThreads) {
-    const int row = i / kChunks;
-    const int chunk = i % kChunks;
-    const bool is_valid = first + row < p.num_keys;
-    const int64_t key = is_valid ? first + row : first;
-    if (chunk < kNopeChunks + kRopeChunks) {
-      const Bf16* from = chunk < kNopeChunks
-                             ? kv + key * p.kv_stride + chunk * kChunkColumns
-                             : rope + key * p.k_rope_stride + (chunk - kNopeChunks) * kChunkColumns;
-      copy_async(tile + tile_byte(row, kKeyPanels, chunk), from, is_valid);
-    } else {
-      const int value = chunk - kNopeChunks - kRopeChunks;
-      copy_async(tile + kKeyBytes + tile_byte(row, kValuePanels, value),
-                 kv + key * p.kv_stride + kNopeWidth + value * kChunkColumns,
-                 is_valid);
-    }
+  static_assert(kNopeChunks % kThreadsOfRow == 0 && kRopeChunks % kThreadsOfRow == 0 &&
+                kValueChunks % kThreadsOfRow == 0);
+  const int row = static_cast<int>(threadIdx.x) / kThreadsOfRow;
+  const int own = static_cast<int>(threadIdx.x) % kThreadsOfRow;
+  const bool is_valid = first + row < p.num_keys;
+  const int64_t key = is_valid ? first + row : first;
+  const Bf16* kv = static_cast<const Bf16*>(p.kv) + head * p.kv_head_stride + key * p.kv_stride;
+  const Bf16* rope = static_cast<const Bf16*>(p.k_rope) + key * p.k_rope_stride;
+#pragma unroll
+  for (int i = 0; i < kNopeChunks; i += kThreadsOfRow) {
+    copy_async(
+        tile + tile_byte(row, kKeyPanels, i + own), kv + (i + own) * kChunkColumns, is_valid);
+  }
+#pragma unroll
+  for (int i = 0; i < kRopeChunks; i += kThreadsOfRow) {
+    copy_async(tile + tile_byte(row, kKeyPanels, kNopeChunks + i + own),
+               rope + (i + own) * kChunkColumns,
+               is_valid);
+  }
+#pragma unroll
+  for (int i = 0; i < kValueChunks; i += kThreadsOfRow) {
+    copy_async(tile + kKeyBytes + tile_byte(row, kValuePanels, i + own),
+               kv + kNopeWidth + (i + own) * kChunkColumns,
+               is_valid);
   }
 }
 
@@ -78,20 +85,21 @@ struct Softmax {
   float max_log2[2] = {-INFINITY, -INFINITY};
   float sum[2] = {0.0F, 0.0F};  ///< of this thread's columns; of all once finished
 
-  /// logits become weights; what came before is corrected.
-  __device__ void add_logits(float (&logits)[kKeyTiles][4]) {
+  /// logits, without their factor `scale`, become weights; what came before is corrected.
+  __device__ void add_logits(float (&logits)[kKeyTiles][4], float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float largest = max_log2[r];
+      float largest = -INFINITY;
 #pragma unroll
       for (int j = 0; j < kKeyTiles; ++j) {
         largest = fmaxf(largest, fmaxf(logits[j][2 * r], logits[j][2 * r + 1]));
       }
       largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+      largest = fmaxf(max_log2[r], largest * scale);
       // A query that sees no key yet has no maximum.
       const float subtract = largest == -INFINITY ? 0.0F : largest;
-      const float correction = exp2f(max_log2[r] - subtract);
+      const float correction = exp2_approx(max_log2[r] - subtract);
       max_log2[r] = largest;
       sum[r] *= correction;
 #pragma unroll
@@ -101,8 +109,8 @@ struct Softmax {
       }
 #pragma unroll
       for (int j = 0; j < kKeyTiles; ++j) {
-        logits[j][2 * r] = exp2f(logits[j][2 * r] - subtract);
-        logits[j][2 * r + 1] = exp2f(logits[j][2 * r + 1] - subtract);
+        logits[j][2 * r] = exp2_approx(fmaf(logits[j][2 * r], scale, -subtract));
+        logits[j][2 * r + 1] = exp2_approx(fmaf(logits[j][2 * r + 1], scale, -subtract));
         sum[r] += logits[j][2 * r] + logits[j][2 * r + 1];
       }
     }
@@ -208,11 +216,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   copy_async_wait<0>();
   __syncthreads();
-  Fragment4 q[kSteps];
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    q[step] = load_rows(queries, kKeyPanels, 16 * warp, 2 * step, lane);
-  }
   const float scale = p.scale * kLog2E;
   for (int tile = 0; tile < num_tiles; ++tile) {
     const unsigned keys = stages + tile % kStages * kStageBytes;
@@ -223,25 +226,27 @@ __global__ void __launch_bounds__(kThreads, 1)
     float logits[kKeyTiles][4] = {};
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
+      // Read anew for every tile: in registers they would leave too few to work with.
+      const Fragment4 q = load_rows(queries, kKeyPanels, 16 * warp, 2 * step, lane);
 #pragma unroll
       for (int j = 0; j < kKeyTiles; j += 2) {
         const Fragment4 b = load_columns(keys, kKeyPanels, 8 * j, 2 * step, lane);
-        multiply_add(logits[j], q[step], b.r[0], b.r[1]);
-        multiply_add(logits[j + 1], q[step], b.r[2], b.r[3]);
+        multiply_add(logits[j], q, b.r[0], b.r[1]);
+        multiply_add(logits[j + 1], q, b.r[2], b.r[3]);
       }
     }
-    const bool is_all_visible = (tile + 1) * kKeys <= p.num_visible(own_first);
-#pragma unroll
-    for (int j = 0; j < kKeyTiles; ++j) {
+    if ((tile + 1) * kKeys > p.num_visible(own_first)) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int key = tile * kKeys + 8 * j + lane % 4 * 2 + e % 2;
-        const bool is_visible =
-            is_all_visible || key < p.num_visible(own_first + lane / 4 + e / 2 * 8);
-        logits[j][e] = is_visible ? logits[j][e] * scale : -INFINITY;
+        const int num_visible = p.num_visible(own_first + lane / 4 + e / 2 * 8);
+#pragma unroll
+        for (int j = 0; j < kKeyTiles; ++j) {
+          const int key = tile * kKeys + 8 * j + lane % 4 * 2 + e % 2;
+          logits[j][e] = key < num_visible ? logits[j][e] : -INFINITY;
+        }
       }
     }
-    softmax.add_logits(logits);
+    softmax.add_logits(logits, scale);
     softmax.add_values(logits, keys + kKeyBytes, lane);
     copy_async_wait<0>();
     __syncthreads();  // the next tile has landed; this one is free
@@ -259,8 +264,7 @@ bool is_chunked(const void* pointer, int64_t stride, int64_t head_stride) {
 
 bool can_use_tensor_cores(const PrefillPass& pass) {
   return pass.nope_width == kNopeWidth && pass.rope_width == kRopeWidth &&
-         pass.value_width == kValueWidth &&
-         is_chunked(pass.q, pass.q_stride, pass.q_head_stride) &&
+         pass.value_width == kValueWidth && is_chunked(pass.q, pass.q_stride, pass.q_head_stride) &&
          is_chunked(pass.kv, pass.kv_stride, pass.kv_head_stride) &&
          is_chunked(pass.k_rope, pass.k_rope_stride, 0);
 }

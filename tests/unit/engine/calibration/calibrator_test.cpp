@@ -1,5 +1,7 @@
 #include "engine/calibration/calibrator.h"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -51,7 +53,7 @@ TEST_F(CalibratorTest, WritesWhatIsReadBack) {
   ASSERT_TRUE(write_tpla_calibration(path, model_.config(), result.calibration).is_ok());
   const TplaCalibration read = read_tpla_calibration(path, model_.config()).value();
   EXPECT_EQ(read.basis, "balanced");
-  EXPECT_EQ(read.dealing, "fold+least_squares");
+  EXPECT_EQ(read.dealing, "fold+gradient");
   EXPECT_EQ(read.num_slices, 2);
   ASSERT_EQ(read.layers.size(), 2U);
   for (size_t layer = 0; layer < 2; ++layer) {
@@ -65,6 +67,7 @@ TEST_F(CalibratorTest, WritesWhatIsReadBack) {
 }
 
 TEST_F(CalibratorTest, KeepsTheBudget) {
+  options_.window = 0;
   for (const double budget : {1.0, 1.125, 1.3}) {
     options_.budget = budget;
     const CalibrationResult result = run().value();
@@ -109,6 +112,61 @@ TEST_F(CalibratorTest, EveryBasisAndDealingRuns) {
       EXPECT_GE(result.quality.kl.mean, 0.0);
     }
   }
+}
+
+TEST_F(CalibratorTest, FitsKeysByGradientToTheSameBits) {
+  options_.refit = RefitKind::kLeastSquares;
+  const CalibrationResult start = run().value();
+  options_.refit = RefitKind::kGradient;
+  const CalibrationResult first = run().value();
+  const CalibrationResult second = run().value();
+  EXPECT_EQ(first.calibration.dealing, "fold+gradient");
+  int64_t num_fitted = 0;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const auto& fit = first.layers[layer].fit;
+    ASSERT_EQ(fit.has_value(), first.layers[layer].num_shared < 32);
+    EXPECT_EQ(first.calibration.layers[layer].keys, second.calibration.layers[layer].keys);
+    if (fit.has_value()) {
+      num_fitted += fit->num_fitted_heads;
+      EXPECT_LE(fit->error_after, fit->error_before);
+      EXPECT_EQ(first.calibration.layers[layer].keys == start.calibration.layers[layer].keys,
+                fit->num_fitted_heads == 0);
+    }
+    EXPECT_FALSE(start.layers[layer].fit.has_value());
+  }
+  EXPECT_GT(num_fitted, 0);
+}
+
+TEST_F(CalibratorTest, TriesWindowsWithinTheBudget) {
+  options_.budget = 1.15;
+  const CalibrationResult result = run().value();
+  // 16 of 32 columns and a rope part of 16: a window of 32 tokens takes 5 % of the bytes.
+  ASSERT_EQ(result.windows.size(), 4U);
+  EXPECT_NEAR(result.windows.back().bytes_ratio, 32.0 / 1024.0 * 48.0 / 32.0, 1e-9);
+  EXPECT_LE(result.bytes_ratio, 1.15 + 1e-9);
+  const auto best = std::min_element(
+      result.windows.begin(), result.windows.end(), [](const auto& left, const auto& right) {
+        return left.kl < right.kl;
+      });
+  EXPECT_EQ(result.calibration.window, best->window);
+  EXPECT_THAT(render_calibration(result), HasSubstr("chosen"));
+  options_.budget = 1.0;
+  const CalibrationResult tight = run().value();
+  EXPECT_TRUE(tight.windows.empty());
+  EXPECT_TRUE(tight.calibration.window.is_empty());
+}
+
+TEST_F(CalibratorTest, TakesTheWindowThatItIsGiven) {
+  options_.window = 8;
+  options_.sinks = 2;
+  const CalibrationResult result = run().value();
+  EXPECT_EQ(result.calibration.window, (kernels::LatentWindow{2, 8}));
+  EXPECT_TRUE(result.windows.empty());
+  options_.window = 40;
+  options_.sinks = 0;
+  EXPECT_LT(run().value().quality.kl.mean, 1e-6);  // longer than any context
+  options_.budget = 1.0;
+  EXPECT_THAT(run().status().message(), HasSubstr("needs a budget of"));
 }
 
 TEST_F(CalibratorTest, RefusesWhatCannotBe) {

@@ -17,7 +17,7 @@ class DummyCalibrationModel final {
 
  private:
   static constexpr uint64_t kSeed = 11;
-  const ModelConfig config_ = calibration_config();
+  const ModelConfig config_ = small_model_config();
   const MeasuredParts parts_ = {
       .config = config_,
       .load_weights =

@@ -52,7 +52,7 @@ class LatentStatisticsTest : public ::testing::Test {
   /// Fresh inputs every time; a fault prints the seed.
   const uint64_t seed_ = std::random_device()();
   const ::testing::ScopedTrace trace_{__FILE__, __LINE__, seed_};
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   const FloatMatrix latents_ = random_floats(kTokens, kWidth, seed_);
   const FloatMatrix queries_ = random_floats(kQueries, kKeyDim, seed_ + 1);
   FloatMatrix weights_ = random_floats(kQueries, kTokens, seed_ + 2);

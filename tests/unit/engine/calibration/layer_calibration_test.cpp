@@ -71,8 +71,29 @@ TEST_F(LayerCalibrationTest, MixedSlicesEstimateAllOfTheLogit) {
   EXPECT_EQ(make(BasisKind::kPca, contiguous).logit_factor, 1.0);
   EXPECT_EQ(make(BasisKind::kHadamard, contiguous).logit_factor, 2.0);
   CutOptions given = contiguous;
-  given.logit_factor = 1.25;
+  given.logit_factor = {LogitFactorKind::kGiven, 1.25};
   EXPECT_EQ(make(BasisKind::kPca, given).logit_factor, 1.25);
+}
+
+TEST_F(LayerCalibrationTest, ShareDividesASlicesOwnKeysByItsPartOfTheVariance) {
+  const TplaCalibration::Layer layer =
+      make(BasisKind::kPca,
+           {.dealing = {.kind = DealingKind::kContiguous, .num_slices = 2, .num_shared = 8},
+            .logit_factor = {LogitFactorKind::kShare}});
+  const Matrix basis = to_matrix(layer.basis);
+  const Vector variances = (basis.transpose() * layer_.latent_covariance * basis).diagonal();
+  ASSERT_EQ(layer.keys.size(), 2U * kHeads * 20 * kKeyDim);
+  for (int64_t slice = 0; slice < 2; ++slice) {
+    const double share = variances.segment(8 + slice * 12, 12).sum() / variances.tail(24).sum();
+    for (int64_t head = 0; head < kHeads; ++head) {
+      const float* values = layer.keys.data() + (slice * kHeads + head) * 20 * kKeyDim;
+      const Matrix all = basis.transpose() * layer_.heads[static_cast<size_t>(head)].keys;
+      Matrix expected(20, kKeyDim);
+      expected << all.topRows(8), all.middleRows(8 + slice * 12, 12) / share;
+      const double error = (to_matrix(values, 20, kKeyDim) - expected).cwiseAbs().maxCoeff();
+      EXPECT_LT(error, 1e-4 * expected.cwiseAbs().maxCoeff());
+    }
+  }
 }
 
 TEST_F(LayerCalibrationTest, AllColumnsSharedIsTheIdentity) {
@@ -164,7 +185,7 @@ TEST_F(LayerCalibrationTest, IsAFunctionOfItsInputs) {
 }
 
 TEST(RefitKindTest, NamesAreReadBack) {
-  for (const RefitKind kind : {RefitKind::kNone, RefitKind::kLeastSquares}) {
+  for (const RefitKind kind : {RefitKind::kNone, RefitKind::kLeastSquares, RefitKind::kGradient}) {
     EXPECT_EQ(parse_refit_kind(refit_kind_name(kind)), kind);
   }
   EXPECT_EQ(parse_refit_kind("best"), std::nullopt);

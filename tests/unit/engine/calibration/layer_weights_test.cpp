@@ -18,7 +18,7 @@ std::vector<float> floats(TensorSource& source, const std::string& name) {
 
 class LayerWeightsTest : public ::testing::Test {
  protected:
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   DummySource source_{config_, 5};
   const std::string prefix_ = "model.layers.1.self_attn.";
   const std::vector<float> norm_ = floats(source_, prefix_ + "kv_a_layernorm.weight");
@@ -59,6 +59,20 @@ TEST_F(LayerWeightsTest, ValueWeightsAreSquaredNormsOfTheProducts) {
   }
   for (size_t head = 0; head < 4; ++head) {
     EXPECT_NEAR(weights.value_weights[head], squares[head] / mean, 1e-9);
+  }
+}
+
+TEST_F(LayerWeightsTest, ValuesAreTheUpProjectionTimesTheNorm) {
+  const LayerWeightsOfHeads weights = read_head_weights(config_, source_, 1);
+  ASSERT_EQ(weights.values.size(), 4U);
+  for (size_t head = 0; head < 4; ++head) {
+    for (size_t column = 0; column < 32; ++column) {
+      for (size_t k = 0; k < 16; ++k) {
+        EXPECT_FLOAT_EQ(static_cast<float>(weights.values[head](static_cast<Eigen::Index>(column),
+                                                                static_cast<Eigen::Index>(k))),
+                        kv_[(head * 32 + 16 + k) * 32 + column] * norm_[column]);
+      }
+    }
   }
 }
 

@@ -18,7 +18,7 @@ TEST(SharedColumnGridTest, IsFineWhereItIsSmallAndEndsAtAll) {
 }
 
 TEST(SharedColumnGridTest, CountsWhatARankKeeps) {
-  const ModelConfig config = test::calibration_config();  // R 32, dr 16
+  const ModelConfig config = test::small_model_config();  // R 32, dr 16
   EXPECT_EQ(row_elements(config, 2, 0), 32);
   EXPECT_EQ(row_elements(config, 2, 8), 36);
   EXPECT_EQ(row_elements(config, 4, 16), 36);

@@ -29,7 +29,7 @@ class StatisticsFileTest : public ::testing::Test {
     return result.status().code();
   }
 
-  const ModelConfig config_ = test::calibration_config();
+  const ModelConfig config_ = test::small_model_config();
   test::TempFolder folder_;
   const std::string path_ = folder_.path() + "/statistics";
   LatentStatistics statistics_{config_};

@@ -1,4 +1,4 @@
-// A small model and layers with random moments, for the tests of this folder.
+// Layers with random moments, for the tests of this folder.
 #pragma once
 
 #include <random>
@@ -6,21 +6,9 @@
 #include <vector>
 
 #include "engine/calibration/layer_knowledge.h"
-#include "engine/config/model_config.h"
+#include "tests/support/small_model.h"
 
 namespace tessera::test {
-
-inline ModelConfig calibration_config() {
-  return ModelConfig::parse(R"({
-    "architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 97, "hidden_size": 32,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-    "max_position_embeddings": 256, "q_lora_rank": 16, "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 5,
-    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-    "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 1.0})")
-      .value();
-}
 
 inline Matrix random_matrix(int64_t rows, int64_t columns, uint64_t seed) {
   std::mt19937_64 engine(seed);

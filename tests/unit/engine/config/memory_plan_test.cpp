@@ -33,14 +33,16 @@ ModelConfig demo_config() {
 }
 
 TEST(MemoryPlanTest, CountsWhatATokenAndABlockTake) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, 16 * kGibi);
+  const auto plan =
+      plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, MemoryBudget{16 * kGibi});
   ASSERT_TRUE(plan.is_ok()) << plan.status().message();
   EXPECT_EQ(plan.value().kv_bytes_per_token, 6 * (256 + 64) * 2);
   EXPECT_EQ(plan.value().bytes_per_block, 6 * (256 + 64) * 2 * 64);
 }
 
 TEST(MemoryPlanTest, CountsTheParametersOfTheBundledModel) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, 16 * kGibi);
+  const auto plan =
+      plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, MemoryBudget{16 * kGibi});
   ASSERT_TRUE(plan.is_ok());
   // The sum of the shapes in the header of configs/demo_model/model.safetensors.
   EXPECT_EQ(plan.value().num_parameters, 8085032);
@@ -50,7 +52,7 @@ TEST(MemoryPlanTest, DefaultCacheHoldsAllSequencesWhenTheyAreSmall) {
   WorkerConfig options;
   options.max_num_seqs = 3;
   options.max_model_len = 65;  // two blocks
-  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{16 * kGibi});
   ASSERT_TRUE(plan.is_ok());
   EXPECT_EQ(plan.value().num_blocks, 6);
 }
@@ -58,14 +60,16 @@ TEST(MemoryPlanTest, DefaultCacheHoldsAllSequencesWhenTheyAreSmall) {
 TEST(MemoryPlanTest, DefaultCacheIsBoundedWhenMemoryIsPlentiful) {
   WorkerConfig options;
   options.max_num_seqs = 4096;
-  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, 1024 * kGibi);
+  const auto plan =
+      plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{1024 * kGibi});
   ASSERT_TRUE(plan.is_ok());
   EXPECT_LE(plan.value().kv_cache_bytes, 4 * kGibi);
   EXPECT_GT(plan.value().kv_cache_bytes, 3 * kGibi);
 }
 
 TEST(MemoryPlanTest, DefaultCacheLeavesHalfOfAScarceMemory) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, kGibi);
+  const auto plan =
+      plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, MemoryBudget{kGibi});
   ASSERT_TRUE(plan.is_ok());
   EXPECT_LE(plan.value().kv_cache_bytes, kGibi / 2);
   EXPECT_TRUE(plan.value().is_within_memory());
@@ -74,28 +78,30 @@ TEST(MemoryPlanTest, DefaultCacheLeavesHalfOfAScarceMemory) {
 TEST(MemoryPlanTest, ContextShrinksToTheCacheUnlessItWasAskedFor) {
   WorkerConfig options;
   options.num_blocks = 2;
-  const auto shrunk = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
+  const auto shrunk = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi});
   ASSERT_TRUE(shrunk.is_ok());
   EXPECT_EQ(shrunk.value().max_model_len, 128);
   EXPECT_TRUE(shrunk.value().is_context_reduced);
 
   options.max_model_len = 129;
-  EXPECT_EQ(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).status().code(),
-            StatusCode::kResourceExhausted);
+  EXPECT_EQ(
+      plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi}).status().code(),
+      StatusCode::kResourceExhausted);
   options.max_model_len = 128;
-  EXPECT_TRUE(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).is_ok());
+  EXPECT_TRUE(plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi}).is_ok());
 }
 
 TEST(MemoryPlanTest, GivenMemorySetsTheBlocks) {
   WorkerConfig options;
   options.kv_cache_memory_bytes = 100 * 6 * (256 + 64) * 2 * 64 + 1;
-  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi});
   ASSERT_TRUE(plan.is_ok());
   EXPECT_EQ(plan.value().num_blocks, 100);
 }
 
 TEST(MemoryPlanTest, WeightsThatDoNotFitAreNamed) {
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, int64_t{8} << 20);
+  const auto plan =
+      plan_memory(demo_config(), WorkerConfig{}, CacheShape{}, 2, MemoryBudget{int64_t{8} << 20});
   EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
   EXPECT_NE(plan.status().message().find("8.0 MiB"), std::string::npos);
 }
@@ -103,8 +109,9 @@ TEST(MemoryPlanTest, WeightsThatDoNotFitAreNamed) {
 TEST(MemoryPlanTest, ContextBeyondTheModelIsRefused) {
   WorkerConfig options;
   options.max_model_len = 4097;
-  EXPECT_EQ(plan_memory(demo_config(), options, CacheShape{}, 2, kGibi).status().code(),
-            StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi}).status().code(),
+      StatusCode::kInvalidArgument);
 }
 
 TEST(MemoryPlanTest, MachineHasMemory) {
@@ -114,7 +121,7 @@ TEST(MemoryPlanTest, MachineHasMemory) {
 TEST(MemoryPlanTest, DescriptionNamesTheFigures) {
   WorkerConfig options;
   options.num_blocks = 1000;
-  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, kGibi);
+  const auto plan = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{kGibi});
   ASSERT_TRUE(plan.is_ok());
   const std::string text = describe(plan.value(), demo_config());
   for (const char* part : {"3840", "245760", "1000 = 64000 tokens", "4096 tokens"}) {
@@ -125,7 +132,7 @@ TEST(MemoryPlanTest, DescriptionNamesTheFigures) {
 TEST(MemoryPlanTest, RanksThatRepeatARowCountItEachTime) {
   // Two slices of 128 columns, each beside its own copy of the 64 columns of the rope part.
   const CacheShape cache{.num_ranks = 2, .worker_elements = 6 * 384, .rank_elements = 6 * 192};
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, MemoryBudget{16 * kGibi});
   ASSERT_TRUE(plan.is_ok()) << plan.status().message();
   EXPECT_EQ(plan.value().whole_kv_bytes_per_token, 6 * 320 * 2);
   EXPECT_EQ(plan.value().kv_bytes_per_token, 6 * 384 * 2);
@@ -140,10 +147,56 @@ TEST(MemoryPlanTest, LayersOfUnequalWidthAreCountedExactly) {
   // Slices of 128 of 256 columns, but in one layer 136: 8 more, no multiple of the 6 layers.
   const int64_t rank = 6 * 192 + 8;
   const CacheShape cache{.num_ranks = 2, .worker_elements = 2 * rank, .rank_elements = rank};
-  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, 16 * kGibi);
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, MemoryBudget{16 * kGibi});
   ASSERT_TRUE(plan.is_ok()) << plan.status().message();
   EXPECT_EQ(plan.value().kv_bytes_per_token_and_rank, (6 * 192 + 8) * 2);
   EXPECT_EQ(plan.value().bytes_per_block, 64 * 2 * (6 * 192 + 8) * 2);
+}
+
+TEST(MemoryPlanTest, CountsWhatSlicingAdds) {
+  WorkerConfig options;
+  options.max_num_seqs = 10;
+  options.max_model_len = 640;
+  const auto plain = plan_memory(demo_config(), options, CacheShape{}, 2, MemoryBudget{16 * kGibi});
+  const CacheShape cache{
+      .basis_elements = 1 << 20, .window_key_elements = 1 << 19, .window_elements = 1 << 21};
+  const auto plan = plan_memory(demo_config(), options, cache, 2, MemoryBudget{16 * kGibi});
+  ASSERT_TRUE(plain.is_ok() && plan.is_ok());
+  EXPECT_EQ(plan.value().transform_bytes, (4 << 20) + (1 << 20)) << "bases are float32";
+  EXPECT_EQ(plan.value().weight_bytes, plain.value().weight_bytes + (5 << 20));
+  EXPECT_EQ(plan.value().window_bytes, 10 * (4 << 20));
+  EXPECT_EQ(plan.value().needed_bytes(),
+            plan.value().weight_bytes + (40 << 20) + plan.value().kv_cache_bytes);
+  const std::string text = describe(plan.value(), demo_config());
+  EXPECT_NE(text.find("5.0 MiB of it"), std::string::npos) << text;
+  EXPECT_NE(text.find("exact windows       40.0 MiB"), std::string::npos) << text;
+  EXPECT_EQ(describe(plain.value(), demo_config()).find("exact windows"), std::string::npos);
+}
+
+TEST(MemoryPlanTest, WindowsThatDoNotFitAreNamed) {
+  const CacheShape cache{.window_elements = int64_t{1} << 24};
+  const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, MemoryBudget{kGibi});
+  EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(plan.status().message().find("128 sequences 4.0 GiB"), std::string::npos)
+      << plan.status().message();
+}
+
+TEST(MemoryPlanTest, TheLongestSequenceLeavesRoomForWhatLandsBesideIt) {
+  WorkerConfig options;
+  options.num_blocks = 5;
+  const CacheShape cache{.landing_blocks = 2};
+  const auto shrunk = plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi});
+  ASSERT_TRUE(shrunk.is_ok());
+  EXPECT_EQ(shrunk.value().max_model_len, 3 * 64);
+  options.max_model_len = 3 * 64;
+  EXPECT_TRUE(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).is_ok());
+  options.max_model_len = 3 * 64 + 1;
+  EXPECT_EQ(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).status().code(),
+            StatusCode::kResourceExhausted);
+  options = {};
+  options.num_blocks = 2;
+  EXPECT_EQ(plan_memory(demo_config(), options, cache, 2, MemoryBudget{kGibi}).status().code(),
+            StatusCode::kResourceExhausted);
 }
 
 }  // namespace

@@ -142,6 +142,19 @@ class DecodeFixture {
     turn();
     return sink;
   }
+  /// As if a prompt of so many blocks had run here before.
+  void publish_prefix(size_t num_blocks) {
+    const auto ids = make_prompt(static_cast<int64_t>(num_blocks) * kBlockTokens);
+    BlockHash parent;
+    BlockTable table;
+    PrefixCache& cache = *host.prefix_cache();
+    for (size_t i = 0; i < num_blocks; ++i) {
+      table.append(host.allocator().try_allocate());
+      const std::span<const int32_t> tokens(ids.data() + kBlockTokens * i, kBlockTokens);
+      parent = cache.hash(parent, tokens);
+      cache.insert(parent, tokens, table.block(static_cast<int64_t>(i)));
+    }
+  }
   void land(const HandoffKey& key) {
     for (size_t rank = 0; rank < receivers.size(); ++rank) {
       mailbox.on_landed(static_cast<int32_t>(rank), key);

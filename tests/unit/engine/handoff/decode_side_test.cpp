@@ -253,18 +253,7 @@ TEST(DecodeSideTest, AKeyThatALocalRequestHasIsNotCommitted) {
 
 TEST(DecodeSideTest, PrefixHitsArePinnedAndNotExpected) {
   DecodeFixture fixture;
-  const auto ids = make_prompt(130);
-  BlockHash parent;
-  {
-    BlockTable table;
-    PrefixCache& cache = *fixture.host.prefix_cache();
-    for (size_t i = 0; i < 2; ++i) {
-      table.append(fixture.host.allocator().try_allocate());
-      const std::span<const int32_t> tokens(ids.data() + 64 * i, 64);
-      parent = cache.hash(parent, tokens);
-      cache.insert(parent, tokens, table.block(static_cast<int64_t>(i)));
-    }
-  }
+  fixture.publish_prefix(2);
   const auto worker = fixture.greet();
   fixture.hear(worker, DecodeFixture::make_reserve(make_key(1)));
   ASSERT_EQ(worker.link->all<Grant>().size(), 1U);

@@ -52,11 +52,15 @@ class FakeEngineHost final : public EngineHost {
   bool is_claimed = false;  ///< as if a local request had every key
 
   void adopt_running(std::unique_ptr<SequenceGroup> group,
-                     BlockTable table,
+                     LandedPrompt prompt,
                      const std::vector<bool>& ended) override {
     last_ended = ended;
+    last_other_images.clear();
+    for (const Block& image : prompt.other_images) {
+      last_other_images.push_back(image.id());
+    }
     Sequence& first = *group->choices.front();
-    first.table() = std::move(table);
+    first.table() = std::move(prompt.table);
     running_.push_back(&first);
     groups_.push_back(std::move(group));
   }
@@ -92,6 +96,7 @@ class FakeEngineHost final : public EngineHost {
 
   HandoffSide* side = nullptr;
   std::vector<bool> last_ended;
+  std::vector<int32_t> last_other_images;  ///< of the last one adopted
 
  private:
   BlockAllocator allocator_;

@@ -55,7 +55,7 @@ class TinyBlockSource final : public BlockSource {
     return bytes_.data() + block_id * 16 + image * 8;
   }
   int64_t image_bytes(int32_t /*image*/) const override { return 8; }
-  int32_t num_images() const override { return 1; }
+  int32_t num_images() const override { return image_count; }
   std::vector<double> probes(std::span<const int32_t> block_ids,
                              int64_t begin,
                              int64_t end) const override {
@@ -63,6 +63,7 @@ class TinyBlockSource final : public BlockSource {
     return answer;
   }
 
+  int32_t image_count = 1;             ///< at most 2
   std::vector<double> answer;          ///< to probes()
   mutable std::vector<int64_t> asked;  ///< blocks, begin and end of the last probes()
 
@@ -72,14 +73,16 @@ class TinyBlockSource final : public BlockSource {
 
 class PrefillFixture {
  public:
-  explicit PrefillFixture(int32_t num_early = 2)
-      : host(64),
-        side(make_options(num_early),
+  explicit PrefillFixture(int32_t num_early = 2, DecodeLayout decode_layout = {})
+      : layout(decode_layout),
+        host(64),
+        side(make_options(num_early, layout.window),
              {.mailbox = mailbox,
               .port = port,
               .sender = sender,
               .source = source,
               .metrics = metrics}) {
+    source.image_count = layout.num_images;
     host.side = &side;
     side.bind(host, [] {});
   }
@@ -121,11 +124,12 @@ class PrefillFixture {
     mailbox.on_link_message(link, std::move(message));
     turn();
   }
-  [[nodiscard]] static Welcome welcome() {
+  [[nodiscard]] Welcome welcome() const {
     LandingRegion region;
     region.num_slots = 4;
     region.slot_bytes = 8;
-    return {.epoch = 5, .layout = {}, .regions = {region}};
+    const auto num_ranks = static_cast<size_t>(layout.num_ranks);
+    return {.epoch = 5, .layout = layout, .regions = std::vector<LandingRegion>(num_ranks, region)};
   }
   /// The decode leader's side of connecting link `link`.
   void connect(LinkId link) {
@@ -183,16 +187,18 @@ class PrefillFixture {
     return host.allocator().num_used() == 0 && host.num_groups() == 0 && !side.has_work();
   }
 
-  static PrefillSideOptions make_options(int32_t num_early) {
+  static PrefillSideOptions make_options(int32_t num_early, const kernels::LatentWindow& window) {
     PrefillSideOptions options;
     options.epoch = 42;
     options.worker_name = "p0";
     options.fingerprint = "layout";
     options.max_model_len = 512;
+    options.window = window;
     options.num_early_reservations = num_early;
     return options;
   }
 
+  const DecodeLayout layout;  ///< of every leader
   PrefillSide::TimePoint now = PrefillSide::TimePoint(std::chrono::hours(1));
   FakeEngineHost host;
   PrefillMailbox mailbox;

@@ -97,6 +97,46 @@ TEST(PrefillSideTest, SendsNothingThatDecodeHolds) {
   EXPECT_EQ(fixture.sender.sent[0].block_index, 2);
 }
 
+TEST(PrefillSideTest, SendsTheWindowOfWhatDecodeHoldsToo) {
+  const DecodeLayout layout{
+      .num_ranks = 2, .num_images = 2, .window = {.num_first = 1, .num_last = 3}};
+  PrefillFixture fixture(2, layout);
+  const auto request = bring_to(fixture, Stage::kAsked);
+  fixture.hear(1, Grant{request.key, 64});
+  fixture.compute(request, 64);
+  ASSERT_EQ(fixture.sender.sent.size(), 2U) << "block 0 at decode lacks the other slice";
+  for (const Parcel& parcel : fixture.sender.sent) {
+    EXPECT_EQ(parcel.block_index, 3) << "behind the prompt's three blocks";
+  }
+  fixture.draw_first_tokens(request);
+  // 130 tokens: the last three lie in blocks 1 and 2.
+  std::vector<int32_t> to_rank_1;
+  for (const Parcel& parcel : fixture.sender.sent) {
+    if (parcel.rank == 1) {
+      to_rank_1.push_back(parcel.block_index);
+    }
+  }
+  EXPECT_EQ(to_rank_1, (std::vector<int32_t>{3, 1, 4, 2, 5}));
+  fixture.ack_all(request);
+  fixture.hear(1, Committed{request.key});
+  EXPECT_TRUE(request.sink->is_handed_over);
+  EXPECT_EQ(fixture.metrics.acked_parcels.value(), 10);
+  EXPECT_TRUE(fixture.is_clean());
+}
+
+TEST(PrefillSideTest, SendsTheWindowWhenDecodeHoldsTheWholePrompt) {
+  const DecodeLayout layout{
+      .num_ranks = 2, .num_images = 2, .window = {.num_first = 0, .num_last = 1}};
+  PrefillFixture fixture(2, layout);
+  const auto request = fixture.add(1, 128);
+  fixture.connect(1);
+  fixture.hear(1, Grant{request.key, 128});
+  fixture.draw_first_tokens(request);
+  ASSERT_EQ(fixture.sender.sent.size(), 2U);
+  EXPECT_EQ(fixture.sender.sent[0].block_index, 2);
+  EXPECT_EQ(fixture.sender.sent[1].block_index, 2);
+}
+
 TEST(PrefillSideTest, RefusesAGrantThatMakesNoSense) {
   for (const int64_t num_held : {-64, 63, 192}) {
     PrefillFixture fixture;
@@ -332,7 +372,7 @@ TEST(PrefillSideTest, ALeaderThatNeverConnectsIsGivenUp) {
 TEST(PrefillSideTest, AWelcomeThatDoesNotFitClosesTheLink) {
   PrefillFixture fixture;
   fixture.add(1);
-  Welcome welcome = PrefillFixture::welcome();
+  Welcome welcome = fixture.welcome();
   welcome.regions[0].slot_bytes = 7;
   fixture.hear(1, welcome);
   EXPECT_EQ(fixture.port.closed, std::vector<LinkId>{1});

@@ -13,6 +13,7 @@
 #include "engine/handoff/probe_check.h"
 #include "engine/runner/parallel_runner.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "tests/support/small_model.h"
 #include "tests/support/step_input.h"
 
 namespace tessera::testing {
@@ -23,18 +24,6 @@ using test::SequenceTokens;
 using test::StepInput;
 
 constexpr int64_t kNumTokens = 150;  // two full blocks and a part
-
-ModelConfig small_config() {
-  return ModelConfig::parse(R"({
-    "architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 97, "hidden_size": 32,
-    "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
-    "max_position_embeddings": 256, "q_lora_rank": 16, "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 5,
-    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-    "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 1.0})")
-      .value();
-}
 
 class CacheSource final : public BlockSource {
  public:
@@ -111,10 +100,10 @@ class ProbesTest : public ::testing::TestWithParam<Case> {
   /// As the transport does from block `first` on. `turn` gives each rank another's parcels.
   void deal(const std::vector<int32_t>& source_blocks, int64_t first = 0, int32_t turn = 0) {
     const CacheSource source(prefill_->cache(0));
+    const ParcelPlan plan({}, layout_, kNumTokens, 0);
     for (int64_t block = first; block < 3; ++block) {
       std::vector<Parcel> parcels;
-      append_parcels(
-          {}, layout_, source, source_blocks[static_cast<size_t>(block)], block, parcels);
+      plan.append(source, source_blocks[static_cast<size_t>(block)], block, parcels);
       for (const Parcel& parcel : parcels) {
         const int rank = (parcel.rank + turn) % layout_.num_ranks;
         std::memcpy(landed(rank, block), parcel.source, static_cast<size_t>(parcel.num_bytes));
@@ -139,7 +128,7 @@ class ProbesTest : public ::testing::TestWithParam<Case> {
   /// One that gets block 0.
   static constexpr int kRank = 0;
 
-  const ModelConfig config_ = small_config();
+  const ModelConfig config_ = test::small_model_config(3);
   const SequenceTokens sequence_{test::make_ids(kNumTokens, 97, 1), {4, 1, 2}};
   /// id mod ranks = index mod ranks, for 2 ranks.
   const std::vector<int32_t> decode_blocks_ = {6, 3, 8};

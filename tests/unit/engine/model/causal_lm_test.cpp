@@ -59,7 +59,7 @@ class CausalLmTest : public ::testing::Test {
   }
 
   std::vector<float> run(const StepInput& step) {
-    const kernels::TensorView logits = model_.forward(step.input(), layers_, {});
+    const kernels::TensorView logits = model_.forward(step.input(), {.images = layers_}, {});
     backend_->device().synchronize_blocking({});
     return {logits.as<float>(), logits.as<float>() + logits.num_elements()};
   }

@@ -1,5 +1,8 @@
 #include "engine/model/workspace.h"
 
+#include <string>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 #include "tests/support/fake_backend.h"
@@ -72,6 +75,29 @@ TEST(WorkspaceTest, CountsItsBytes) {
   EXPECT_EQ(Workspace(dense_config(), whole(dense_config(), DType::kBFloat16), kLimits, device)
                 .num_bytes(),
             inputs + stream + attention + mlp + head);
+}
+
+TEST(WorkspaceTest, AWindowTakesQueriesOfAllColumns) {
+  ModelConfig config = dense_config();
+  config.kv_lora_rank = 16;
+  ModelWeights weights = whole(config, DType::kBFloat16);
+  ShardOptions sharding{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2};
+  const auto workspace_of = [&] {
+    test::FakeDevice device;
+    weights.plan = ShardPlan::create(config, sharding, 1).value();
+    const Workspace workspace(config, weights, kLimits, device);
+    return std::vector<std::string>{workspace.window_slots.to_string(),
+                                    workspace.window_first_slots.to_string(),
+                                    workspace.window_q_latent.to_string(),
+                                    std::to_string(workspace.num_bytes())};
+  };
+  const int64_t without = std::stoll(workspace_of()[3]);
+  sharding.window = {.num_first = 0, .num_last = 8};
+  const std::vector<std::string> with = workspace_of();
+  EXPECT_EQ(with[0], "int64[5]");
+  EXPECT_EQ(with[1], "int64[3]");
+  EXPECT_EQ(with[2], "bfloat16[3, 32]");  // both heads of the group
+  EXPECT_EQ(std::stoll(with[3]) - without, 40 + 24 + 3 * 32 * 2);
 }
 
 TEST(WorkspaceTest, CompressesTheQueryWhenTheModelDoes) {

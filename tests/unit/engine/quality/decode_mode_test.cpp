@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/base/text.h"
+#include "engine/weights/tpla_calibration.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/tpla_bases.h"
 #include "tests/unit/engine/quality/quality_models.h"
 
 namespace tessera {
@@ -17,7 +21,7 @@ TEST(DecodeModeTest, ReadsEveryPart) {
   EXPECT_EQ(plain.sharding.attention, AttentionSharding::kTpla);
   EXPECT_EQ(plain.sharding.num_slices, 2);
   EXPECT_EQ(plain.sharding.num_ranks, 2);
-  EXPECT_EQ(plain.basis, "hadamard");
+  EXPECT_EQ(plain.basis, "auto");
 
   const DecodeMode full = parse_decode_mode("tpla:2/4:folder:1/file").value();
   EXPECT_EQ(full.sharding.num_ranks, 4);
@@ -26,6 +30,24 @@ TEST(DecodeModeTest, ReadsEveryPart) {
   EXPECT_EQ(full.label(), "tpla:2/4:file");
 
   EXPECT_EQ(parse_decode_mode("tpla:2:none").value().label(), "tpla:2:none");
+}
+
+TEST(DecodeModeTest, AWindowStandsAtTheEnd) {
+  const auto window = [](const char* text) { return parse_decode_mode(text).value().window; };
+  EXPECT_EQ(window("tpla:2"), std::nullopt);
+  EXPECT_EQ(window("tpla:2@16"), (kernels::LatentWindow{0, 16}));
+  EXPECT_EQ(window("tpla:2/4:hadamard@4+16"), (kernels::LatentWindow{4, 16}));
+  EXPECT_EQ(window("tpla:2:none@0"), (kernels::LatentWindow{0, 0}));
+  const DecodeMode file = parse_decode_mode("tpla:2:folder/file@8").value();
+  EXPECT_EQ(file.basis, "folder/file");
+  EXPECT_EQ(file.window, (kernels::LatentWindow{0, 8}));
+  EXPECT_EQ(file.label(), "tpla:2:file@8");
+  // Part of a path.
+  EXPECT_EQ(parse_decode_mode("tpla:2:file@x").value().basis, "file@x");
+  EXPECT_EQ(parse_decode_mode("tpla:2:a@8/file").value().basis, "a@8/file");
+  for (const char* text : {"dcp:2@16", "replicated:2@16", "tpla:2@"}) {
+    EXPECT_FALSE(parse_decode_mode(text).is_ok()) << text;
+  }
 }
 
 TEST(DecodeModeTest, NamesWhatItCannotRead) {
@@ -63,8 +85,53 @@ TEST(DecodeModeTest, ResolvesToWhatAWorkerWouldMake) {
   EXPECT_EQ(setup("tpla:2").value().transform.name(), "hadamard:0");
   EXPECT_TRUE(setup("tpla:2:none").value().transform.is_identity());
   EXPECT_TRUE(setup("dcp:2").value().transform.is_identity());
+  EXPECT_EQ(setup("tpla:2:none@4+16").value().sharding.window, (kernels::LatentWindow{4, 16}));
+  EXPECT_EQ(setup("tpla:2@-1").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(setup("tpla:1@16").status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(setup("tpla:3").status().code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(setup("tpla:2:/nonexistent").status().code(), StatusCode::kNotFound);
+}
+
+TEST(DecodeModeTest, AFilesWindowHoldsUnlessTheModeHasItsOwn) {
+  const ModelConfig config = test::QualityModels().parts().config;
+  const test::TempFolder folder;
+  TplaCalibration calibration = test::make_calibration(config, {});
+  calibration.window = {.num_first = 4, .num_last = 32};
+  const std::string path = folder.file("calibration.safetensors");
+  ASSERT_TRUE(write_tpla_calibration(path, config, calibration).is_ok());
+  const auto window = [&](const std::string& text) {
+    return resolve_mode(parse_decode_mode(text).value(), config).value().sharding.window;
+  };
+  EXPECT_EQ(window("tpla:2:" + path), calibration.window);
+  EXPECT_EQ(window("tpla:2:" + path + "@16"), (kernels::LatentWindow{0, 16}));
+  EXPECT_TRUE(window("tpla:2:" + path + "@0").is_empty());
+}
+
+TEST(DecodeModeTest, WithoutABasisIsWhatServingWouldTake) {
+  const ModelConfig config = test::small_model_config();
+  const test::TempFolder folder;
+  const auto settled = [&](const char* text) {
+    DecodeMode mode = parse_decode_mode(text).value();
+    EXPECT_TRUE(settle_basis(config, folder.path(), mode).is_ok());
+    return mode;
+  };
+  EXPECT_EQ(settled("tpla:2").text, "tpla:2:hadamard");
+  EXPECT_EQ(settled("tpla:2@4+16").text, "tpla:2:hadamard@4+16");
+  const std::string path = folder.file(kTplaCalibrationFile);
+  TplaCalibration calibration{
+      .basis = "identity", .dealing = "contiguous", .num_slices = 2, .layers = {}};
+  TplaCalibration::Layer layer;
+  layer.basis.assign(32 * 32, 0.0F);
+  for (size_t i = 0; i < 32; ++i) {
+    layer.basis[i * 33] = 1.0F;
+  }
+  calibration.layers.assign(2, layer);
+  ASSERT_TRUE(write_tpla_calibration(path, config, calibration).is_ok());
+  EXPECT_EQ(settled("tpla:2").basis, path);
+  EXPECT_EQ(settled("tpla:2").label(), str_cat("tpla:2:", kTplaCalibrationFile));
+  EXPECT_EQ(settled("tpla:4").basis, "hadamard");
+  EXPECT_EQ(settled("tpla:2:none").text, "tpla:2:none");
+  EXPECT_EQ(settled("dcp:2").text, "dcp:2");
 }
 
 TEST(DecodeModeTest, LengthsArePairs) {

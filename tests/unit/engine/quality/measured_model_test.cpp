@@ -81,7 +81,10 @@ INSTANTIATE_TEST_SUITE_P(Modes,
                                            QualityModels::replicated(2),
                                            QualityModels::dcp(2),
                                            QualityModels::tpla(2),
-                                           QualityModels::tpla(4)));
+                                           QualityModels::tpla(4),
+                                           QualityModels::windowed(2, {0, 16}),
+                                           QualityModels::windowed(4, {5, 1}),
+                                           QualityModels::windowed(2, {80, 0})));
 
 using MeasuredModelBytesTest = MeasuredModelTest;
 
@@ -103,6 +106,30 @@ TEST_F(MeasuredModelBytesTest, CountsWhatARankKeepsOfAToken) {
             kLayers * (16 + 16) * 4);
   EXPECT_EQ(models_.create(QualityModels::dcp(2)).value()->bytes_per_token(),
             kLayers * (32 + 16) * 4 / 2);
+  // 24 whole rows to 1,024 tokens of context, in the layer that is sliced.
+  ShardOptions windowed = QualityModels::windowed(2, {8, 16});
+  windowed.shared_columns = {32, 0};
+  EXPECT_EQ(models_.create(windowed).value()->bytes_per_token(),
+            (32 + 16) * 4 + (16 + 16) * 4 + 24.0 / 1024.0 * (32 + 16) * 4);
+}
+
+TEST_F(MeasuredModelBytesTest, AWindowThatCoversTheContextGivesExactRows) {
+  const auto exact = models_.create({}).value();
+  const auto model = models_.create(QualityModels::windowed(2, {10, 300})).value();
+  exact->prefill_blocking(0, 0, prompt());
+  model->prefill_blocking(0, 0, prompt());
+  const auto ids = std::span(window_).subspan(kPrompt, kRows);
+  EXPECT_LT(largest_difference(exact->prefill_logits_blocking(0, kPrompt, ids),
+                               model->decode_blocking(rows())),
+            kRounding);
+}
+
+TEST_F(MeasuredModelBytesTest, ASequenceGoesBackToItsPromptWithItsWindow) {
+  const auto model = models_.create(QualityModels::windowed(2, {2, 16})).value();
+  model->prefill_blocking(0, 0, prompt());
+  const auto first = model->decode_blocking(rows());
+  const std::vector<float> expected(first.begin(), first.end());
+  EXPECT_EQ(largest_difference(model->decode_blocking(rows()), expected), 0.0);
 }
 
 TEST_F(MeasuredModelBytesTest, SequencesLongerThanTheModelAreRefused) {

@@ -9,6 +9,7 @@
 #include "engine/quality/windows.h"
 #include "engine/weights/weight_loader.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "tests/support/small_model.h"
 #include "tests/support/step_input.h"
 
 namespace tessera::test {
@@ -16,15 +17,7 @@ namespace tessera::test {
 class QualityModels final {
  public:
   QualityModels()
-      : config_(ModelConfig::parse(R"({
-          "architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 97, "hidden_size": 32,
-          "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-          "max_position_embeddings": 512, "q_lora_rank": 16, "kv_lora_rank": 32,
-          "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 5,
-          "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-          "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "scoring_func": "sigmoid",
-          "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 1.0})")
-                    .value()),
+      : config_(small_model_config(2, 512)),
         hadamard_(TplaTransform::hadamard(config_, 0).value()),
         parts_{.config = config_,
                .load_weights =
@@ -57,6 +50,11 @@ class QualityModels final {
   static ShardOptions tpla(int64_t num_slices) {
     return {
         .attention = AttentionSharding::kTpla, .num_ranks = num_slices, .num_slices = num_slices};
+  }
+  static ShardOptions windowed(int64_t num_slices, const kernels::LatentWindow& window) {
+    ShardOptions options = tpla(num_slices);
+    options.window = window;
+    return options;
   }
   static ShardOptions dcp(int64_t num_ranks) {
     return {.attention = AttentionSharding::kDcp, .num_ranks = num_ranks};

@@ -20,7 +20,7 @@ QualityReport example() {
                        .dtype = "float32",
                        .num_windows = 1,
                        .cells = {}};
-  for (const char* text : {"dcp:2", "tpla:2"}) {
+  for (const char* text : {"dcp:2", "tpla:2:hadamard"}) {
     QualityCell cell;
     cell.mode = parse_decode_mode(text).value();
     cell.basis = cell.mode.basis;
@@ -48,7 +48,7 @@ TEST(ReportTest, JsonHasFiguresWindowsAndCurves) {
   const auto json = nlohmann::json::parse(render_json(example()));
   ASSERT_EQ(json.at("cells").size(), 2U);
   const auto& cell = json.at("cells").at(1);
-  EXPECT_EQ(cell.at("mode"), "tpla:2");
+  EXPECT_EQ(cell.at("mode"), "tpla:2:hadamard");
   EXPECT_EQ(cell.at("slices"), 2);
   EXPECT_EQ(cell.at("basis"), "hadamard");
   EXPECT_NEAR(cell.at("kl").get<double>(), 0.6, 1e-12);

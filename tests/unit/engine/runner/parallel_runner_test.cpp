@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/support/fake_backend.h"
+#include "tests/support/small_model.h"
 #include "tests/support/step_input.h"
 
 namespace tessera {
@@ -21,18 +22,6 @@ using ::testing::HasSubstr;
 
 constexpr StepLimits kLimits = {
     .max_tokens = 160, .max_sequences = 4, .max_logits_rows = 4, .max_model_len = 256};
-
-ModelConfig small_config() {
-  return ModelConfig::parse(R"({
-    "architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 97, "hidden_size": 32,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
-    "max_position_embeddings": 256, "q_lora_rank": 16, "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 5,
-    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-    "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 1.0})")
-      .value();
-}
 
 SamplingInput greedy(int64_t num_rows) {
   SamplingInput sampling;
@@ -88,7 +77,7 @@ class ParallelRunnerTest : public ::testing::Test {
     }
   }
 
-  const ModelConfig config_ = small_config();
+  const ModelConfig config_ = test::small_model_config();
   /// Blocks that keep the rule of two and of four striped ranks: id mod N = index mod N.
   const SequenceTokens long_{test::make_ids(131, 97, 1), {4, 1, 2}};
   const SequenceTokens short_{test::make_ids(40, 97, 2), {8}};

@@ -1,6 +1,8 @@
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <set>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -177,15 +179,15 @@ TEST(SchedulerTest, AForkSharesFullBlocksAndCopiesThePartialOne) {
   SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 512}, 8);
   SequenceGroup& group = fixture.add(70, 3);
   fixture.step();
-  ASSERT_EQ(fixture.copies.size(), 2U);
+  ASSERT_EQ(fixture.copies.blocks.size(), 2U);
   const auto first = first_of(group).table().ids();
   for (size_t i = 1; i < 3; ++i) {
     const Sequence& choice = *group.choices[i];
     EXPECT_EQ(choice.state(), SequenceState::kRunning);
     EXPECT_EQ(choice.num_computed(), 70);
     EXPECT_EQ(choice.table().ids()[0], first[0]);
-    EXPECT_EQ(fixture.copies[i - 1].source, first[1]);
-    EXPECT_EQ(fixture.copies[i - 1].destination, choice.table().ids()[1]);
+    EXPECT_EQ(fixture.copies.blocks[i - 1].source, first[1]);
+    EXPECT_EQ(fixture.copies.blocks[i - 1].destination, choice.table().ids()[1]);
   }
   EXPECT_EQ(fixture.allocator.num_used(), 4);
   EXPECT_EQ(fixture.step().decodes.size(), 3U);
@@ -195,7 +197,7 @@ TEST(SchedulerTest, AForkAtABlocksEndCopiesNothing) {
   SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 512}, 8);
   fixture.add(64, 3);
   fixture.step();
-  EXPECT_TRUE(fixture.copies.empty());
+  EXPECT_TRUE(fixture.copies.blocks.empty());
   EXPECT_EQ(fixture.allocator.num_used(), 1);
   fixture.step();
   EXPECT_EQ(fixture.allocator.num_used(), 4);
@@ -221,9 +223,9 @@ TEST(SchedulerTest, AFinishedChoiceIsNotForked) {
     choice->append_token(1);
   }
   fixture.scheduler.finish(*group.choices[1]);
-  std::vector<BlockCopy> copies;
+  ForkCopies copies;
   fixture.scheduler.fork(group, copies);
-  EXPECT_EQ(copies.size(), 1U);
+  EXPECT_EQ(copies.blocks.size(), 1U);
   EXPECT_EQ(fixture.step().decodes.size(), 2U);
 }
 
@@ -326,6 +328,96 @@ TEST(SchedulerTest, AnAdoptedSequenceRunsAndPublishesItsBlocks) {
   EXPECT_EQ(plan.decodes, std::vector<Sequence*>{&sequence});
   EXPECT_EQ(other.num_cached_tokens, 128);
   EXPECT_EQ(fixture.scheduler.num_uncomputed_tokens(), 200 - 128);
+  fixture.scheduler.finish(sequence);
+}
+
+constexpr kernels::WindowRing kRing{.window = {.num_first = 2, .num_last = 3}, .ring_rows = 3};
+
+TEST(SchedulerWindowTest, EachRunningSequenceHasARingOfItsOwnUntilItEnds) {
+  SchedulingFixture fixture({.max_num_seqs = 3, .max_num_batched_tokens = 512, .ring = kRing}, 8);
+  Sequence& first = first_of(fixture.add(10));
+  Sequence& second = first_of(fixture.add(10));
+  EXPECT_FALSE(first.ring().is_valid()) << "it waits";
+  fixture.step();
+  ASSERT_TRUE(first.ring().is_valid() && second.ring().is_valid());
+  EXPECT_NE(first.ring().id(), second.ring().id());
+  const int64_t freed = first.ring().id();
+  fixture.scheduler.finish(first);
+  EXPECT_FALSE(first.ring().is_valid());
+  Sequence& third = first_of(fixture.add(10));
+  fixture.step();
+  EXPECT_EQ(third.ring().id(), freed);
+}
+
+TEST(SchedulerWindowTest, AsManyRingsAsSeatsAreEnough) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 512, .ring = kRing}, 32);
+  for (int i = 0; i < 6; ++i) {
+    fixture.add(70, i % 3 + 1);  // groups of 1, 2 and 3 choices
+  }
+  for (int step = 0; step < 60; ++step) {
+    fixture.step();
+    const std::vector<Sequence*> running(fixture.scheduler.running().begin(),
+                                         fixture.scheduler.running().end());
+    std::set<int64_t> rings;
+    for (Sequence* sequence : running) {
+      ASSERT_TRUE(sequence->ring().is_valid());
+      rings.insert(sequence->ring().id());
+      if (sequence->num_tokens() > 70 + 4 + sequence->choice()) {
+        fixture.scheduler.finish(*sequence);
+      }
+    }
+    EXPECT_EQ(rings.size(), running.size());
+    EXPECT_LE(rings.size(), 4U);
+  }
+  EXPECT_TRUE(fixture.scheduler.running().empty());
+  EXPECT_EQ(fixture.allocator.num_used(), 0);
+}
+
+TEST(SchedulerWindowTest, AForkCopiesTheRing) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 512, .ring = kRing}, 8);
+  SequenceGroup& group = fixture.add(64, 3);
+  fixture.step();
+  ASSERT_EQ(fixture.copies.rings.size(), 2U);
+  for (size_t i = 1; i < 3; ++i) {
+    EXPECT_EQ(fixture.copies.rings[i - 1].source, first_of(group).ring().id());
+    EXPECT_EQ(fixture.copies.rings[i - 1].destination, group.choices[i]->ring().id());
+    EXPECT_NE(group.choices[i]->ring().id(), first_of(group).ring().id());
+  }
+}
+
+TEST(SchedulerWindowTest, APreemptedSequenceGivesItsRingBackAndTakesOneAgain) {
+  SchedulingFixture fixture({.max_num_seqs = 2, .max_num_batched_tokens = 256, .ring = kRing}, 3);
+  Sequence& older = first_of(fixture.add(64));
+  Sequence& younger = first_of(fixture.add(64));
+  for (int i = 0; i < 70 && younger.state() != SequenceState::kPreempted; ++i) {
+    fixture.step();
+  }
+  ASSERT_EQ(younger.state(), SequenceState::kPreempted);
+  EXPECT_FALSE(younger.ring().is_valid());
+  fixture.scheduler.finish(older);
+  fixture.step();
+  EXPECT_TRUE(younger.ring().is_valid());
+}
+
+TEST(SchedulerWindowTest, TakesNoPrefixHitSinceTheWindowsRowsWouldBeMissing) {
+  SchedulingFixture fixture(
+      {.max_num_seqs = 4, .max_num_batched_tokens = 512, .ring = kRing}, 8, true);
+  fixture.add(130);
+  fixture.step();
+  SequenceGroup& second = fixture.add(130);
+  fixture.step();
+  EXPECT_EQ(second.num_cached_tokens, 0);
+}
+
+TEST(SchedulerWindowTest, AnAdoptedSequenceHasARing) {
+  SchedulingFixture fixture({.max_num_seqs = 4, .max_num_batched_tokens = 256, .ring = kRing}, 8);
+  const auto group = testing::make_group(7, 10);
+  Sequence& sequence = *group->choices[0];
+  sequence.append_token(3);
+  BlockTable table;
+  table.append(fixture.allocator.try_allocate(0));
+  fixture.scheduler.adopt_running(sequence, std::move(table));
+  EXPECT_TRUE(sequence.ring().is_valid());
   fixture.scheduler.finish(sequence);
 }
 

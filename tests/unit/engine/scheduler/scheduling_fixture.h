@@ -54,7 +54,7 @@ class SchedulingFixture {
       }
     }
     scheduler.complete(plan);
-    copies.clear();
+    copies = {};
     for (Sequence* sequence : sampled) {
       accept_token(*sequence);
     }
@@ -73,7 +73,7 @@ class SchedulingFixture {
   PrefixCache cache;
   Scheduler scheduler;
   std::vector<Sequence*> sampled;
-  std::vector<BlockCopy> copies;
+  ForkCopies copies;
 
  private:
   void accept_token(Sequence& sequence) {

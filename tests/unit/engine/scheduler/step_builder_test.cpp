@@ -62,5 +62,35 @@ TEST(StepBuilderTest, ContinuesAChunkWhereTheCacheEnds) {
   EXPECT_THAT(input.logits_rows, ElementsAre(1));
 }
 
+TEST(StepBuilderTest, NamesTheWindowsRows) {
+  // Rings of 1 first row and 2 behind it.
+  testing::SchedulingFixture fixture(
+      {.max_num_seqs = 4,
+       .max_num_batched_tokens = 8,
+       .ring = {.window = {.num_first = 1, .num_last = 2}, .ring_rows = 2}},
+      8);
+  Sequence& running = *fixture.add(3).choices.front();
+  fixture.step();
+  Sequence& cut = *fixture.add(9).choices.front();
+  ModelInput input;
+  std::vector<Sequence*> sampled;
+  build_model_input(fixture.scheduler.schedule(), input, sampled);
+  ASSERT_EQ(running.ring().id(), 0);
+  ASSERT_EQ(cut.ring().id(), 1);
+  EXPECT_THAT(input.window_first_slots, ElementsAre(0)) << "of decode rows only";
+  // Position 3 over that of position 1; of the chunk of 7 tokens the first and the last two.
+  EXPECT_THAT(input.window_slots, ElementsAre(1, 3, -1, -1, -1, -1, 4, 5));
+}
+
+TEST(StepBuilderTest, WithoutAWindowThereAreNoRowsOfIt) {
+  testing::SchedulingFixture fixture({.max_num_seqs = 1, .max_num_batched_tokens = 63}, 8);
+  fixture.add(65);
+  ModelInput input;
+  std::vector<Sequence*> sampled;
+  build_model_input(fixture.scheduler.schedule(), input, sampled);
+  EXPECT_TRUE(input.window_slots.empty());
+  EXPECT_TRUE(input.window_first_slots.empty());
+}
+
 }  // namespace
 }  // namespace tessera

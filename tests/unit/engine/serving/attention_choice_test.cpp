@@ -109,7 +109,8 @@ TEST_F(AttentionChoiceTest, WhatIsAskedForByNameIsNotPassedOver) {
   const std::string path = write(kTplaCalibrationFile, 4);
   worker_.attention_sharding = "tpla";
   EXPECT_THAT(choose().status().message(),
-              HasSubstr(path + ": is a calibration for 4 slices, --tpla-slices is 2"));
+              HasSubstr(path + ": is a calibration for 4 slices, --tpla-slices is 2; --tpla-basis "
+                               "hadamard does without"));
   worker_.attention_sharding = "auto";
   worker_.tpla_calibration = path;
   EXPECT_EQ(choose().status().code(), StatusCode::kInvalidArgument);
@@ -150,6 +151,39 @@ TEST_F(AttentionChoiceTest, CountsAndDescribesLayersOfTheirOwnWidths) {
   EXPECT_EQ(prefill.worker_elements, 6 * (32 + 24 + 40));
   EXPECT_EQ(describe(choice, config_, 2),
             "tpla, 2 slices on 2 ranks, basis balanced fold, 16 of 32 columns shared on average");
+}
+
+TEST_F(AttentionChoiceTest, AWindowComesWithTheCalibration) {
+  TplaCalibration calibration = calibration_of({16, 0, 32}, 2);
+  calibration.window = {.num_first = 4, .num_last = 16};
+  const std::string path = folder_.file(kTplaCalibrationFile);
+  ASSERT_TRUE(write_tpla_calibration(path, config_, calibration).is_ok());
+  const AttentionChoice choice = choose().value();
+  EXPECT_EQ(choice.sharding.window, calibration.window);
+  EXPECT_THAT(describe(choice, config_, 2),
+              HasSubstr(", exact window of the first 4 and the last 16 tokens"));
+}
+
+TEST_F(AttentionChoiceTest, CountsBasesAndWindows) {
+  TplaCalibration calibration = calibration_of({16, 0, 32}, 2);
+  calibration.window = {.num_first = 3, .num_last = 66};
+  calibration.layers[0].inverse = calibration.layers[0].basis;  // of the identity
+  worker_.tpla_calibration = folder_.file("window");
+  ASSERT_TRUE(write_tpla_calibration(worker_.tpla_calibration, config_, calibration).is_ok());
+  worker_.tensor_parallel_size = 4;
+  const AttentionChoice choice = choose().value();
+  EXPECT_EQ(choice.sharding.window, calibration.window);
+  const CacheShape decode = cache_shape(config_, choice, choice.sharding, 0);
+  EXPECT_EQ(decode.basis_elements, 4 * 32 * 32) << "one layer's, on each rank";
+  // Layers 0 and 1 are sliced; each of two slices has the keys of 4 heads.
+  EXPECT_EQ(decode.window_key_elements, 2 * 2 * 4 * 32 * 4);
+  EXPECT_EQ(decode.window_elements, 2 * 4 * (3 + 66) * (32 + 8));
+  EXPECT_EQ(decode.landing_blocks, 1 + 3) << "66 tokens can touch three blocks";
+  const CacheShape prefill = cache_shape(config_, choice, {.num_ranks = 3}, 2);
+  EXPECT_EQ(prefill.basis_elements, 3 * 32 * 32);
+  EXPECT_EQ(prefill.window_key_elements, 0);
+  EXPECT_EQ(prefill.window_elements, 0);
+  EXPECT_EQ(prefill.landing_blocks, 0);
 }
 
 TEST_F(AttentionChoiceTest, CountsWholeAndStripedLatents) {

@@ -24,6 +24,10 @@ TEST(EngineOptionsTest, NamesTheOptionThatIsWrong) {
        [](EngineOptions& options) { options.max_num_batched_tokens = 7; }},
       {"max_queued_requests is 0", [](EngineOptions& options) { options.max_queued_requests = 0; }},
       {"eos_token_id is 50", [](EngineOptions& options) { options.eos_ids = {50}; }},
+      {"ring_rows is 3, expected 4",
+       [](EngineOptions& options) {
+         options.ring = {.window = {.num_first = 0, .num_last = 4}, .ring_rows = 3};
+       }},
   };
   EXPECT_TRUE(testing::small_options().validate().is_ok());
   for (const auto& [message, spoil] : cases) {

@@ -48,6 +48,12 @@ EngineOptions random_options(Random& random) {
       options.max_num_seqs + random.pick<int64_t>({0, 1, 7, 63, 64, 65, 200});
   options.enable_prefix_caching = !random.one_in(3);
   options.eos_ids = {3};
+  if (random.one_in(3)) {
+    const int64_t num_last = random.between(0, 80);
+    const int64_t num_first = random.between(num_last == 0 ? 1 : 0, 70);
+    options.ring = {.window = {.num_first = num_first, .num_last = num_last},
+                    .ring_rows = num_last};
+  }
   return options;
 }
 
@@ -124,7 +130,7 @@ std::pair<int64_t, int64_t> run_workload(uint64_t seed, bool with_cancels) {
   SCOPED_TRACE(::testing::Message() << "seed " << seed);
   Random random(seed);
   const EngineOptions options = random_options(random);
-  FakeStepRunner runner(options.num_blocks, kVocabSize);
+  FakeStepRunner runner(options.num_blocks, kVocabSize, options.ring, options.max_num_seqs);
   auto engine = Engine::create(options, runner).value();
   std::vector<int32_t> story(300);
   std::generate(

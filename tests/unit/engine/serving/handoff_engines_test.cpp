@@ -144,11 +144,65 @@ TEST(HandoffEnginesTest, LoadCountsWhatIsReserved) {
   EXPECT_TRUE(pair.becomes_empty_blocking());
 }
 
-TEST(HandoffEnginesTest, RandomCancelsAndBrokenLinksLeakNothing) {
+/// Three images a block, the first 3 and the last 70 tokens whole.
+HandoffFixture::Setup window_setup() {
+  HandoffFixture::Setup setup;
+  setup.publishes_own_blocks = false;
+  setup.num_images = 3;
+  setup.decode.ring = {.window = {.num_first = 3, .num_last = 70}, .ring_rows = 70};
+  return setup;
+}
+
+TEST(HandoffEnginesTest, TheWindowOfAPromptIsFilledWhenItIsTakenOver) {
+  HandoffFixture pair(window_setup());
+  for (const int64_t num_prompt_tokens : {1, 3, 63, 64, 65, 128, 300, 300}) {  // twice: held blocks
+    const auto request = make_request(num_prompt_tokens, 90);
+    const auto running = pair.run_blocking(request);
+    ASSERT_TRUE(pair.is_last_run_done) << num_prompt_tokens;
+    EXPECT_EQ(running.client->tokens(), pair.expected_tokens(request)) << num_prompt_tokens;
+  }
+  EXPECT_TRUE(pair.becomes_empty_blocking());
+  EXPECT_EQ(pair.decode_runner.num_window_fills, 8);
+  EXPECT_GT(pair.decode->handoff_metrics().prompt_tokens_held.value(), 0);
+  expect_no_faults(pair);
+}
+
+TEST(HandoffEnginesTest, EachChoiceHasAWindowOfItsOwn) {
+  HandoffFixture pair(window_setup());
+  auto request = make_request(70, 100);
+  request.num_choices = 3;
+  request.sampling.temperature = 1.0F;
+  request.sampling.seed = 9;
+  const auto running = pair.run_blocking(request);
+  ASSERT_TRUE(pair.is_last_run_done);
+  for (int32_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(running.client->tokens(static_cast<size_t>(choice)),
+              pair.expected_tokens(request, choice));
+  }
+  EXPECT_TRUE(pair.becomes_empty_blocking());
+  EXPECT_EQ(pair.decode_runner.num_window_fills, 1);
+  EXPECT_EQ(pair.decode_runner.num_window_copies, 2);
+  expect_no_faults(pair);
+}
+
+TEST(HandoffEnginesTest, APromptThatIsPrefilledWhereItIsDecodedWritesItsWindow) {
+  HandoffFixture::Setup setup = window_setup();
+  setup.max_local_prefill_tokens = 100;
+  HandoffFixture pair(setup);
+  const auto request = make_request(100, 90);
+  auto client = std::make_shared<CollectingSink>();
+  ASSERT_TRUE(pair.decode->generate({request.id, 1}, request, client).is_ok());
+  ASSERT_TRUE(client->wait_until_done_blocking());
+  EXPECT_EQ(client->tokens(), pair.expected_tokens(request));
+  EXPECT_TRUE(pair.becomes_empty_blocking());
+  EXPECT_EQ(pair.decode_runner.num_window_fills, 0);
+  expect_no_faults(pair);
+}
+
+void cancel_and_break_at_random(HandoffFixture::Setup setup) {
   const unsigned seed = std::random_device{}();
   std::cout << "seed " << seed << "\n";
   std::minstd_rand random(seed);
-  HandoffFixture::Setup setup;
   setup.decode.num_blocks = 24;
   setup.prefill.num_blocks = 24;
   HandoffFixture pair(setup);
@@ -190,6 +244,14 @@ TEST(HandoffEnginesTest, RandomCancelsAndBrokenLinksLeakNothing) {
     ASSERT_TRUE(pair.becomes_empty_blocking()) << "round " << round;
   }
   expect_no_faults(pair);
+}
+
+TEST(HandoffEnginesTest, RandomCancelsAndBrokenLinksLeakNothing) {
+  cancel_and_break_at_random({});
+}
+
+TEST(HandoffEnginesTest, RandomCancelsAndBrokenLinksLeakNothingWithAWindow) {
+  cancel_and_break_at_random(window_setup());
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ class HandoffFixture {
     HandoffTimes decode_times;
     int64_t max_local_prefill_tokens = 0;
     bool publishes_own_blocks = true;
+    int32_t num_images = 1;  ///< of a block at prefill; `decode.ring` may be a window then
   };
   static constexpr const char* kLeader = "decode-0";
 
@@ -33,19 +34,24 @@ class HandoffFixture {
               setup.prefill.max_model_len,
               setup.prefill.eos_ids},
         prefill_runner(setup.prefill.num_blocks, model.vocab_size),
-        decode_runner(setup.decode.num_blocks, model.vocab_size),
-        source(prefill_runner.block_address(0), FakeStepRunner::block_bytes()),
+        decode_runner(setup.decode.num_blocks,
+                      model.vocab_size,
+                      setup.decode.ring,
+                      setup.decode.max_num_seqs),
+        source(prefill_runner.block_address(0), FakeStepRunner::block_bytes(), setup.num_images),
         sender(prefill_mailbox),
         port(prefill_mailbox),
         receiver(decode_mailbox, 0, decode_runner.block_address(0), FakeStepRunner::block_bytes()) {
     prefill_runner.before_step = [this](int64_t) { prefill_gate.pass_blocking(); };
     decode_runner.before_step = [this](int64_t) { decode_gate.pass_blocking(); };
+    decode_runner.num_images = setup.num_images;
     port.add_leader(kLeader, decode_mailbox);
     WorkerInfo info;
     info.layout_fingerprint = "plain";
     info.epoch = 11;
     PrefillSideOptions prefill_side;
     prefill_side.times = setup.prefill_times;
+    prefill_side.window = setup.decode.ring.window;
     prefill = PrefillEngine::create(std::move(setup.prefill),
                                     std::move(prefill_side),
                                     info,
@@ -57,6 +63,7 @@ class HandoffFixture {
                   .value();
     DecodeSideOptions decode_side;
     decode_side.times = setup.decode_times;
+    decode_side.layout.num_images = setup.num_images;
     decode_side.publishes_own_blocks = setup.publishes_own_blocks;
     info.max_local_prefill_tokens = setup.max_local_prefill_tokens;
     decode = DecodeEngine::create(std::move(setup.decode),

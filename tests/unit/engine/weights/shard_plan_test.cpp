@@ -147,6 +147,36 @@ TEST(ShardPlanTest, ReportsSharedColumnsThatCannotBe) {
               HasSubstr("shared columns with attention sharding replicated of 1 slices"));
 }
 
+TEST(ShardPlanTest, AWindowIsOfLayersThatAreSliced) {
+  const kernels::LatentWindow window{.num_first = 4, .num_last = 16};
+  const ShardPlan plan = plan_of({.attention = AttentionSharding::kTpla,
+                                  .num_ranks = 4,
+                                  .num_slices = 2,
+                                  .shared_columns = {512, 0},
+                                  .window = window},
+                                 3);
+  EXPECT_EQ(plan.window, window);
+  EXPECT_EQ(plan.sliced_layers(), (std::vector<bool>{false, true}));
+  const ShardPlan striped = plan_of({.attention = AttentionSharding::kDcp, .num_ranks = 4}, 3);
+  EXPECT_EQ(striped.sliced_layers(), (std::vector<bool>{false, false}));
+}
+
+TEST(ShardPlanTest, ReportsAWindowThatCannotBe) {
+  const kernels::LatentWindow window{.num_first = 4, .num_last = 16};
+  const ModelConfig config = lite_config();
+  EXPECT_THAT(fault_of(config, {.num_ranks = 2, .window = window}),
+              HasSubstr("an exact window of 4+16 tokens with attention sharding replicated of 1"));
+  EXPECT_THAT(
+      fault_of(config, {.attention = AttentionSharding::kTpla, .num_ranks = 2, .window = window}),
+      HasSubstr("with attention sharding tpla of 1 slices, expected tpla of 2 or more"));
+  ShardOptions sliced{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2};
+  sliced.window = {.num_first = -1, .num_last = 1};
+  EXPECT_THAT(fault_of(config, sliced),
+              HasSubstr("-1+1 tokens (first and last), expected 0 to 16384"));
+  sliced.window = {.num_first = 0, .num_last = 16385};
+  EXPECT_THAT(fault_of(config, sliced), HasSubstr("0+16385 tokens"));
+}
+
 TEST(ShardPlanTest, DcpComputesAllHeads) {
   const ShardPlan plan = plan_of({.attention = AttentionSharding::kDcp, .num_ranks = 4}, 3);
   EXPECT_EQ(plan.layer(0).decode_heads, (IndexRange{0, 16}));

@@ -202,7 +202,8 @@ class SharedColumnsLoaderTest : public ShardedLoaderTest {
                                      {.attention = AttentionSharding::kTpla,
                                       .num_ranks = 4,
                                       .num_slices = 2,
-                                      .shared_columns = transform.shared_columns()},
+                                      .shared_columns = transform.shared_columns(),
+                                      .window = transform.window()},
                                      rank)
                        .value();
     return load(options);
@@ -263,6 +264,25 @@ TEST_F(SharedColumnsLoaderTest, FittedKeysReplaceTheBasissOwn) {
   EXPECT_EQ(fake(own.key_absorb).at(1, 7, 2), static_cast<float>(((4 + 3) * 12 + 7) * 3 + 2));
   EXPECT_EQ(fake(load_slice(calibration, 0).layers[0].attention.key_absorb).at(1, 7, 2),
             static_cast<float>((1 * 12 + 7) * 3 + 2));
+}
+
+TEST_F(SharedColumnsLoaderTest, AWindowHasTheExactKeysOfAllColumnsWhereTheLayerIsSliced) {
+  TplaCalibration calibration = shared_calibration();
+  calibration.layers[0].keys.assign(2 * 4 * 12 * 3, 1.0F);
+  EXPECT_EQ(load_slice(calibration, 3).layers[0].attention.window_key_absorb, nullptr);
+  calibration.window = {.num_first = 0, .num_last = 16};
+  const ModelWeights part = load_slice(calibration, 3);
+  const AttentionWeights& own = part.layers[0].attention;
+  const AttentionWeights& all = whole_.layers[0].attention;
+  ASSERT_NE(own.window_key_absorb, nullptr);
+  EXPECT_EQ(own.window_key_absorb->shape().num_groups, 2);
+  ASSERT_EQ(own.window_key_absorb->shape().out_features, 16);
+  for (int64_t column = 0; column < 16; ++column) {
+    EXPECT_FLOAT_EQ(fake(own.window_key_absorb).at(1, column, 2),
+                    folded(all.key_absorb, 3, 2, column));
+  }
+  EXPECT_EQ(fake(own.key_absorb).at(1, 7, 2), 1.0F) << "the slice's are fitted all the same";
+  EXPECT_EQ(part.layers[1].attention.window_key_absorb, nullptr) << "it shares everything";
 }
 
 TEST_F(SharedColumnsLoaderTest, ABasisThatIsNotOrthogonalIsAProductOfItsOwn) {

@@ -13,6 +13,7 @@
 
 #include "engine/base/text.h"
 #include "engine/weights/fingerprint.h"
+#include "engine/weights/safetensors.h"
 #include "tests/support/safetensors_writer.h"
 #include "tests/support/temp_folder.h"
 
@@ -129,6 +130,28 @@ TEST_F(TplaCalibrationTest, ReadsWhatWasWritten) {
     EXPECT_EQ(calibration.layers[i].num_shared, written.layers[i].num_shared);
     EXPECT_EQ(calibration.layers[i].logit_factor, written.layers[i].logit_factor);
     EXPECT_EQ(calibration.layers[i].harm, written.layers[i].harm);
+  }
+}
+
+TEST_F(TplaCalibrationTest, AWindowIsKeptAndNoneIsNoKey) {
+  TplaCalibration calibration = calibration_of();
+  ASSERT_TRUE(write(calibration).is_ok());
+  EXPECT_TRUE(read_tpla_calibration(path_, config_).value().window.is_empty());
+  EXPECT_EQ(SafetensorsFile::open(path_).value().metadata().count("window"), 0U);
+  calibration.window = {.num_first = 4, .num_last = 16};
+  ASSERT_TRUE(write(calibration).is_ok());
+  EXPECT_EQ(read_tpla_calibration(path_, config_).value().window, calibration.window);
+}
+
+TEST_F(TplaCalibrationTest, ReportsAWindowThatCannotBe) {
+  EXPECT_THAT(fault_of([](TplaCalibration& calibration) { calibration.window.num_last = -1; }),
+              HasSubstr("the exact window is of 0+-1 tokens (first and last), expected 0 to"));
+  for (const char* window : {"", "16", "1,2,3", "4,x", "-1,4", "0,1000000"}) {
+    const Status status = read(str_cat(metadata("0,0", "2,2"), R"(,"window":")", window, '"'),
+                               {tensor("layers.0.basis", {16, 16}, identity()),
+                                tensor("layers.1.basis", {16, 16}, identity())});
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << window;
+    EXPECT_THAT(status.message(), HasSubstr("window")) << window;
   }
 }
 

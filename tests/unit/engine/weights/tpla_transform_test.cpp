@@ -180,6 +180,10 @@ TEST(TplaTransformTest, FingerprintFollowsTheBytesOfACacheAlone) {
   calibration = calibration_of();
   calibration.layers[0].basis[0] = 0.5F;
   EXPECT_NE(fingerprint(calibration), first);
+  calibration = calibration_of();
+  calibration.window = {.num_first = 0, .num_last = 16};
+  EXPECT_NE(fingerprint(calibration), first);
+  EXPECT_EQ(TplaTransform::create(two_heads(), calibration).window(), calibration.window);
 }
 
 TEST(TplaTransformTest, ColumnsTakeTheTransposedInverse) {

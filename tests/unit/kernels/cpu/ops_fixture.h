@@ -49,8 +49,8 @@ inline void expect_close(const Array& actual, const Array& expected, const Toler
   }
 }
 
-/// The backend that this executable tests, with this many threads; operands are in host memory.
-[[nodiscard]] std::unique_ptr<kernels::Backend> make_tested_backend(int num_threads);
+/// The backend that this executable tests, on operands in host memory.
+[[nodiscard]] std::unique_ptr<kernels::Backend> make_host_backend(int num_threads);
 /// The numbers of threads to test it with.
 [[nodiscard]] std::vector<int> tested_thread_counts();
 
@@ -66,7 +66,7 @@ class CpuOpsTest : public ::testing::TestWithParam<int> {
 
   static constexpr uint64_t kSeed = 20260611;
   Random random_{kSeed};
-  std::unique_ptr<kernels::Backend> backend_ = make_tested_backend(GetParam());
+  std::unique_ptr<kernels::Backend> backend_ = make_host_backend(GetParam());
 };
 
 inline std::string thread_count_name(const ::testing::TestParamInfo<int>& info) {

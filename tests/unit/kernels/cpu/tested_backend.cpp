@@ -5,7 +5,7 @@
 
 namespace tessera::testing {
 
-std::unique_ptr<kernels::Backend> make_tested_backend(int num_threads) {
+std::unique_ptr<kernels::Backend> make_host_backend(int num_threads) {
   return kernels::cpu::create_cpu_backend(num_threads);
 }
 

@@ -73,8 +73,7 @@ TEST(CudaDeviceTest, ManySmallReadsLandTogether) {
   for (int round = 0; round < 2; ++round) {
     std::vector<int32_t> received(sent.size(), -1);
     for (int64_t i = 0; i < kCount; i += 1000) {
-      device.copy_to_host(
-          received.data() + i, static_cast<char*>(buffer.data()) + i * 4, 4000, {});
+      device.copy_to_host(received.data() + i, static_cast<char*>(buffer.data()) + i * 4, 4000, {});
     }
     device.synchronize_blocking({});
     EXPECT_EQ(received, sent);

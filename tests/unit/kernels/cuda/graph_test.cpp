@@ -7,8 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
+
+#include <cuda_runtime_api.h>
 
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/support/host_tensor.h"
@@ -76,7 +77,8 @@ TEST_F(GraphTest, AReplayReadsLengthsTablesAndExpertsAnew) {
   }
   const TensorView tables = upload(HostTensor(DType::kInt32, table));
   const TensorView lengths = upload(HostTensor(std::vector<int32_t>{1, 2, 3}));
-  const TensorView ids = upload(HostTensor(DType::kInt32, Array({kRows, kTopK}, {0, 1, 2, 3, 4, 5})));
+  const TensorView ids =
+      upload(HostTensor(DType::kInt32, Array({kRows, kTopK}, {0, 1, 2, 3, 4, 5})));
   const TensorView permuted = tensor(DType::kBFloat16, {kRows * kTopK, kHidden});
   const TensorView offsets = tensor(DType::kInt32, {kExperts + 1});
   const TensorView row_of_pair = tensor(DType::kInt32, {kRows, kTopK});

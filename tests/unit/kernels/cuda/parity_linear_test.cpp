@@ -32,7 +32,9 @@ class LinearParityTest : public ParityTest {
     return weights;
   }
 
-  void check_grouped(const LinearShape& shape, const std::vector<int32_t>& counts, DType out_dtype) {
+  void check_grouped(const LinearShape& shape,
+                     const std::vector<int32_t>& counts,
+                     DType out_dtype) {
     const Weights weights = load(shape);
     std::vector<int32_t> offsets = {0};
     for (const int32_t count : counts) {
@@ -60,8 +62,10 @@ class LinearParityTest : public ParityTest {
 TEST_F(LinearParityTest, DenseProductsOfAModelsSizes) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const int64_t rows : {1, 7, 64, 257}) {
-      for (const auto& [out, in] : {std::pair<int64_t, int64_t>{1536, 2048}, {576, 2048}, {2049, 513}}) {
-        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(out) + " x " + std::to_string(in));
+      for (const auto& [out, in] :
+           {std::pair<int64_t, int64_t>{1536, 2048}, {576, 2048}, {2049, 513}}) {
+        SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(out) + " x " +
+                     std::to_string(in));
         const Weights weights = load({1, out, in, dtype});
         const HostTensor x(dtype, random_.array({rows, in}), 16);
         const HostTensor bias(DType::kFloat32, random_.array({out}));
@@ -72,11 +76,9 @@ TEST_F(LinearParityTest, DenseProductsOfAModelsSizes) {
                       .bias = bias.view(),
                       .out = expected.view()},
                      {});
-        gpu().linear({.x = x.view(),
-                      .weight = weights.gpu.get(),
-                      .bias = bias.view(),
-                      .out = actual.view()},
-                     {});
+        gpu().linear(
+            {.x = x.view(), .weight = weights.gpu.get(), .bias = bias.view(), .out = actual.view()},
+            {});
         expect_same(actual, expected, kFloat32Parity);
       }
     }

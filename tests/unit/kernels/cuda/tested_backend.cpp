@@ -6,10 +6,12 @@
 
 namespace tessera::testing {
 
-std::unique_ptr<kernels::Backend> make_tested_backend(int) {
+std::unique_ptr<kernels::Backend> make_host_backend(int) {
   return mirror_to_host(kernels::cuda::create_cuda_backend(0));
 }
 
-std::vector<int> tested_thread_counts() { return {1}; }
+std::vector<int> tested_thread_counts() {
+  return {1};
+}
 
 }  // namespace tessera::testing

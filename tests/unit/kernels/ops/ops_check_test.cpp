@@ -215,6 +215,35 @@ TEST_F(OpsCheckDeathTest, MlaDecode) {
                "mla_decode: out float32\\[2, 3, 5\\]: axis w is 5, expected 8");
 }
 
+TEST_F(OpsCheckDeathTest, MlaDecodeWindow) {
+  const WindowRing ring = WindowRing::create({.num_first = 4, .num_last = 16});
+  LatentCacheView whole = cache();  // rows of 8 + 4, two blocks of them
+  MlaDecodeParams params = {.q_latent = floats({2, 3, 6}),
+                            .q_rope = floats({2, 3, 4}),
+                            .cache = cache(),
+                            .block_tables = ints({2, 2}),
+                            .lengths = ints({2}),
+                            .window = DecodeWindow{.cache = whole,
+                                                   .ring = ring,
+                                                   .columns = {.ranges = {{{0, 2}, {4, 4}}}},
+                                                   .q_latent = floats({2, 3, 8}),
+                                                   .first_slots = ints({2})},
+                            .out = floats({2, 3, 6}),
+                            .log_sum_exp = floats({2, 3})};
+  params.cache.latent_width = 6;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "mla_decode: window.first_slots int32");
+  params.window->q_latent = floats({2, 3, 6});
+  EXPECT_DEATH(ops().mla_decode(params, {}), "window.q_latent .* axis R is 6, expected 8");
+  params.window->ring.ring_rows = 15;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "the window does not fit its ring");
+  params.window->columns = LatentColumns::all(8);
+  EXPECT_DEATH(ops().mla_decode(params, {}), "the cache's rows are not as wide as the columns");
+  params.window->cache.block_stride_bytes += 4;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "the window's rows do not lie back to back");
+  params.window->cache.rope_width = 2;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "the window's rows are of another kind");
+}
+
 TEST_F(OpsCheckDeathTest, MoeGate) {
   MoeGateParams params = {.logits = floats({2, 8}),
                           .bias = {},

@@ -160,13 +160,14 @@ TEST(ConvertTest, LinkMessagesOfPrefillKeepEveryField) {
 TEST(ConvertTest, LinkMessagesOfDecodeKeepEveryField) {
   Welcome welcome;
   welcome.epoch = 9;
-  welcome.layout = {DecodeLayout::Dealing::kBlocks, 4, 1};
+  welcome.layout = {DecodeLayout::Dealing::kBlocks, 4, 1, {5, 6}};
   welcome.regions = {{2, std::string("a\0\xff", 3), 11, 12, "\xfe", 13, 14}};
   const auto out = to_prefill(welcome);
   EXPECT_EQ(out.epoch, 9U);
   EXPECT_EQ(out.layout.dealing, DecodeLayout::Dealing::kBlocks);
   EXPECT_EQ(out.layout.num_ranks, 4);
   EXPECT_EQ(out.layout.num_images, 1);
+  EXPECT_EQ(out.layout.window, (kernels::LatentWindow{.num_first = 5, .num_last = 6}));
   ASSERT_EQ(out.regions.size(), 1U);
   EXPECT_EQ(out.regions[0].rank, 2);
   EXPECT_EQ(out.regions[0].worker_address, welcome.regions[0].worker_address);

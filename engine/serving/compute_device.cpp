@@ -1,0 +1,146 @@
+#include "engine/serving/compute_device.h"
+
+#include <algorithm>
+#include <charconv>
+#include <thread>
+
+#include "engine/base/text.h"
+#include "engine/config/memory_plan.h"
+#include "kernels/cpu/cpu_backend.h"
+#ifdef TESSERA_HAS_CUDA
+#include "kernels/cuda/cuda_backend.h"
+#endif
+
+namespace tessera {
+namespace {
+
+using kernels::DType;
+
+#ifdef TESSERA_HAS_CUDA
+constexpr bool kHasCuda = true;
+using kernels::cuda::create_cuda_backend;
+using kernels::cuda::device_memory;
+using kernels::cuda::DeviceMemory;
+using kernels::cuda::num_cuda_devices;
+#else
+constexpr bool kHasCuda = false;
+struct DeviceMemory {
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
+};
+int num_cuda_devices() noexcept {
+  return 0;
+}
+DeviceMemory device_memory(int) {
+  return {};
+}
+std::unique_ptr<kernels::Backend> create_cuda_backend(int) {
+  return nullptr;
+}
+#endif
+
+/// Attention's running state is read and written once a tile: a few tiles for a long context.
+constexpr int64_t kGpuContextTile = 8192;
+
+int num_cores() {
+  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+int threads_of_rank(const WorkerConfig& worker, int64_t num_ranks) {
+  const int64_t all = worker.threads != 0 ? worker.threads : num_cores();
+  return static_cast<int>(std::max<int64_t>(1, all / num_ranks));
+}
+
+/// Why these ranks cannot compute on GPUs; OK when they can.
+Status check_cuda(int64_t num_ranks, MemoryUse use) {
+  if (!kHasCuda) {
+    return invalid_argument("--device cuda: this binary was built without the CUDA backend");
+  }
+  if (num_cuda_devices() < num_ranks) {
+    return invalid_argument(str_cat(
+        "--device cuda: ", num_ranks, " ranks need as many GPUs, found ", num_cuda_devices()));
+  }
+  if (num_ranks > 1) {
+    return invalid_argument(
+        str_cat("--device cuda: tensor parallelism is one rank so far, not ", num_ranks));
+  }
+  if (use == MemoryUse::kTransport) {
+    return invalid_argument(
+        "--device cuda: a cache in GPU memory is not handed over so far; use serve --combined");
+  }
+  return Status::ok();
+}
+
+Result<DType> choose_dtype(const WorkerConfig& worker, DeviceKind kind) {
+  if (worker.dtype == "float32") {
+    return DType::kFloat32;
+  }
+  if (kind == DeviceKind::kCuda) {
+    return DType::kBFloat16;
+  }
+  const auto backend = kernels::cpu::create_cpu_backend(1);
+  if (worker.dtype == "auto") {
+    return backend->preferred_dtype();
+  }
+  if (backend->preferred_dtype() != DType::kBFloat16) {
+    return invalid_argument(str_cat("dtype ",
+                                    worker.dtype,
+                                    ": ",
+                                    backend->device().description(),
+                                    " has no bfloat16 products; use float32"));
+  }
+  return DType::kBFloat16;
+}
+
+/// What --gpu-memory-utilization leaves of the fullest GPU.
+Result<int64_t> gpu_bytes(const WorkerConfig& worker, int64_t num_ranks) {
+  const std::string& text = worker.gpu_memory_utilization;
+  double share = 0.0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), share);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || share <= 0.0 ||
+      share > 1.0) {
+    return invalid_argument(
+        str_cat("--gpu-memory-utilization is ", text, ", expected a number above 0, at most 1"));
+  }
+  int64_t least = INT64_MAX;
+  for (int rank = 0; rank < static_cast<int>(num_ranks); ++rank) {
+    const DeviceMemory memory = device_memory(rank);
+    const auto allowed = static_cast<int64_t>(share * static_cast<double>(memory.total_bytes));
+    const int64_t used = memory.total_bytes - memory.free_bytes;
+    least = std::min(least, std::max<int64_t>(0, allowed - used));
+  }
+  return least;
+}
+
+}  // namespace
+
+Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
+                                            int64_t num_ranks,
+                                            MemoryUse use) {
+  ComputeDevice device;
+  if (worker.device != "cpu") {
+    const Status status = check_cuda(num_ranks, use);
+    if (worker.device == "cuda") {
+      TESSERA_RETURN_IF_ERROR(status);
+    }
+    device.kind = status.is_ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
+  }
+  TESSERA_TRY(device.dtype, choose_dtype(worker, device.kind));
+  device.num_threads = threads_of_rank(worker, num_ranks);
+  if (device.kind == DeviceKind::kCuda) {
+    TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
+    device.context_tile = kGpuContextTile;
+  } else {
+    device.available_bytes = available_memory_bytes();
+  }
+  return device;
+}
+
+std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device, int64_t rank) {
+  if (device.kind == DeviceKind::kCuda) {
+    return create_cuda_backend(static_cast<int>(rank));
+  }
+  return kernels::cpu::create_cpu_backend(device.num_threads);
+}
+
+}  // namespace tessera

@@ -1,0 +1,41 @@
+// What a worker computes on: its device, its type of numbers, its memory. compute_device.cpp is the
+// only file above kernels/ that names a backend.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/base/result.h"
+#include "engine/config/worker_config.h"
+#include "kernels/ops/backend.h"
+
+namespace tessera {
+
+enum class DeviceKind : uint8_t { kCpu, kCuda };
+
+/// Who will use the device's memory beside the operations.
+enum class MemoryUse : uint8_t {
+  kOperations,
+  kTransport,  ///< a cache is put into it, or taken out of it, by another process
+};
+
+struct ComputeDevice {
+  DeviceKind kind = DeviceKind::kCpu;
+  kernels::DType dtype = kernels::DType::kFloat32;
+  int num_threads = 1;          ///< of one rank, on the CPU
+  int64_t context_tile = 512;   ///< of StepLimits
+  int64_t available_bytes = 0;  ///< of each rank's device, or of the host for all ranks together
+};
+
+/// Follows --device, --dtype, --threads and --gpu-memory-utilization for this many ranks. `auto` is
+/// the GPUs when there are enough of them and they can do what is asked. Errors: INVALID_ARGUMENT
+/// for a device that is not there or cannot, and for a dtype that it does not multiply.
+[[nodiscard]] Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
+                                                          int64_t num_ranks,
+                                                          MemoryUse use);
+
+/// The backend of one rank. Throws DeviceError when the device fails.
+[[nodiscard]] std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device,
+                                                             int64_t rank);
+
+}  // namespace tessera
