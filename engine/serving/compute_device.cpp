@@ -71,6 +71,17 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
   return Status::ok();
 }
 
+Result<DeviceKind> choose_kind(const WorkerConfig& worker, int64_t num_ranks, MemoryUse use) {
+  if (worker.device == "cpu") {
+    return DeviceKind::kCpu;
+  }
+  const Status status = check_cuda(num_ranks, use);
+  if (status.is_ok()) {
+    return DeviceKind::kCuda;
+  }
+  return worker.device == "auto" ? Result<DeviceKind>(DeviceKind::kCpu) : status;
+}
+
 Result<DType> choose_dtype(const WorkerConfig& worker, DeviceKind kind) {
   if (worker.dtype == "float32") {
     return DType::kFloat32;
@@ -117,22 +128,15 @@ Result<int64_t> gpu_bytes(const WorkerConfig& worker, int64_t num_ranks) {
 Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
                                             int64_t num_ranks,
                                             MemoryUse use) {
-  ComputeDevice device;
-  if (worker.device != "cpu") {
-    const Status status = check_cuda(num_ranks, use);
-    if (worker.device == "cuda") {
-      TESSERA_RETURN_IF_ERROR(status);
-    }
-    device.kind = status.is_ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
-  }
-  TESSERA_TRY(device.dtype, choose_dtype(worker, device.kind));
-  device.num_threads = threads_of_rank(worker, num_ranks);
-  if (device.kind == DeviceKind::kCuda) {
-    TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
-    device.context_tile = kGpuContextTile;
-  } else {
+  TESSERA_TRY(const DeviceKind kind, choose_kind(worker, num_ranks, use));
+  ComputeDevice device{.kind = kind, .num_threads = threads_of_rank(worker, num_ranks)};
+  TESSERA_TRY(device.dtype, choose_dtype(worker, kind));
+  if (kind == DeviceKind::kCpu) {
     device.available_bytes = available_memory_bytes();
+    return device;
   }
+  device.context_tile = kGpuContextTile;
+  TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
   return device;
 }
 
