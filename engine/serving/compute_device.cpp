@@ -57,8 +57,10 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
     return invalid_argument("--device cuda: this binary was built without the CUDA backend");
   }
   if (num_cuda_devices() < num_ranks) {
-    return invalid_argument(str_cat(
-        "--device cuda: ", num_ranks, " ranks need as many GPUs, found ", num_cuda_devices()));
+    return invalid_argument(str_cat("--device cuda: each rank needs a GPU, ",
+                                    num_ranks,
+                                    " wanted, found ",
+                                    num_cuda_devices()));
   }
   if (num_ranks > 1) {
     return invalid_argument(

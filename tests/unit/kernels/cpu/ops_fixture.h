@@ -1,6 +1,6 @@
 // What the tests of the operations share: a backend per thread count, random numbers whose seed is
-// printed on failure, and comparison against a bound per element. Other backends run the same tests:
-// each test executable says what backend it is about.
+// printed on failure, and comparison against a bound per element. Other backends run the same
+// tests: each test executable says what backend it is about.
 #pragma once
 
 #include <cmath>

@@ -9,6 +9,8 @@ std::unique_ptr<kernels::Backend> make_host_backend(int num_threads) {
   return kernels::cpu::create_cpu_backend(num_threads);
 }
 
-std::vector<int> tested_thread_counts() { return {1, 2, 3}; }
+std::vector<int> tested_thread_counts() {
+  return {1, 2, 3};
+}
 
 }  // namespace tessera::testing
