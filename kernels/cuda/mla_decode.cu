@@ -5,6 +5,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/cuda/attention/decode_pass.cuh"
+#include "kernels/cuda/attention/decode_sm90.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/launch.cuh"
 
@@ -186,6 +187,11 @@ void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_
 
 void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
   const cudaStream_t on = device_.enter(stream);
+  if (can_use_sm90_decode(params) &&
+      sm90_decode_scratch_bytes(params, device_.num_multiprocessors()) <= kScratchBytes) {
+    launch_sm90_decode(params, device_.num_multiprocessors(), scratch_.data(), on);
+    return;
+  }
   const int64_t num_rows = params.q_latent.dim(0);
   const DType dtype = params.cache.dtype;
   DecodePass pass = paged_pass(params);

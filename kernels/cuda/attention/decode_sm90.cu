@@ -1,0 +1,226 @@
+#include <array>
+
+#include "kernels/cuda/attention/decode_pass.cuh"
+#include "kernels/cuda/attention/decode_sm90.cuh"
+#include "kernels/cuda/attention/decode_sm90.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int64_t kMaxHeads = 128;
+constexpr int64_t kMaxWidth = 256;
+constexpr int64_t kBox = 64;
+constexpr int64_t kElement = 2;
+constexpr int64_t kAlignment = 16;
+/// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
+constexpr int64_t kManyHeads = 1500;
+
+bool is_aligned(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) % kAlignment == 0;
+}
+bool is_aligned(int64_t elements) {
+  return elements * kElement % kAlignment == 0;
+}
+
+/// Three dimensions, the innermost dense.
+struct Box3 {
+  const void* base = nullptr;
+  std::array<int64_t, 3> size = {};
+  std::array<int64_t, 2> stride_bytes = {};  ///< of the outer two, inner one first
+};
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+EncodeTiled find_encode_tiled() {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+  TESSERA_CUDA(cudaGetDriverEntryPointByVersion(
+      "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result));
+  TESSERA_CHECK(result == cudaDriverEntryPointSuccess, "the driver has no tensor maps");
+  return reinterpret_cast<EncodeTiled>(function);
+}
+
+/// Boxes of 64 x 64 in 128-byte swizzle; what lies outside comes as zeros.
+CUtensorMap make_map(const Box3& box) {
+  static const EncodeTiled encode = find_encode_tiled();
+  CUtensorMap map = {};
+  const std::array<cuuint64_t, 3> size = {static_cast<cuuint64_t>(box.size[0]),
+                                          static_cast<cuuint64_t>(box.size[1]),
+                                          static_cast<cuuint64_t>(box.size[2])};
+  const std::array<cuuint64_t, 2> stride = {static_cast<cuuint64_t>(box.stride_bytes[0]),
+                                            static_cast<cuuint64_t>(box.stride_bytes[1])};
+  const std::array<cuuint32_t, 3> box_size = {kBox, kBox, 1};
+  const std::array<cuuint32_t, 3> step = {1, 1, 1};
+  const CUresult result = encode(&map,
+                                 CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                                 3,
+                                 const_cast<void*>(box.base),
+                                 size.data(),
+                                 stride.data(),
+                                 box_size.data(),
+                                 step.data(),
+                                 CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 CU_TENSOR_MAP_SWIZZLE_128B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  TESSERA_CHECK(result == CUDA_SUCCESS, "a tensor map of checked sizes");
+  return map;
+}
+
+CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
+  const int64_t row_bytes = (cache.latent_width + cache.rope_width) * kElement;
+  return make_map({.base = static_cast<const char*>(cache.base) + begin * kElement,
+                   .size = {width, kBlockTokens, cache.num_blocks},
+                   .stride_bytes = {row_bytes, cache.block_stride_bytes}});
+}
+
+CUtensorMap map_of_queries(const ConstTensorView& q) {
+  return make_map({.base = q.data,
+                   .size = {q.dim(2), q.dim(1), q.dim(0)},
+                   .stride_bytes = {q.stride[1] * kElement, q.stride[0] * kElement}});
+}
+
+int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
+  return (num_multiprocessors + params.q_latent.dim(0)) * params.q_latent.dim(1);
+}
+
+int64_t padded_width(const MlaDecodeParams& params) {
+  const int64_t width = params.cache.latent_width;
+  return width <= 64 ? 64 : width <= 128 ? 128 : 256;
+}
+
+DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
+  DecodeSm90Args args;
+  args.block_tables = params.block_tables.as<int32_t>();
+  args.table_stride = params.block_tables.stride[0];
+  args.lengths = params.lengths.as<int32_t>();
+  args.num_sequences = static_cast<int>(params.q_latent.dim(0));
+  args.scale_log2 = params.scale * kLog2E;
+  args.num_heads = static_cast<int>(params.q_latent.dim(1));
+  args.latent_width = static_cast<int>(params.cache.latent_width);
+  args.out = static_cast<__nv_bfloat16*>(params.out.data);
+  args.out_stride[0] = params.out.stride[0];
+  args.out_stride[1] = params.out.stride[1];
+  args.log_sum_exp = params.log_sum_exp.as<float>();
+  args.lse_stride = params.log_sum_exp.stride[0];
+  const int64_t partials = num_partials(params, num_multiprocessors);
+  args.split_out = static_cast<float*>(scratch);
+  args.split_lse = args.split_out + partials * padded_width(params);
+  args.costs_before = reinterpret_cast<int*>(args.split_lse + partials);
+  return args;
+}
+
+/// As launch(), without waiting for the kernel before to end: kernels that wait by themselves.
+template <typename... Params, typename... Args>
+void launch_early(const char* name,
+                  void (*kernel)(Params...),
+                  const LaunchShape& shape,
+                  cudaStream_t stream,
+                  const Args&... args) {
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shape.shared_bytes)),
+               name);
+  }
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, args...), name);
+}
+
+template <typename Shape>
+void run(const DecodeSm90Maps& maps,
+         const DecodeSm90Args& args,
+         int num_parts,
+         cudaStream_t stream) {
+  launch_early("mla_decode",
+               decode_sm90_kernel<Shape>,
+               {to_grid(num_parts), Shape::kThreads, Shape::kSharedBytes},
+               stream,
+               maps,
+               args);
+  constexpr int kWidth = Shape::kValueWidth;
+  const auto batch = to_grid(args.num_sequences);
+  if (int64_t{args.num_sequences} * args.num_heads < kManyHeads) {
+    launch_early("mla_decode (merge)",
+                 combine_splits_kernel<kWidth, 8>,
+                 {{batch, to_grid(args.num_heads)}, 256},
+                 stream,
+                 args,
+                 num_parts);
+  } else {
+    launch_early("mla_decode (merge)",
+                 combine_splits_kernel<kWidth, 1>,
+                 {{batch, to_grid(ceil_div(args.num_heads, 8))}, 256},
+                 stream,
+                 args,
+                 num_parts);
+  }
+}
+
+template <int kPanels>
+void run_panels(const DecodeSm90Maps& maps,
+                const DecodeSm90Args& args,
+                int num_parts,
+                cudaStream_t stream) {
+  if (args.num_heads <= 64) {
+    run<DecodeSm90Shape<kPanels, false>>(maps, args, num_parts, stream);
+  } else {
+    run<DecodeSm90Shape<kPanels, true>>(maps, args, num_parts, stream);
+  }
+}
+
+}  // namespace
+
+bool can_use_sm90_decode(const MlaDecodeParams& params) {
+  const LatentCacheView& cache = params.cache;
+  return cache.dtype == DType::kBFloat16 && !params.window && cache.latent_width > 0 &&
+         cache.latent_width <= kMaxWidth && cache.rope_width > 0 && cache.rope_width <= kBox &&
+         params.q_latent.dim(1) <= kMaxHeads && is_aligned(cache.base) &&
+         is_aligned(cache.latent_width) && is_aligned(cache.rope_width) &&
+         cache.block_stride_bytes % kAlignment == 0 && is_aligned(params.q_latent.data) &&
+         is_aligned(params.q_latent.stride[0]) && is_aligned(params.q_latent.stride[1]) &&
+         is_aligned(params.q_rope.data) && is_aligned(params.q_rope.stride[0]) &&
+         is_aligned(params.q_rope.stride[1]) && is_aligned(params.out.data) &&
+         is_aligned(params.out.stride[0]) && is_aligned(params.out.stride[1]);
+}
+
+int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multiprocessors) {
+  return num_partials(params, num_multiprocessors) * (padded_width(params) + 1) *
+             static_cast<int64_t>(sizeof(float)) +
+         (params.q_latent.dim(0) + 1) * static_cast<int64_t>(sizeof(int));
+}
+
+void launch_sm90_decode(const MlaDecodeParams& params,
+                        int num_multiprocessors,
+                        void* scratch,
+                        cudaStream_t stream) {
+  const LatentCacheView& cache = params.cache;
+  const DecodeSm90Maps maps{
+      .latents = map_of_rows(cache, 0, cache.latent_width),
+      .ropes = map_of_rows(cache, cache.latent_width, cache.rope_width),
+      .q_latent = map_of_queries(params.q_latent),
+      .q_rope = map_of_queries(params.q_rope),
+  };
+  const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
+  switch (padded_width(params)) {
+    case 64:
+      return run_panels<1>(maps, args, num_multiprocessors, stream);
+    case 128:
+      return run_panels<2>(maps, args, num_multiprocessors, stream);
+    default:
+      return run_panels<4>(maps, args, num_multiprocessors, stream);
+  }
+}
+
+}  // namespace tessera::kernels::cuda

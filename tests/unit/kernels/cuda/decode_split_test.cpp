@@ -1,0 +1,87 @@
+#include "kernels/cuda/attention/decode_split.h"
+
+#include <random>
+#include <set>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace tessera::testing {
+namespace {
+
+using kernels::cuda::BlockRange;
+using kernels::cuda::DecodeSplit;
+
+/// Walks over all parts and sequences as the workers do and checks that every block is worked on
+/// once, in order, by parts that know it.
+void check(const std::vector<int>& blocks, int num_parts) {
+  std::vector<int> before;
+  int total = 0;
+  for (const int count : blocks) {
+    before.push_back(total);
+    total += DecodeSplit::cost(count);
+  }
+  const DecodeSplit split = DecodeSplit::create(total, num_parts);
+  std::set<int64_t> partials;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const int first = split.first_part(before[i]);
+    const int last = split.last_part(before[i], blocks[i]);
+    ASSERT_LE(0, first);
+    ASSERT_LE(first, last);
+    ASSERT_LT(last, num_parts);
+    int next = 0;
+    for (int part = 0; part < num_parts; ++part) {
+      const BlockRange range = split.blocks(part, before[i], blocks[i]);
+      const bool is_inside = part >= first && part <= last;
+      ASSERT_LE(range.end - range.begin, split.share);
+      if (!is_inside) {
+        ASSERT_EQ(range.begin, range.end) << "part " << part << " of sequence " << i;
+        continue;
+      }
+      ASSERT_EQ(range.begin, next);
+      ASSERT_TRUE(range.begin < range.end || blocks[i] == 0);
+      next = range.end;
+      const int64_t partial = DecodeSplit::partial(part, static_cast<int>(i));
+      ASSERT_LT(partial, num_parts + static_cast<int64_t>(blocks.size()));
+      ASSERT_TRUE(partials.insert(partial).second) << "two results at " << partial;
+    }
+    ASSERT_EQ(next, blocks[i]);
+  }
+}
+
+TEST(DecodeSplitTest, EveryBlockIsWorkedOnOnce) {
+  for (const int num_parts : {1, 2, 7, 132}) {
+    check({0}, num_parts);
+    check({1}, num_parts);
+    check({512}, num_parts);
+    check({0, 0, 0, 5, 0, 0}, num_parts);
+    check(std::vector<int>(64, 512), num_parts);
+    check(std::vector<int>(300, 1), num_parts);
+    check({2048, 1, 1, 1, 0, 2048, 3}, num_parts);
+  }
+}
+
+TEST(DecodeSplitTest, EveryBlockIsWorkedOnOnceForRandomLengths) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 random(seed);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<int> blocks(1 + random() % 200);
+    for (int& count : blocks) {
+      count = static_cast<int>(random() % 8 == 0 ? random() % 600 : random() % 12);
+    }
+    check(blocks, static_cast<int>(1 + random() % 140));
+    if (HasFatalFailure()) {
+      return;
+    }
+  }
+}
+
+TEST(DecodeSplitTest, PartsCostTheSame) {
+  std::vector<int> blocks(64, 512);
+  const DecodeSplit split = DecodeSplit::create(64 * DecodeSplit::cost(512), 132);
+  EXPECT_EQ(split.share, (64 * 516 + 131) / 132);
+}
+
+}  // namespace
+}  // namespace tessera::testing
