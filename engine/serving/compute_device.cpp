@@ -57,8 +57,10 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
     return invalid_argument("--device cuda: this binary was built without the CUDA backend");
   }
   if (num_cuda_devices() < num_ranks) {
-    return invalid_argument(str_cat(
-        "--device cuda: ", num_ranks, " ranks need as many GPUs, found ", num_cuda_devices()));
+    return invalid_argument(str_cat("--device cuda: each rank needs a GPU, ",
+                                    num_ranks,
+                                    " wanted, found ",
+                                    num_cuda_devices()));
   }
   if (num_ranks > 1) {
     return invalid_argument(
@@ -69,6 +71,17 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
         "--device cuda: a cache in GPU memory is not handed over so far; use serve --combined");
   }
   return Status::ok();
+}
+
+Result<DeviceKind> choose_kind(const WorkerConfig& worker, int64_t num_ranks, MemoryUse use) {
+  if (worker.device == "cpu") {
+    return DeviceKind::kCpu;
+  }
+  const Status status = check_cuda(num_ranks, use);
+  if (status.is_ok()) {
+    return DeviceKind::kCuda;
+  }
+  return worker.device == "auto" ? Result<DeviceKind>(DeviceKind::kCpu) : status;
 }
 
 Result<DType> choose_dtype(const WorkerConfig& worker, DeviceKind kind) {
@@ -117,22 +130,15 @@ Result<int64_t> gpu_bytes(const WorkerConfig& worker, int64_t num_ranks) {
 Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
                                             int64_t num_ranks,
                                             MemoryUse use) {
-  ComputeDevice device;
-  if (worker.device != "cpu") {
-    const Status status = check_cuda(num_ranks, use);
-    if (worker.device == "cuda") {
-      TESSERA_RETURN_IF_ERROR(status);
-    }
-    device.kind = status.is_ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
-  }
-  TESSERA_TRY(device.dtype, choose_dtype(worker, device.kind));
-  device.num_threads = threads_of_rank(worker, num_ranks);
-  if (device.kind == DeviceKind::kCuda) {
-    TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
-    device.context_tile = kGpuContextTile;
-  } else {
+  TESSERA_TRY(const DeviceKind kind, choose_kind(worker, num_ranks, use));
+  ComputeDevice device{.kind = kind, .num_threads = threads_of_rank(worker, num_ranks)};
+  TESSERA_TRY(device.dtype, choose_dtype(worker, kind));
+  if (kind == DeviceKind::kCpu) {
     device.available_bytes = available_memory_bytes();
+    return device;
   }
+  device.context_tile = kGpuContextTile;
+  TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
   return device;
 }
 

@@ -27,53 +27,42 @@ struct Blas::Descriptors {
   cublasLtMatmulDescOpaque_t product;
   cublasLtMatrixLayoutOpaque_t weight, x, out;
 
-  explicit Descriptors(const BlasProblem& problem) {
-    const cudaDataType_t type = data_type(problem.dtype);
+  explicit Descriptors(const BlasProblem& p) {
+    const cudaDataType_t type = data_type(p.dtype);
     TESSERA_CUBLAS(cublasLtMatmulDescInit(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const cublasOperation_t transpose = CUBLAS_OP_T;
     TESSERA_CUBLAS(cublasLtMatmulDescSetAttribute(
         &product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)));
-    init(weight,
-         type,
-         problem.in_features,
-         problem.out_features,
-         problem.in_features,
-         problem.batch,
-         problem.out_features * problem.in_features);
-    init(x,
-         type,
-         problem.in_features,
-         problem.rows,
-         problem.x_stride,
-         problem.batch,
-         problem.x_batch_stride);
-    init(out,
-         data_type(problem.out_dtype),
-         problem.out_features,
-         problem.rows,
-         problem.out_stride,
-         problem.batch,
-         problem.out_batch_stride);
+    init(weight, {p.in_features, p.out_features, p.in_features, type});
+    init(x, {p.in_features, p.rows, p.x_stride, type});
+    init(out, {p.out_features, p.rows, p.out_stride, data_type(p.out_dtype)});
+    if (p.batch > 1) {
+      set_batch(weight, p.batch, p.out_features * p.in_features);
+      set_batch(x, p.batch, p.x_batch_stride);
+      set_batch(out, p.batch, p.out_batch_stride);
+    }
   }
 
  private:
-  static void init(cublasLtMatrixLayoutOpaque_t& layout,
-                   cudaDataType_t type,
-                   int64_t rows,
-                   int64_t columns,
-                   int64_t stride,
-                   int64_t batch,
-                   int64_t batch_stride) {
-    TESSERA_CUBLAS(cublasLtMatrixLayoutInit(
-        &layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), stride));
-    if (batch == 1) {
-      return;
-    }
+  struct Matrix {
+    int64_t rows, columns;
+    int64_t stride;  ///< between columns
+    cudaDataType_t type;
+  };
+
+  static void init(cublasLtMatrixLayoutOpaque_t& layout, const Matrix& matrix) {
+    TESSERA_CUBLAS(cublasLtMatrixLayoutInit(&layout,
+                                            matrix.type,
+                                            static_cast<uint64_t>(matrix.rows),
+                                            static_cast<uint64_t>(matrix.columns),
+                                            matrix.stride));
+  }
+  static void set_batch(cublasLtMatrixLayoutOpaque_t& layout, int64_t batch, int64_t stride) {
     const auto count = static_cast<int32_t>(batch);
     TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(
         &layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
     TESSERA_CUBLAS(cublasLtMatrixLayoutSetAttribute(
-        &layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride, sizeof(batch_stride)));
+        &layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof(stride)));
   }
 };
 

@@ -17,6 +17,8 @@ class CudaDevice final : public Device {
   /// Throws DeviceError when there is no such device.
   explicit CudaDevice(int index);
   ~CudaDevice() override;
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
 
   [[nodiscard]] DeviceBuffer allocate(int64_t num_bytes) override;
   /// Through pinned memory: `source` may be reused on return.

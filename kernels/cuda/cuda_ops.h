@@ -16,6 +16,8 @@ class CudaOps final : public Ops {
   /// `device` outlives it.
   explicit CudaOps(CudaDevice& device);
   ~CudaOps() override;
+  CudaOps(const CudaOps&) = delete;
+  CudaOps& operator=(const CudaOps&) = delete;
 
  private:
   /// Scratch of any one operation: partial results of split attention, logits of sampled rows.

@@ -21,17 +21,19 @@ float element(const ConstTensorView& matrix, int64_t at) {
   return float16_to_float(matrix.as<uint16_t>()[at]);
 }
 
-/// Rows [begin, begin + count) of `matrix` in `dtype`, contiguous.
+void store(float value, float& to) {
+  to = value;
+}
+void store(float value, BFloat16& to) {
+  to = BFloat16::from_float(value);
+}
+
+/// Rows [begin, begin + count) of `matrix`, contiguous.
 template <typename T>
 void convert_rows(const ConstTensorView& matrix, int64_t begin, int64_t count, T* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t j = 0; j < matrix.dim(1); ++j) {
-      const float value = element(matrix, (begin + i) * matrix.stride[0] + j * matrix.stride[1]);
-      if constexpr (std::is_same_v<T, float>) {
-        *to++ = value;
-      } else {
-        *to++ = BFloat16::from_float(value);
-      }
+  for (int64_t row = begin; row < begin + count; ++row) {
+    for (int64_t column = 0; column < matrix.dim(1); ++column) {
+      store(element(matrix, row * matrix.stride[0] + column * matrix.stride[1]), *to++);
     }
   }
 }
@@ -40,6 +42,8 @@ void convert_rows(const ConstTensorView& matrix, int64_t begin, int64_t count, T
 int64_t row_stride(int64_t stride, int64_t rows, int64_t width) {
   return rows == 1 ? width : stride;
 }
+
+constexpr int64_t kPieceBytes = int64_t{1} << 20;
 
 }  // namespace
 
@@ -60,7 +64,6 @@ void CudaOps::do_load_linear_weight(LinearWeight& weight,
     return;
   }
   // A few rows at a time: their conversion overlaps the copy of the rows before.
-  constexpr int64_t kPieceBytes = int64_t{1} << 20;
   const int64_t row_bytes = shape.in_features * dtype_bytes(shape.dtype);
   const int64_t piece = std::max<int64_t>(1, kPieceBytes / row_bytes);
   std::vector<char> storage(static_cast<size_t>(std::min(piece, shape.out_features) * row_bytes));

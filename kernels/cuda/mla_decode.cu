@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "kernels/core/check.h"
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -156,6 +157,22 @@ DecodePass window_pass(const DecodePass& paged, const DecodeWindow& window) {
   return pass;
 }
 
+/// The same for rows [begin, begin + count) alone.
+MlaDecodeParams row_range(const MlaDecodeParams& params, int64_t begin, int64_t count) {
+  MlaDecodeParams part = params;
+  part.q_latent = params.q_latent.slice(0, begin, count);
+  part.q_rope = params.q_rope.slice(0, begin, count);
+  part.block_tables = params.block_tables.slice(0, begin, count);
+  part.lengths = params.lengths.slice(0, begin, count);
+  part.out = params.out.slice(0, begin, count);
+  part.log_sum_exp = params.log_sum_exp.slice(0, begin, count);
+  if (part.window) {
+    part.window->q_latent = params.window->q_latent.slice(0, begin, count);
+    part.window->first_slots = params.window->first_slots.slice(0, begin, count);
+  }
+  return part;
+}
+
 void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_t stream) {
   if (dtype == DType::kFloat32) {
     launch_decode_simt<float>(pass, num_rows, stream);
@@ -183,10 +200,18 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
   }
   const bool is_tensor = dtype == DType::kBFloat16 && can_use_tensor_cores(pass);
   const int64_t head_tile = is_tensor ? tensor_head_tile(pass.num_heads) : kSimtHeads;
-  const int64_t part_bytes =
-      num_rows * pass.num_heads * (pass.value_width + 1) * int64_t{sizeof(float)};
+  const int64_t row_bytes = pass.num_heads * (pass.value_width + 1) * int64_t{sizeof(float)};
+  const int64_t part_bytes = num_rows * row_bytes;
   const int64_t window_parts = params.window ? 1 : 0;
   const int64_t most_parts = kScratchBytes / part_bytes;
+  if (most_parts < 1 + window_parts && window_parts > 0) {
+    const int64_t most_rows = kScratchBytes / ((1 + window_parts) * row_bytes);
+    TESSERA_CHECK(most_rows > 0, "mla_decode: a row does not fit the scratch");
+    for (int64_t begin = 0; begin < num_rows; begin += most_rows) {
+      do_mla_decode(row_range(params, begin, std::min(most_rows, num_rows - begin)), stream);
+    }
+    return;
+  }
   // Eight blocks of the kernel without tensor cores share a multiprocessor.
   const int64_t num_slots = device_.num_multiprocessors() * (is_tensor ? 1 : 8);
   const int64_t splits = std::min(
@@ -199,7 +224,6 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
     run_pass(pass, dtype, num_rows, on);
     return;
   }
-  TESSERA_CHECK(pass.partials_per_row <= most_parts, "mla_decode: more rows than fit the scratch");
   pass.partial_values = static_cast<float*>(scratch_.data());
   pass.partial_sums =
       pass.partial_values + num_rows * pass.partials_per_row * pass.num_heads * pass.value_width;

@@ -109,6 +109,97 @@ TEST_F(AttentionParityTest, DecodeOfManySequences) {
   check_decode({16, 256, 64, lengths});
 }
 
+struct WindowCase {
+  int64_t heads;
+  int64_t num_shared;
+  kernels::LatentWindow window;
+  std::vector<int32_t> lengths;
+};
+
+/// What lies in the caches does not matter here: both backends find the same.
+class WindowParityTest : public ParityTest {
+ protected:
+  void check(const WindowCase& shape) {
+    constexpr int64_t kWhole = 512, kRope = 64;
+    constexpr DType kType = DType::kBFloat16;
+    const auto batch = static_cast<int64_t>(shape.lengths.size());
+    const int64_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
+    const int64_t max_blocks = (longest + kBlockTokens - 1) / kBlockTokens;
+    const auto columns = LatentColumns::of_slice(kWhole, shape.num_shared, 1, 2);
+    const auto ring = kernels::WindowRing::create(shape.window, 2);
+    const auto cache_of = [&](HostTensor& rows, int64_t width) {
+      return kernels::LatentCacheView{.base = rows.view().data,
+                                      .block_stride_bytes = kBlockTokens * (width + kRope) * 2,
+                                      .num_blocks = rows.view().dim(0) / kBlockTokens,
+                                      .latent_width = width,
+                                      .rope_width = kRope,
+                                      .dtype = kType};
+    };
+    HostTensor paged(kType,
+                     random_.array({(max_blocks + 5) * kBlockTokens, columns.width() + kRope}));
+    const int64_t ring_blocks = batch * ring.rows_per_sequence() / kBlockTokens + 1;
+    HostTensor rings(kType, random_.array({ring_blocks * kBlockTokens, kWhole + kRope}));
+    Array tables({batch, max_blocks});
+    std::vector<int64_t> first_slots;
+    for (int64_t b = 0; b < batch; ++b) {
+      const std::vector<int32_t> blocks = random_.permutation(max_blocks + 5);
+      std::copy_n(blocks.begin(), max_blocks, tables.values.begin() + b * max_blocks);
+      first_slots.push_back((batch - 1 - b) * ring.rows_per_sequence());
+    }
+    const HostTensor block_tables(DType::kInt32, tables);
+    const HostTensor lengths(shape.lengths);
+    const HostTensor slots(first_slots);
+    const HostTensor q_latent(kType, random_.array({batch, shape.heads, columns.width()}));
+    const HostTensor q_whole(kType, random_.array({batch, shape.heads, kWhole}));
+    const HostTensor q_rope(kType, random_.array({batch, shape.heads, kRope}));
+    HostTensor expected(kType, std::vector<int64_t>{batch, shape.heads, columns.width()});
+    HostTensor expected_lse(DType::kFloat32, std::vector<int64_t>{batch, shape.heads});
+    HostTensor actual = expected;
+    HostTensor actual_lse = expected_lse;
+    const auto attend = [&](kernels::Ops& ops, HostTensor& out, HostTensor& lse) {
+      ops.mla_decode({.q_latent = q_latent.view(),
+                      .q_rope = q_rope.view(),
+                      .cache = cache_of(paged, columns.width()),
+                      .block_tables = block_tables.view(),
+                      .lengths = lengths.view(),
+                      .scale = 0.0721F,
+                      .window = kernels::DecodeWindow{.cache = cache_of(rings, kWhole),
+                                                      .ring = ring,
+                                                      .columns = columns,
+                                                      .q_latent = q_whole.view(),
+                                                      .first_slots = slots.view()},
+                      .out = out.view(),
+                      .log_sum_exp = lse.view()},
+                     {});
+    };
+    attend(cpu(), expected, expected_lse);
+    attend(gpu(), actual, actual_lse);
+    expect_same(actual, expected, kBFloat16Parity);
+    expect_same(actual_lse, expected_lse, kFloat32Parity);
+  }
+};
+
+TEST_F(WindowParityTest, FirstAndLastTokens) {
+  for (const int64_t num_shared : {0, 64, 8}) {
+    check({16, num_shared, {64, 256}, {1, 63, 320, 321, 500, 2000, 0}});
+    check({33, num_shared, {4, 100}, {1000, 104, 105}});
+  }
+}
+
+TEST_F(WindowParityTest, OnlyFirstOrOnlyLastTokens) {
+  check({16, 0, {10, 0}, {5, 10, 11, 700}});
+  check({64, 0, {0, 77}, {5, 77, 78, 700}});
+}
+
+TEST_F(WindowParityTest, MoreRowsThanFitTheScratchAtOnce) {
+  std::vector<int32_t> lengths(450);
+  for (int32_t& length : lengths) {
+    length = static_cast<int32_t>(random_.index(100));
+  }
+  lengths[7] = 100;
+  check({128, 0, {4, 30}, lengths});
+}
+
 TEST_F(AttentionParityTest, DecodeInFloat32) {
   check_decode({16, 512, 64, {1, 63, 64, 65, 1000, 0}, DType::kFloat32});
   check_decode({33, 200, 32, {2000}, DType::kFloat32});
