@@ -278,7 +278,7 @@ __device__ __forceinline__ void merge_warpgroups(Accumulator<Shape>& sums,
         shared[i * 128 + thread] = sums.values[part * kPart + i];
       }
     }
-    named_barrier(1, 256);
+    named_barrier<1, 256>();
     if (!is_second) {
       if (part == 0) {
 #pragma unroll
@@ -298,7 +298,7 @@ __device__ __forceinline__ void merge_warpgroups(Accumulator<Shape>& sums,
             sums.values[at] * own[at / 2 % 2] + shared[i * 128 + thread] * other[at / 2 % 2];
       }
     }
-    named_barrier(1, 256);
+    named_barrier<1, 256>();
   }
 }
 
@@ -517,7 +517,11 @@ struct BlockReader {
     if (valid < 64) {
       clear_rows<Shape>(stages + slot * Shape::kStageBytes, valid, threadIdx.x % 128);
       fence_async_proxy();
-      named_barrier(2 + threadIdx.x / 128, 128);
+      if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
+        named_barrier<2, 128>();
+      } else {
+        named_barrier<3, 128>();
+      }
     }
     return ring.slots + slot * Shape::kStageBytes;
   }

@@ -42,9 +42,10 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       "r"(parity)
       : "memory");
 }
-/// Meeting of `num_threads` threads of the block (hardware barrier `id`, 1 to 15).
-__device__ __forceinline__ void named_barrier(int id, int num_threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(num_threads) : "memory");
+/// Meeting of kThreads threads of the block (hardware barrier kId, 1 to 15).
+template <int kId, int kThreads>
+__device__ __forceinline__ void named_barrier() {
+  asm volatile("barrier.sync.aligned %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
 }
 /// Ordinary stores to shared memory before it are seen by copy engine and wgmma after it.
 __device__ __forceinline__ void fence_async_proxy() {
