@@ -48,7 +48,6 @@ class RingPool final {
   /// A ring that nobody holds, of any content. One is free: the caller knows of every holder.
   [[nodiscard]] RingHandle take();
 
-  [[nodiscard]] const kernels::WindowRing& ring() const noexcept { return ring_; }
   [[nodiscard]] int64_t num_free() const noexcept { return static_cast<int64_t>(free_.size()); }
 
  private:

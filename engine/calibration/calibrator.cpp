@@ -76,7 +76,10 @@ class Calibrator final {
                                                .num_ranks = options_.num_slices,
                                                .num_slices = options_.num_slices}));
     if (options_.sinks > 0 && options_.window.value_or(1) == 0) {
-      return invalid_argument("the first tokens are kept beside a window of the last ones only");
+      return invalid_argument(str_cat("--sinks is ",
+                                      options_.sinks,
+                                      " with a window of 0 last tokens, expected 0: first tokens "
+                                      "are kept beside last ones only"));
     }
     if (options_.num_slices < 2 || !(options_.budget >= 1.0)) {
       return invalid_argument(str_cat("slices are ",
@@ -90,6 +93,12 @@ class Calibrator final {
     }
     if (job_.text.windows.empty() || job_.text.harm_windows.empty() || job_.text.held_out.empty()) {
       return invalid_argument("the text is too short for statistics and a part held out");
+    }
+    if (options_.refit == RefitKind::kGradient && job_.text.windows.size() < 2) {
+      return invalid_argument(
+          str_cat("a fit by gradient needs 2 or more windows of text, there are ",
+                  job_.text.windows.size(),
+                  ": look at more tokens, or fit by least_squares"));
     }
     return Status::ok();
   }

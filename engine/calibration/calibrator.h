@@ -53,7 +53,8 @@ struct CalibrationJob {
 
 /// What was chosen for a layer, and why.
 struct LayerChoice {
-  /// Measured: mean divergence when this layer alone is sliced, without shared columns.
+  /// Measured: mean divergence when this layer alone is sliced, without shared columns and
+  /// with the window that harm is measured with.
   double plain_harm = 0.0;
   double harm = 0.0;  ///< of the choice: measured times the ratio of their logit errors
   int64_t num_shared = 0;

@@ -60,9 +60,13 @@ Result<ColumnChoice> choose_columns(const ModelConfig& config,
   const auto plain = static_cast<double>(row_elements(config, budget.num_slices, 0));
   const auto num_layers = static_cast<double>(layers.size());
   const double least = elements(config, budget, 0);  // of a sliced layer
-  // What is left when every layer is sliced and has its window, in whole elements.
+  // What is left when every layer is sliced and has its window, in whole elements; more than all
+  // layers can use is of no use.
   const double left =
-      std::max(0.0, std::floor((budget.ratio * plain - least) * num_layers + kRounding));
+      std::clamp(std::floor((budget.ratio * plain - least) * num_layers + kRounding),
+                 0.0,
+                 static_cast<double>(row_elements(config, budget.num_slices, config.kv_lora_rank)) *
+                     num_layers);
   std::vector<std::vector<BudgetCandidate>> table;
   for (const LayerCandidates& layer : layers) {
     table.emplace_back();

@@ -49,10 +49,6 @@ class SlicedAttention final {
                   kernels::LatentWindow window);
 
   [[nodiscard]] int64_t width() const noexcept { return width_; }  ///< w
-  /// Elements of keys [g, H, w, dn].
-  [[nodiscard]] int64_t num_keys() const noexcept {
-    return num_slices_ * num_heads_ * width_ * key_dim_;
-  }
   [[nodiscard]] SlicedTokens slice_tokens(const AttentionSample& sample) const;
   /// Blocks of up to `block_queries` consecutive queries; `tokens` outlive them.
   [[nodiscard]] std::vector<QueryBlock> make_blocks(const AttentionSample& sample,

@@ -110,8 +110,8 @@ Result<int64_t> gpu_bytes(const WorkerConfig& worker, int64_t num_ranks) {
   const std::string& text = worker.gpu_memory_utilization;
   double share = 0.0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), share);
-  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || share <= 0.0 ||
-      share > 1.0) {
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() ||
+      !(share > 0.0 && share <= 1.0)) {
     return invalid_argument(
         str_cat("--gpu-memory-utilization is ", text, ", expected a number above 0, at most 1"));
   }

@@ -45,8 +45,8 @@ struct Decisions {
   int64_t prefill_slices = 0;  ///< of ParallelSetup
 };
 
-/// What prefill and decode must agree on: bases, slices and shared columns are in the transform's
-/// fingerprint.
+/// What prefill and decode must agree on: bases, slices, shared columns and the window are in
+/// the transform's fingerprint.
 std::string layout_fingerprint(const WorkerPlan& plan,
                                const AttentionChoice& attention,
                                const std::string& weights) {
@@ -112,6 +112,8 @@ void warn_if_tight(const MemoryPlan& memory) {
                 memory.weight_bytes,
                 "cache_bytes",
                 memory.kv_cache_bytes,
+                "window_bytes",
+                memory.window_bytes,
                 "available_bytes",
                 memory.available_bytes);
   }

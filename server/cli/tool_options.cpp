@@ -113,7 +113,7 @@ std::vector<OptionSpec> calibrate_options() {
        .group = "Text",
        .field = &Options::calibration_tokens,
        .help = "Tokens to look at, of all files together",
-       .minimum = 1024,
+       .minimum = 2048,
        .maximum = int64_t{1} << 32,
        .roles = kCalibrate},
       {.name = "output",

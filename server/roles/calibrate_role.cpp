@@ -45,6 +45,9 @@ Result<LogitFactor> parse_logit_factor(const std::string& text) {
   return factor;
 }
 
+// The calibration looks at windows of text of so many tokens.
+constexpr int64_t kMaxCalibratedWindow = 1024;
+
 Result<std::optional<int64_t>> parse_window(const std::string& text) {
   std::optional<int64_t> window;
   if (text == "auto") {
@@ -53,9 +56,9 @@ Result<std::optional<int64_t>> parse_window(const std::string& text) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 0 ||
-      value > kMaxWindowTokens) {
+      value > kMaxCalibratedWindow) {
     return invalid_argument(str_cat(
-        "--window is \"", text, "\", expected auto or a number from 0 to ", kMaxWindowTokens));
+        "--window is \"", text, "\", expected auto or a number from 0 to ", kMaxCalibratedWindow));
   }
   window = value;
   return window;

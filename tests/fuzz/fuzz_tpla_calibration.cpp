@@ -34,7 +34,11 @@ TplaCalibration valid_calibration(const tessera::ModelConfig& config) {
   fitted.keys.assign(
       static_cast<size_t>(kSlices * config.num_attention_heads * kept * config.qk_nope_head_dim),
       0.5F);
-  return {.basis = "balanced", .dealing = "fold", .num_slices = kSlices, .layers = {fitted, plain}};
+  return {.basis = "balanced",
+          .dealing = "fold",
+          .num_slices = kSlices,
+          .layers = {fitted, plain},
+          .window = {.num_first = 4, .num_last = 16}};
 }
 
 struct Fixture {

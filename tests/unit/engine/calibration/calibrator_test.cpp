@@ -176,6 +176,10 @@ TEST_F(CalibratorTest, RefusesWhatCannotBe) {
   options_.num_slices = 3;
   EXPECT_EQ(run().status().code(), StatusCode::kInvalidArgument);
   options_.num_slices = 2;
+  const CalibrationText text = text_;
+  text_.windows.resize(1);
+  EXPECT_THAT(run().status().message(), HasSubstr("2 or more windows of text, there are 1"));
+  text_ = text;
   text_.held_out.clear();
   EXPECT_THAT(run().status().message(), HasSubstr("too short"));
 }
