@@ -10,7 +10,9 @@ from pathlib import Path
 
 OPTIONS = None
 TEXT = Path(__file__).resolve().parent.parent / "data" / "quality" / "harbour.txt"
-MODES = ["replicated:2", "dcp:2", "tpla:2", "tpla:4", "tpla:2:none"]
+# The last one takes the calibration in the model's folder.
+MODES = ["replicated:2", "dcp:2", "tpla:2:hadamard", "tpla:4:hadamard", "tpla:2:none", "tpla:2"]
+CALIBRATION = "tpla_calibration.safetensors"
 WINDOWS, PROMPT, DECODED = 3, 80, 120
 
 
@@ -56,8 +58,14 @@ class EvalTest(unittest.TestCase):
 
     def test_cells_are_by_lengths_then_by_mode(self):
         found = [(cell["prefill_tokens"], cell["decode_tokens"], cell["mode"]) for cell in self.cells]
-        self.assertEqual(found, [(PROMPT, DECODED, mode) for mode in MODES] +
-                         [(40, 20, mode) for mode in MODES])
+        settled = MODES[:-1] + [f"tpla:2:{Path(OPTIONS.model) / CALIBRATION}"]
+        self.assertEqual(found, [(PROMPT, DECODED, mode) for mode in settled] +
+                         [(40, 20, mode) for mode in settled])
+
+    def test_calibration_of_the_models_folder_is_far_better_than_none(self):
+        calibrated = self.cell("tpla:2")
+        self.assertLess(calibrated["kl"], self.cell("tpla:2:hadamard")["kl"] / 100)
+        self.assertGreater(calibrated["bytes_ratio"], self.cell("tpla:2:none")["bytes_ratio"])
 
     def test_exact_modes_differ_by_rounding_only(self):
         for mode in ("replicated:2", "dcp:2"):
@@ -69,15 +77,16 @@ class EvalTest(unittest.TestCase):
             self.assertEqual(cell["fully_agreeing_windows"], WINDOWS)
 
     def test_sliced_modes_diverge_and_more_so_with_more_slices(self):
-        self.assertGreater(self.cell("tpla:2")["kl"], 1e-3)
-        self.assertGreater(self.cell("tpla:4")["kl"], self.cell("tpla:2")["kl"])
-        self.assertLess(self.cell("tpla:2")["top1_agreement"], 1.0)
-        self.assertLess(self.cell("tpla:4")["agreement_length"], DECODED)
+        two, four = self.cell("tpla:2:hadamard"), self.cell("tpla:4:hadamard")
+        self.assertGreater(two["kl"], 1e-3)
+        self.assertGreater(four["kl"], two["kl"])
+        self.assertLess(two["top1_agreement"], 1.0)
+        self.assertLess(four["agreement_length"], DECODED)
 
     def test_bytes_are_what_a_rank_keeps(self):
         config = json.loads((Path(OPTIONS.model) / "config.json").read_text(encoding="utf-8"))
         rope, latent = config["qk_rope_head_dim"], config["kv_lora_rank"]
-        self.assertAlmostEqual(self.cell("tpla:2")["bytes_ratio"],
+        self.assertAlmostEqual(self.cell("tpla:2:hadamard")["bytes_ratio"],
                                (latent / 2 + rope) / (latent + rope))
         self.assertEqual(self.cell("dcp:2")["bytes_ratio"], 0.5)
         self.assertEqual(self.cell("replicated:2")["bytes_per_token"],
@@ -98,7 +107,7 @@ class EvalTest(unittest.TestCase):
 
     def test_table_names_every_mode(self):
         lines = self.done.stdout.splitlines()
-        for mode in MODES:
+        for mode in MODES[:-1] + [f"tpla:2:{CALIBRATION}"]:
             self.assertEqual(sum(line.split()[0] == mode for line in lines), 2)
 
     def test_page_needs_nothing_from_elsewhere(self):
