@@ -5,6 +5,7 @@ each on ports that stay the same when the role is restarted.
 """
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -16,17 +17,25 @@ import urllib.error
 import urllib.request
 
 
+GIVEN_PORTS = set()
+
+
 def free_ports(count):
-    """Ports that nobody has now. Held open together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody has now and that were not given before. Below those that the system gives to
+    outgoing connections, so that none of these takes one before its role listens."""
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(20000, 32000)
+        if port in GIVEN_PORTS:
+            continue
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        GIVEN_PORTS.add(port)
+        ports.append(port)
+    return ports
 
 
 class RoleProcess:
