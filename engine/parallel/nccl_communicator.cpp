@@ -1,0 +1,356 @@
+#include "engine/parallel/nccl_communicator.h"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include <cuda_runtime_api.h>
+
+#include "engine/base/check.h"
+#include "engine/base/log.h"
+#include "engine/base/text.h"
+#include "engine/parallel/nccl_library.h"
+
+namespace tessera {
+namespace {
+
+using kernels::ConstTensorView;
+using kernels::DeviceBuffer;
+using kernels::StreamView;
+using kernels::TensorView;
+
+constexpr std::chrono::milliseconds kErrorPoll{100};
+constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+
+size_t count_of(int64_t count) {
+  return static_cast<size_t>(count);
+}
+
+/// All NCCL handles of a set of ranks, and what ends them together.
+class NcclHandles final {
+ public:
+  explicit NcclHandles(std::shared_ptr<const NcclLibrary> library) : library_(std::move(library)) {}
+  ~NcclHandles() {
+    watch_ = {};  // joins
+    for (ncclComm_t handle : handles_) {
+      if (!is_aborted()) {
+        library_->CommDestroy(handle);
+      }
+    }
+  }
+  NcclHandles(const NcclHandles&) = delete;
+  NcclHandles& operator=(const NcclHandles&) = delete;
+
+  /// One handle a device, as a group of their own; none for a single device.
+  Result<std::vector<ncclComm_t>> add_group(const std::vector<int>& devices) {
+    std::vector<ncclComm_t> handles(devices.size(), nullptr);
+    if (devices.size() > 1) {
+      const ncclResult_t result =
+          library_->CommInitAll(handles.data(), static_cast<int>(devices.size()), devices.data());
+      if (result != ncclSuccess) {
+        return unavailable(str_cat("NCCL ",
+                                   library_->version,
+                                   " cannot connect ",
+                                   devices.size(),
+                                   " GPUs: ",
+                                   library_->GetErrorString(result)));
+      }
+      handles_.insert(handles_.end(), handles.begin(), handles.end());
+    }
+    return handles;
+  }
+  /// After the last group: starts to look for errors.
+  void watch() {
+    if (!handles_.empty()) {
+      watch_ = std::jthread([this](const std::stop_token& stop) { poll(stop); });
+    }
+  }
+
+  void abort(const std::string& reason) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (is_aborted()) {
+      return;
+    }
+    reason_ = reason;
+    is_aborted_.store(true, std::memory_order_release);
+    for (ncclComm_t handle : handles_) {
+      library_->CommAbort(handle);
+    }
+  }
+  [[nodiscard]] bool is_aborted() const noexcept {
+    return is_aborted_.load(std::memory_order_acquire);
+  }
+  void throw_if_aborted() const {
+    if (is_aborted()) {
+      throw DeviceError(reason_);
+    }
+  }
+  /// Throws DeviceError naming `call` unless NCCL took it.
+  void check(ncclResult_t result, const char* call) const {
+    throw_if_aborted();
+    if (result != ncclSuccess) {
+      throw DeviceError(str_cat("NCCL ", call, ": ", library_->GetErrorString(result)));
+    }
+  }
+  [[nodiscard]] const NcclLibrary& library() const noexcept { return *library_; }
+
+ private:
+  void poll(const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any wakeup;
+    std::unique_lock lock(mutex);
+    while (!wakeup.wait_for(lock, stop, kErrorPoll, [&] { return stop.stop_requested(); })) {
+      if (const std::string error = find_error(); !error.empty()) {
+        log_error("nccl_failed", "error", error);
+        abort(error);
+        return;
+      }
+    }
+  }
+  [[nodiscard]] std::string find_error() {
+    const std::lock_guard lock(mutex_);  // not while they are being aborted
+    for (size_t i = 0; i < handles_.size() && !is_aborted(); ++i) {
+      ncclResult_t error = ncclSuccess;
+      const ncclResult_t result = library_->CommGetAsyncError(handles_[i], &error);
+      error = result != ncclSuccess ? result : error;
+      if (error != ncclSuccess && error != ncclInProgress) {
+        return str_cat("NCCL: ", library_->GetErrorString(error));
+      }
+    }
+    return {};
+  }
+
+  const std::shared_ptr<const NcclLibrary> library_;
+  std::vector<ncclComm_t> handles_;  // before watch()
+  std::mutex mutex_;                 // guards aborting
+  std::atomic<bool> is_aborted_{false};
+  std::string reason_;  // set before is_aborted_
+  std::jthread watch_;
+};
+
+/// What the members of one group share.
+struct Group {
+  std::shared_ptr<NcclHandles> handles;
+  std::vector<ncclComm_t> members;  ///< null in a group of one
+  std::vector<std::atomic<int64_t>>
+      num_columns{};  ///< of all_gather_columns, by member; 0: not yet
+  explicit Group(std::shared_ptr<NcclHandles> owner, std::vector<ncclComm_t> all)
+      : handles(std::move(owner)), members(std::move(all)), num_columns(members.size()) {}
+};
+
+class NcclCommunicator final : public Communicator {
+ public:
+  struct Place {
+    int member = 0;
+    int rank = 0;  ///< of all ranks: whose device and stream it is
+    kernels::Device* memory = nullptr;
+  };
+  NcclCommunicator(std::shared_ptr<Group> group, Place place, const NcclOptions& options)
+      : group_(std::move(group)), place_(place), native_stream_(options.native_stream) {
+    if (size() > 1) {
+      staging_ = place.memory->allocate(options.staging_bytes);
+    }
+  }
+  [[nodiscard]] int rank() const noexcept override { return place_.member; }
+  [[nodiscard]] int size() const noexcept override {
+    return static_cast<int>(group_->members.size());
+  }
+  void abort(const std::string& reason) noexcept override { group_->handles->abort(reason); }
+
+ private:
+  [[nodiscard]] cudaStream_t stream_of(StreamView stream) const {
+    return static_cast<cudaStream_t>(native_stream_(place_.rank, stream));
+  }
+  [[nodiscard]] ncclComm_t comm() const {
+    return group_->members[static_cast<size_t>(place_.member)];
+  }
+  [[nodiscard]] const NcclLibrary& nccl() const { return group_->handles->library(); }
+  void check(ncclResult_t result, const char* call) const { group_->handles->check(result, call); }
+  static void check(cudaError_t result, const char* call) {
+    if (result != cudaSuccess) {
+      throw DeviceError(str_cat(call, ": ", cudaGetErrorString(result)));
+    }
+  }
+  [[nodiscard]] float* staging(int64_t count) const {
+    TESSERA_CHECK(count * kFloatBytes <= staging_.num_bytes(), "an operand above staging_bytes");
+    return static_cast<float*>(staging_.data());
+  }
+
+  /// `rows` rows of `width` floats, from rows `from_stride` floats apart to rows `to_stride` apart.
+  struct Rows {
+    int64_t rows = 0;
+    int64_t width = 0;
+    int64_t from_stride = 0;
+    int64_t to_stride = 0;
+  };
+  static void copy_rows(const float* from, float* to, const Rows& shape, cudaStream_t stream) {
+    check(cudaMemcpy2DAsync(to,
+                            count_of(shape.to_stride * kFloatBytes),
+                            from,
+                            count_of(shape.from_stride * kFloatBytes),
+                            count_of(shape.width * kFloatBytes),
+                            count_of(shape.rows),
+                            cudaMemcpyDeviceToDevice,
+                            stream),
+          "cudaMemcpy2DAsync");
+  }
+
+  void do_all_reduce(const TensorView& x, StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    check(nccl().AllReduce(x.data,
+                           x.data,
+                           count_of(x.num_elements()),
+                           ncclFloat32,
+                           ncclSum,
+                           comm(),
+                           stream_of(stream)),
+          "all-reduce");
+  }
+
+  void do_reduce_scatter_heads(const ConstTensorView& partial,
+                               const TensorView& out,
+                               StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    const int64_t rows = out.dim(0);
+    const int64_t width = out.dim(1) * out.dim(2);
+    const cudaStream_t native = stream_of(stream);
+    const float* source = partial.as<float>();
+    if (size() == 1) {
+      copy_rows(source, out.as<float>(), {rows, width, width, width}, native);
+      return;
+    }
+    if (rows > 1) {  // NCCL scatters what lies back to back: [B, G, h d] to [G, B, h d]
+      float* transposed = staging(partial.num_elements());
+      for (int member = 0; member < size(); ++member) {
+        copy_rows(source + member * width,
+                  transposed + member * rows * width,
+                  {rows, width, width * size(), width},
+                  native);
+      }
+      source = transposed;
+    }
+    check(nccl().ReduceScatter(
+              source, out.data, count_of(rows * width), ncclFloat32, ncclSum, comm(), native),
+          "reduce-scatter");
+  }
+
+  void do_all_gather_columns(const ConstTensorView& own,
+                             const TensorView& out,
+                             StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    const cudaStream_t native = stream_of(stream);
+    const std::vector<int64_t> widths = exchange_widths(own.dim(1));
+    // A member cannot know who else wants them: those who compute logits in parts sample on one.
+    TESSERA_CHECK((out.data != nullptr) == (rank() == 0), "columns are gathered on member 0");
+    if (rank() != 0) {
+      check(nccl().Send(own.data, count_of(own.num_elements()), ncclFloat32, 0, comm(), native),
+            "send");
+      return;
+    }
+    receive_columns(own, widths, out, native);
+  }
+
+  void receive_columns(const ConstTensorView& own,
+                       const std::vector<int64_t>& widths,
+                       const TensorView& out,
+                       cudaStream_t native) {
+    const int64_t rows = own.dim(0);
+    const int64_t all = out.dim(1);
+    float* received = size() > 1 ? staging(rows * (all - widths[0])) : nullptr;
+    check(nccl().GroupStart(), "group start");
+    int64_t offset = 0;
+    for (int member = 1; member < size(); ++member) {
+      const int64_t count = rows * widths[static_cast<size_t>(member)];
+      check(nccl().Recv(received + offset, count_of(count), ncclFloat32, member, comm(), native),
+            "receive");
+      offset += count;
+    }
+    check(nccl().GroupEnd(), "group end");
+    const float* source = own.as<float>();
+    int64_t column = 0;
+    for (const int64_t width : widths) {
+      TESSERA_CHECK(column + width <= all, "more columns than out has");
+      copy_rows(source, out.as<float>() + column, {rows, width, width, all}, native);
+      column += width;
+      source = source == own.as<float>() ? received : source + rows * width;
+    }
+    TESSERA_CHECK(column == all, "out has more columns than the members together");
+  }
+
+  /// Columns of each member, which never change: the first call waits on the host for the others.
+  std::vector<int64_t> exchange_widths(int64_t own) {
+    auto& widths = group_->num_columns;
+    std::atomic<int64_t>& mine = widths[static_cast<size_t>(rank())];
+    TESSERA_CHECK(mine.load() == 0 || mine.load() == own, "a member's columns changed");
+    mine.store(own);
+    std::vector<int64_t> all;
+    for (const std::atomic<int64_t>& width : widths) {
+      while (width.load() == 0) {
+        group_->handles->throw_if_aborted();
+        std::this_thread::yield();
+      }
+      all.push_back(width.load());
+    }
+    return all;
+  }
+
+  void do_all_gather(const ConstTensorView& own,
+                     const TensorView& out,
+                     StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    const int64_t count = own.num_elements();
+    const cudaStream_t native = stream_of(stream);
+    if (size() == 1) {
+      copy_rows(own.as<float>(), out.as<float>(), {1, count, count, count}, native);
+      return;
+    }
+    check(nccl().AllGather(own.data, out.data, count_of(count), ncclFloat32, comm(), native),
+          "all-gather");
+  }
+
+  const std::shared_ptr<Group> group_;
+  const Place place_;
+  const std::function<void*(int, StreamView)> native_stream_;
+  DeviceBuffer staging_;
+};
+
+}  // namespace
+
+Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions& options,
+                                                               int subgroup_size) {
+  const int num_ranks = static_cast<int>(options.devices.size());
+  TESSERA_CHECK(num_ranks >= 1 && subgroup_size >= 1 && num_ranks % subgroup_size == 0,
+                "subgroups of one size");
+  TESSERA_CHECK(options.memory.size() == options.devices.size(), "memory of each rank");
+  TESSERA_TRY(auto library, NcclLibrary::load(options.library));
+  log_info("nccl", "version", library->version, "library", library->path, "ranks", num_ranks);
+  const auto handles = std::make_shared<NcclHandles>(std::move(library));
+  TESSERA_TRY(auto all, handles->add_group(options.devices));
+  const auto world = std::make_shared<Group>(handles, std::move(all));
+  std::vector<RankCommunicators> ranks;
+  std::shared_ptr<Group> subgroup;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const int member = rank % subgroup_size;
+    if (member == 0 && subgroup_size == num_ranks) {
+      subgroup = world;
+    } else if (member == 0) {
+      const auto begin = options.devices.begin() + rank;
+      TESSERA_TRY(auto members, handles->add_group({begin, begin + subgroup_size}));
+      subgroup = std::make_shared<Group>(handles, std::move(members));
+    }
+    kernels::Device* memory = options.memory[static_cast<size_t>(rank)];
+    ranks.push_back({std::make_unique<NcclCommunicator>(
+                         world, NcclCommunicator::Place{rank, rank, memory}, options),
+                     std::make_unique<NcclCommunicator>(
+                         subgroup, NcclCommunicator::Place{member, rank, memory}, options)});
+  }
+  handles->watch();
+  return ranks;
+}
+
+}  // namespace tessera
