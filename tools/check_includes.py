@@ -23,7 +23,7 @@ LIBRARIES = {
 }
 # Headers of the C library and the system: allowed everywhere.
 SYSTEM = re.compile(r"^(sys/|arpa/|netinet/|[a-z0-9_]+$|(unistd|fcntl|sched|signal|pthread|poll|"
-                    r"dirent|errno|spawn|netdb|strings|cpuid|immintrin|x86intrin)\.h$)")
+                    r"dirent|dlfcn|errno|spawn|netdb|strings|cpuid|immintrin|x86intrin)\.h$)")
 
 BASE = ["engine/base"]
 SEAM = ["kernels/core", "kernels/ops"]
@@ -49,6 +49,9 @@ RULES = {
     "engine/model": (TEXT + SEAM + ["engine/cache", "engine/weights", "engine/parallel"], []),
     "engine/scheduler": (TEXT + REQUEST + SEAM + ["engine/cache", "engine/model"], []),
     "engine/parallel": (TEXT + SEAM, []),
+    # Ranks on GPUs; everything else of the engine reaches a GPU through kernels/ only.
+    "engine/parallel/nccl_communicator.cpp": (TEXT + SEAM, ["cuda"]),
+    "engine/parallel/nccl_library.h": (TEXT + SEAM, ["nccl"]),
     "engine/transport": (REQUEST, []),
     "engine/transport/ucx_context.cpp": (REQUEST, ["ucx"]),
     "engine/transport/ucx_link.cpp": (REQUEST, ["ucx"]),
