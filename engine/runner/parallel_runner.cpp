@@ -27,14 +27,38 @@ Status check_setup(const ParallelSetup& setup, size_t num_backends) {
   return validate_slices(setup.config, setup.prefill_slices, setup.prefill_shared_columns);
 }
 
+/// Of partial values and of logits, the operands that are rearranged on their way.
+int64_t max_operand_bytes(const ParallelSetup& setup) {
+  const ModelConfig& config = setup.config;
+  return std::max(setup.limits.max_sequences * config.num_attention_heads * config.v_head_dim,
+                  setup.limits.max_logits_rows * config.vocab_size) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+Result<std::vector<RankCommunicators>> make_communicators(
+    const ParallelSetup& setup,
+    const std::vector<std::unique_ptr<kernels::Backend>>& backends,
+    int subgroup_size) {
+  if (!setup.make_communicators) {
+    return make_thread_communicators(static_cast<int>(backends.size()), subgroup_size);
+  }
+  std::vector<kernels::Backend*> ranks;
+  for (const auto& backend : backends) {
+    ranks.push_back(backend.get());
+  }
+  return setup.make_communicators(ranks, subgroup_size, max_operand_bytes(setup));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ParallelRunner>> ParallelRunner::create(
     const ParallelSetup& setup, std::vector<std::unique_ptr<kernels::Backend>> backends) {
   TESSERA_RETURN_IF_ERROR(check_setup(setup, backends.size()));
   TESSERA_TRY(const ShardPlan first, ShardPlan::create(setup.config, setup.sharding, 0));
+  TESSERA_TRY(auto communicators,
+              make_communicators(setup, backends, static_cast<int>(first.attention_group_size())));
   std::unique_ptr<ParallelRunner> runner(
-      new ParallelRunner(std::move(backends), static_cast<int>(first.attention_group_size())));
+      new ParallelRunner(std::move(backends), std::move(communicators)));
   runner->group_.run_blocking(
       [&](int rank) { runner->part(rank).status = runner->build(setup, rank); });
   for (const RankParts& rank : runner->ranks_) {
@@ -44,9 +68,8 @@ Result<std::unique_ptr<ParallelRunner>> ParallelRunner::create(
 }
 
 ParallelRunner::ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends,
-                               int subgroup_size)
-    : ranks_(backends.size()),
-      group_(make_thread_communicators(static_cast<int>(backends.size()), subgroup_size)) {
+                               std::vector<RankCommunicators> communicators)
+    : ranks_(backends.size()), group_(std::move(communicators)) {
   for (size_t rank = 0; rank < backends.size(); ++rank) {
     ranks_[rank].backend = std::move(backends[rank]);
   }

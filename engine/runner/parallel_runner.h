@@ -24,6 +24,11 @@
 
 namespace tessera {
 
+/// Makes the communicators of the ranks of these backends, in subgroups of so many consecutive
+/// ones; operands of reduce_scatter_heads and all_gather_columns have `max_operand_bytes` at most.
+using CommunicatorFactory = std::function<Result<std::vector<RankCommunicators>>(
+    std::span<kernels::Backend* const> backends, int subgroup_size, int64_t max_operand_bytes)>;
+
 /// What a group is made from. References outlive the runner.
 struct ParallelSetup {
   const ModelConfig& config;
@@ -42,7 +47,8 @@ struct ParallelSetup {
   int64_t window_step_rows = 1;
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
   bool keeps_probes = false;
-  LatentObserver* observer = nullptr;  ///< of rank 0; outlives the runner
+  LatentObserver* observer = nullptr;      ///< of rank 0; outlives the runner
+  CommunicatorFactory make_communicators;  ///< null: for backends whose memory is the host's
   /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
   LoadOptions load;
   /// load_model_weights or make_dummy_weights, called by all ranks at once.
@@ -98,7 +104,8 @@ class ParallelRunner final : public StepRunner {
     Status status;                                ///< of its making
   };
 
-  ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends, int subgroup_size);
+  ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> backends,
+                 std::vector<RankCommunicators> communicators);
   [[nodiscard]] Status build(const ParallelSetup& setup, int rank);
   [[nodiscard]] static Status build_window(const ParallelSetup& setup, RankParts& parts);
   [[nodiscard]] RankParts& part(int rank) { return ranks_[static_cast<size_t>(rank)]; }

@@ -8,6 +8,7 @@
 #include "engine/config/memory_plan.h"
 #include "kernels/cpu/cpu_backend.h"
 #ifdef TESSERA_HAS_CUDA
+#include "engine/parallel/nccl_communicator.h"
 #include "kernels/cuda/cuda_backend.h"
 #endif
 
@@ -22,6 +23,26 @@ using kernels::cuda::create_cuda_backend;
 using kernels::cuda::device_memory;
 using kernels::cuda::DeviceMemory;
 using kernels::cuda::num_cuda_devices;
+
+Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
+                                                    std::span<kernels::Backend* const> backends,
+                                                    int subgroup_size,
+                                                    int64_t max_operand_bytes) {
+  if (backends.size() == 1) {  // nobody to reach: NCCL need not be there
+    return make_thread_communicators(1, subgroup_size);
+  }
+  NcclOptions options;
+  options.library = library;
+  options.staging_bytes = max_operand_bytes;
+  for (kernels::Backend* backend : backends) {
+    options.memory.push_back(&backend->device());
+    options.devices.push_back(kernels::cuda::device_index(backend->device()));
+  }
+  options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
+    return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
+  };
+  return make_nccl_communicators(options, subgroup_size);
+}
 #else
 constexpr bool kHasCuda = false;
 struct DeviceMemory {
@@ -36,6 +57,12 @@ DeviceMemory device_memory(int) {
 }
 std::unique_ptr<kernels::Backend> create_cuda_backend(int) {
   return nullptr;
+}
+Result<std::vector<RankCommunicators>> connect_gpus(const std::string&,
+                                                    std::span<kernels::Backend* const>,
+                                                    int,
+                                                    int64_t) {
+  return unavailable("this binary was built without the CUDA backend");
 }
 #endif
 
@@ -61,10 +88,6 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
                                     num_ranks,
                                     " wanted, found ",
                                     num_cuda_devices()));
-  }
-  if (num_ranks > 1) {
-    return invalid_argument(
-        str_cat("--device cuda: tensor parallelism is one rank so far, not ", num_ranks));
   }
   if (use == MemoryUse::kTransport) {
     return invalid_argument(
@@ -147,6 +170,17 @@ std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device, int6
     return create_cuda_backend(static_cast<int>(rank));
   }
   return kernels::cpu::create_cpu_backend(device.num_threads);
+}
+
+CommunicatorFactory communicator_factory(const ComputeDevice& device, const WorkerConfig& worker) {
+  if (device.kind == DeviceKind::kCpu) {
+    return nullptr;
+  }
+  return [library = worker.nccl_library](std::span<kernels::Backend* const> backends,
+                                         int subgroup_size,
+                                         int64_t max_operand_bytes) {
+    return connect_gpus(library, backends, subgroup_size, max_operand_bytes);
+  };
 }
 
 }  // namespace tessera

@@ -7,6 +7,7 @@
 
 #include "engine/base/result.h"
 #include "engine/config/worker_config.h"
+#include "engine/runner/parallel_runner.h"
 #include "kernels/ops/backend.h"
 
 namespace tessera {
@@ -37,5 +38,9 @@ struct ComputeDevice {
 /// The backend of one rank. Throws DeviceError when the device fails.
 [[nodiscard]] std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device,
                                                              int64_t rank);
+
+/// How the ranks of a group on this device reach each other; null: as threads on host memory.
+[[nodiscard]] CommunicatorFactory communicator_factory(const ComputeDevice& device,
+                                                       const WorkerConfig& worker);
 
 }  // namespace tessera

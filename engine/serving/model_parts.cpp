@@ -194,6 +194,7 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
            kernels::dtype_name(plan.dtype),
            "attention",
            plan.description);
+  setup.make_communicators = communicator_factory(decided.device, worker);
   TESSERA_TRY(parts->runner_, ParallelRunner::create(setup, std::move(backends)));
   return parts;
 }

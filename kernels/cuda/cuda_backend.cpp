@@ -41,4 +41,12 @@ std::unique_ptr<Backend> create_cuda_backend(int index) {
   return std::make_unique<CudaBackend>(index);
 }
 
+int device_index(const Device& device) noexcept {
+  return static_cast<const CudaDevice&>(device).index();
+}
+
+void* native_stream(const Device& device, StreamView stream) {
+  return static_cast<const CudaDevice&>(device).enter(stream);
+}
+
 }  // namespace tessera::kernels::cuda

@@ -24,4 +24,11 @@ struct DeviceMemory {
 /// not wait for the device. Throws DeviceError.
 [[nodiscard]] std::unique_ptr<Backend> create_cuda_backend(int index);
 
+// For libraries that work on the same GPU, in the order of its streams. `device`: of a backend made
+// by create_cuda_backend().
+
+[[nodiscard]] int device_index(const Device& device) noexcept;
+/// The cudaStream_t that `stream` names.
+[[nodiscard]] void* native_stream(const Device& device, StreamView stream);
+
 }  // namespace tessera::kernels::cuda

@@ -1,0 +1,181 @@
+// Collectives over NCCL against those of threads, which the tests beside this one compare with
+// sums written out. Needs two GPUs.
+#include "engine/parallel/nccl_communicator.h"
+
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "engine/parallel/rank_group.h"
+#include "kernels/core/check.h"
+#include "kernels/cuda/cuda_backend.h"
+
+namespace tessera {
+namespace {
+
+using kernels::Backend;
+using kernels::DeviceBuffer;
+using kernels::DType;
+using kernels::TensorView;
+using Floats = std::vector<float>;
+
+constexpr int kRanks = 2;
+constexpr int64_t kStagingBytes = int64_t{8} << 20;
+/// Two terms have one sum, whatever the order.
+constexpr float kTolerance = 0.0F;
+
+class NcclCommunicatorTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_GE(kernels::cuda::num_cuda_devices(), kRanks) << "this test needs two GPUs";
+    NcclOptions options;
+    options.staging_bytes = kStagingBytes;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      backends_.push_back(kernels::cuda::create_cuda_backend(rank));
+      options.devices.push_back(rank);
+      options.memory.push_back(&backends_.back()->device());
+    }
+    options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
+      return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
+    };
+    auto communicators = make_nccl_communicators(options, kRanks);
+    ASSERT_TRUE(communicators.is_ok()) << communicators.status().to_string();
+    gpus_ = std::make_unique<RankGroup>(std::move(communicators).value());
+    threads_ = std::make_unique<RankGroup>(make_thread_communicators(kRanks, kRanks));
+    SCOPED_TRACE("seed " + std::to_string(seed_));
+  }
+
+  [[nodiscard]] Floats random_floats(int64_t count) {
+    std::normal_distribution<float> normal;
+    Floats values(static_cast<size_t>(count));
+    for (float& value : values) {
+      value = normal(random_);
+    }
+    return values;
+  }
+
+  /// A collective on `in` that writes `out`; the same on host and device.
+  using Collective = std::function<void(Communicator&, float* in, float* out)>;
+
+  /// Runs it on both with the same inputs and compares all outputs. `out_counts`: by rank, 0: none.
+  void check(int64_t in_count,
+             const std::vector<int64_t>& out_counts,
+             const Collective& collective) {
+    std::vector<Floats> in;
+    std::vector<Floats> expected;
+    std::vector<Floats> actual;
+    for (const int64_t count : out_counts) {
+      in.push_back(random_floats(in_count));
+      expected.emplace_back(static_cast<size_t>(count), -1.0F);
+      actual.emplace_back(static_cast<size_t>(count), -2.0F);
+    }
+    threads_->run_blocking([&](int rank) {
+      Floats own = in[static_cast<size_t>(rank)];
+      Floats& out = expected[static_cast<size_t>(rank)];
+      collective(threads_->world(rank), own.data(), out.empty() ? nullptr : out.data());
+    });
+    gpus_->run_blocking([&](int rank) {
+      kernels::Device& device = backends_[static_cast<size_t>(rank)]->device();
+      const auto bytes = in_count * static_cast<int64_t>(sizeof(float));
+      const DeviceBuffer own = device.allocate(bytes);
+      device.copy_from_host(own.data(), in[static_cast<size_t>(rank)].data(), bytes, {});
+      Floats& out = actual[static_cast<size_t>(rank)];
+      const auto out_bytes = static_cast<int64_t>(out.size() * sizeof(float));
+      const DeviceBuffer result = device.allocate(std::max<int64_t>(out_bytes, 4));
+      collective(gpus_->world(rank),
+                 static_cast<float*>(own.data()),
+                 out.empty() ? nullptr : static_cast<float*>(result.data()));
+      if (!out.empty()) {
+        device.copy_to_host(out.data(), result.data(), out_bytes, {});
+      }
+      device.synchronize_blocking({});
+    });
+    for (size_t rank = 0; rank < expected.size(); ++rank) {
+      for (size_t i = 0; i < expected[rank].size(); ++i) {
+        ASSERT_NEAR(actual[rank][i], expected[rank][i], kTolerance) << "rank " << rank << ", " << i;
+      }
+    }
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+  std::vector<std::unique_ptr<Backend>> backends_;
+  std::unique_ptr<RankGroup> gpus_;
+  std::unique_ptr<RankGroup> threads_;
+};
+
+TEST_F(NcclCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
+  for (const int64_t rows : {1, 3, 64}) {
+    constexpr int64_t kHeads = 5;
+    constexpr int64_t kWidth = 24;
+    const int64_t own = rows * kHeads * kWidth;
+    check(own * kRanks, {own, own}, [&](Communicator& group, float* in, float* out) {
+      group.reduce_scatter_heads({in, DType::kFloat32, {rows, kHeads * kRanks, kWidth}},
+                                 TensorView{out, DType::kFloat32, {rows, kHeads, kWidth}},
+                                 {});
+    });
+  }
+}
+
+TEST_F(NcclCommunicatorTest, AllGatherPutsMembersBehindEachOther) {
+  check(77, {154, 154}, [&](Communicator& group, float* in, float* out) {
+    group.all_gather(
+        {in, DType::kFloat32, {77}}, TensorView{out, DType::kFloat32, {kRanks, 77}}, {});
+  });
+}
+
+TEST_F(NcclCommunicatorTest, ColumnsComeTogetherOnTheFirst) {
+  for (const int64_t rows : {1, 7}) {
+    constexpr int64_t kColumns = 33;
+    check(rows * kColumns,
+          {rows * kColumns * kRanks, 0},
+          [&](Communicator& group, float* in, float* out) {
+            group.all_gather_columns({in, DType::kFloat32, {rows, kColumns}},
+                                     TensorView{out, DType::kFloat32, {rows, kColumns * kRanks}},
+                                     {});
+          });
+  }
+}
+
+TEST_F(NcclCommunicatorTest, AllReduceGivesEveryRankTheSum) {
+  // In place: the operand is the result, which an all-gather of nothing else shows.
+  constexpr int64_t kCount = 1000;
+  check(
+      kCount, {kCount * kRanks, kCount * kRanks}, [&](Communicator& group, float* in, float* out) {
+        group.all_reduce(TensorView{in, DType::kFloat32, {kCount}}, {});
+        group.all_gather({in, DType::kFloat32, {kCount}},
+                         TensorView{out, DType::kFloat32, {kRanks, kCount}},
+                         {});
+      });
+}
+
+TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaits) {
+  EXPECT_THROW(gpus_->run_blocking([&](int rank) {
+    if (rank == 1) {
+      throw DeviceError("rank 1 fails");
+    }
+    kernels::Device& device = backends_[0]->device();
+    const DeviceBuffer own = device.allocate(4096);
+    gpus_->world(rank).all_reduce(TensorView{own.data(), DType::kFloat32, {1024}}, {});
+    device.synchronize_blocking({});  // ends although rank 1 never comes
+  }),
+               DeviceError);
+}
+
+TEST(NcclLibraryTest, ALibraryThatIsNotThereIsNamed) {
+  NcclOptions options;
+  options.library = "/nonexistent/libnccl.so";
+  const auto backend = kernels::cuda::create_cuda_backend(0);
+  options.devices = {0, 0};
+  options.memory = {&backend->device(), &backend->device()};
+  const auto communicators = make_nccl_communicators(options, 2);
+  EXPECT_EQ(communicators.status().code(), StatusCode::kNotFound);
+  EXPECT_NE(communicators.status().message().find("/nonexistent/libnccl.so"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace tessera
