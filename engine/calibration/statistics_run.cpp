@@ -111,7 +111,7 @@ Result<LatentStatistics> gather_statistics(const CalibrationModel& model,
     return statistics;
   }
   TESSERA_TRY(const auto layers, read_layers(model));
-  auto backend = model.parts.make_backend(model.num_threads);
+  auto backend = model.parts.make_backend(0, model.num_threads);
   StatisticsCollector collector(model.parts.config, backend->device(), layers, statistics);
   TESSERA_TRY(const auto runner,
               make_runner(model, longest(job.windows), std::move(backend), collector));
@@ -137,7 +137,7 @@ Result<std::vector<std::vector<AttentionSample>>> gather_samples(const Calibrati
   const auto total = static_cast<int64_t>(job.windows.size());
   const int64_t wanted = std::min(total, job.max_windows);
   TESSERA_TRY(const auto layers, read_layers(model));
-  auto backend = model.parts.make_backend(model.num_threads);
+  auto backend = model.parts.make_backend(0, model.num_threads);
   SampleCollector collector(
       backend->device(), layers, job.first_layer, job.first_layer + job.num_layers);
   TESSERA_TRY(const auto runner,

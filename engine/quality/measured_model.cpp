@@ -33,6 +33,7 @@ ParallelSetup make_setup(const MeasuredParts& parts,
           .num_window_rings = options.num_sequences,
           // A row for every token: sequences are taken back to an earlier position, too.
           .window_step_rows = options.max_length,
+          .make_communicators = parts.make_communicators,
           .load = {.dtype = options.dtype, .progress = {}, .transform = options.transform},
           .load_weights = parts.load_weights};
 }
@@ -65,9 +66,9 @@ Result<std::unique_ptr<MeasuredModel>> MeasuredModel::create(const MeasuredParts
   const int64_t num_ranks = options.sharding.num_ranks;
   const int64_t num_blocks = options.num_sequences * model->blocks_per_sequence_;
   std::vector<std::unique_ptr<kernels::Backend>> backends;
-  for (int64_t rank = 0; rank < num_ranks; ++rank) {
-    backends.push_back(
-        parts.make_backend(std::max(1, options.num_threads / static_cast<int>(num_ranks))));
+  const int num_threads = std::max(1, options.num_threads / static_cast<int>(num_ranks));
+  for (int rank = 0; rank < static_cast<int>(num_ranks); ++rank) {
+    backends.push_back(parts.make_backend(rank, num_threads));
   }
   TESSERA_TRY(model->runner_,
               ParallelRunner::create(make_setup(parts, options, num_blocks), std::move(backends)));

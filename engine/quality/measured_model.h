@@ -18,8 +18,8 @@
 
 namespace tessera {
 
-/// Makes a backend that computes on so many threads.
-using BackendFactory = std::function<std::unique_ptr<kernels::Backend>(int num_threads)>;
+/// Makes a rank's backend; on the CPU it computes on so many threads.
+using BackendFactory = std::function<std::unique_ptr<kernels::Backend>(int rank, int num_threads)>;
 
 /// load_model_weights or make_dummy_weights.
 using WeightSource = std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)>;
@@ -30,6 +30,7 @@ struct MeasuredParts {
   const ModelConfig& config;
   WeightSource load_weights;
   BackendFactory make_backend;
+  CommunicatorFactory make_communicators = nullptr;  ///< of ParallelSetup
 };
 
 struct MeasuredOptions {

@@ -61,14 +61,13 @@ void pad_decode_step(const ModelInput& input,
 DecodeGraphs::DecodeGraphs(CausalLm& model,
                            const StepCache& cache,
                            const StepLimits& limits,
-                           kernels::Device& device,
-                           bool is_enabled)
+                           kernels::Device& device)
     : model_(model),
       cache_(cache),
       device_(device),
       max_rows_(std::min({limits.max_tokens, limits.max_sequences, limits.max_logits_rows})),
       max_table_width_(blocks_for_tokens(limits.max_model_len)),
-      is_enabled_(is_enabled && device.can_record()) {}
+      is_enabled_(device.can_record()) {}
 
 bool DecodeGraphs::can_run(const ModelInput& input) const noexcept {
   return is_enabled_ && input.num_decode > 0 && input.chunks.empty() &&

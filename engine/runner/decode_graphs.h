@@ -27,12 +27,11 @@ void pad_decode_step(const ModelInput& input,
 
 class DecodeGraphs final {
  public:
-  /// `model`, what `cache` names and `device` outlive it. Without `is_enabled` it runs nothing.
+  /// `model`, what `cache` names and `device` outlive it.
   DecodeGraphs(CausalLm& model,
                const StepCache& cache,
                const StepLimits& limits,
-               kernels::Device& device,
-               bool is_enabled);
+               kernels::Device& device);
 
   /// Whether `input` is a step that it runs: decode rows, each with its logits.
   [[nodiscard]] bool can_run(const ModelInput& input) const noexcept;
@@ -51,7 +50,7 @@ class DecodeGraphs final {
   kernels::Device& device_;
   const int64_t max_rows_;
   const int64_t max_table_width_;
-  bool is_enabled_;
+  const bool is_enabled_;  // by a device that records
   std::map<std::pair<int64_t, int64_t>, Size> sizes_;  // by rows and table width
   ModelInput padded_;
 };

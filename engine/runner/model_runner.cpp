@@ -20,7 +20,7 @@ ModelRunner::ModelRunner(const ModelConfig& config,
       window_cache_(caches.window),
       model_(config, weights, limits, ranks),
       cache_views_(cache_.views()),
-      graphs_(model_, {cache_views_, window_cache_}, limits, device_, weights.plan.num_ranks == 1),
+      graphs_(model_, {cache_views_, window_cache_}, limits, device_),
       buffers_(limits.max_sequences, limits.max_sequences * kEntriesPerRow, device_) {}
 
 void ModelRunner::run_blocking(const ModelInput& input,

@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "engine/base/text.h"
-#include "engine/config/memory_plan.h"
 #include "kernels/cpu/cpu_backend.h"
 #ifdef TESSERA_HAS_CUDA
 #include "engine/parallel/nccl_communicator.h"
@@ -69,13 +68,8 @@ Result<std::vector<RankCommunicators>> connect_gpus(const std::string&,
 /// Attention's running state is read and written once a tile: a few tiles for a long context.
 constexpr int64_t kGpuContextTile = 8192;
 
-int num_cores() {
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
 int threads_of_rank(const WorkerConfig& worker, int64_t num_ranks) {
-  const int64_t all = worker.threads != 0 ? worker.threads : num_cores();
-  return static_cast<int>(std::max<int64_t>(1, all / num_ranks));
+  return std::max(1, compute_threads(worker) / static_cast<int>(num_ranks));
 }
 
 /// Why these ranks cannot compute on GPUs; OK when they can.
@@ -163,6 +157,17 @@ Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
   device.context_tile = kGpuContextTile;
   TESSERA_TRY(device.available_bytes, gpu_bytes(worker, num_ranks));
   return device;
+}
+
+MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept {
+  const bool is_gpu = device.kind == DeviceKind::kCuda;
+  return {.available_bytes = device.available_bytes * (is_gpu ? num_ranks : 1),
+          .is_exclusive = is_gpu};
+}
+
+int compute_threads(const WorkerConfig& worker) noexcept {
+  return worker.threads != 0 ? static_cast<int>(worker.threads)
+                             : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device, int64_t rank) {

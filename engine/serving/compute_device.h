@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/base/result.h"
+#include "engine/config/memory_plan.h"
 #include "engine/config/worker_config.h"
 #include "engine/runner/parallel_runner.h"
 #include "kernels/ops/backend.h"
@@ -34,6 +35,12 @@ struct ComputeDevice {
 [[nodiscard]] Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
                                                           int64_t num_ranks,
                                                           MemoryUse use);
+
+/// What the ranks may take together.
+[[nodiscard]] MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept;
+
+/// --threads, or one for each core of the machine.
+[[nodiscard]] int compute_threads(const WorkerConfig& worker) noexcept;
 
 /// The backend of one rank. Throws DeviceError when the device fails.
 [[nodiscard]] std::unique_ptr<kernels::Backend> make_backend(const ComputeDevice& device,

@@ -96,8 +96,7 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                   worker,
                   cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices),
                   kernels::dtype_bytes(plan.dtype),
-                  {.available_bytes = decided.device.available_bytes,
-                   .is_exclusive = decided.device.kind == DeviceKind::kCuda}));
+                  memory_budget(decided.device, plan.sharding.num_ranks)));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
   plan.model = model_fingerprint(config);
   plan.layout = layout_fingerprint(plan, decided.attention, weights);
@@ -199,16 +198,16 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
   return parts;
 }
 
-Result<ComputeChoice> choose_compute(const WorkerConfig& worker) {
-  WorkerConfig on_host = worker;
-  on_host.device = "cpu";
+Result<ComputeChoice> choose_compute(const WorkerConfig& worker, int64_t max_ranks) {
   TESSERA_TRY(const ComputeDevice device,
-              choose_compute_device(on_host, 1, MemoryUse::kOperations));
+              choose_compute_device(worker, max_ranks, MemoryUse::kOperations));
   return ComputeChoice{.dtype = device.dtype,
-                       .num_threads = device.num_threads,
-                       .make_backend = [](int num_threads) {
-                         return make_backend({.num_threads = num_threads}, 0);
-                       }};
+                       .num_threads = compute_threads(worker),
+                       .make_backend =
+                           [kind = device.kind](int rank, int num_threads) {
+                             return make_backend({.kind = kind, .num_threads = num_threads}, rank);
+                           },
+                       .make_communicators = communicator_factory(device, worker)};
 }
 
 EngineOptions make_engine_options(const WorkerConfig& worker, const ModelParts& parts) {

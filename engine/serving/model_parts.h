@@ -69,15 +69,17 @@ class ModelParts final {
   std::unique_ptr<ParallelRunner> runner_;
 };
 
-/// What runs a model outside of a worker: `dtype` and `threads` of the options, on the CPU.
+/// What runs a model of up to so many ranks outside of a worker: `device`, `dtype` and `threads` of
+/// the options.
 struct ComputeChoice {
   kernels::DType dtype = kernels::DType::kFloat32;
-  int num_threads = 1;
-  std::function<std::unique_ptr<kernels::Backend>(int num_threads)> make_backend;
+  int num_threads = 1;  ///< of all ranks together, on the CPU
+  std::function<std::unique_ptr<kernels::Backend>(int rank, int num_threads)> make_backend;
+  CommunicatorFactory make_communicators;  ///< of ParallelSetup
 };
 
-/// Errors: INVALID_ARGUMENT for a dtype that the machine does not multiply.
-[[nodiscard]] Result<ComputeChoice> choose_compute(const WorkerConfig& worker);
+/// Errors: those of choose_compute_device().
+[[nodiscard]] Result<ComputeChoice> choose_compute(const WorkerConfig& worker, int64_t max_ranks);
 
 /// What an engine over these parts is created with. The prefix cache's salt is the layout.
 [[nodiscard]] EngineOptions make_engine_options(const WorkerConfig& worker,

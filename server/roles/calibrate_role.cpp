@@ -128,7 +128,9 @@ class StageBar final {
 Status run_calibrate(const cli::ResolvedOptions& resolved) {
   const cli::Options& options = resolved.options;
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
-  TESSERA_TRY(const ComputeChoice compute, choose_compute(options));
+  WorkerConfig on_host = options;  // the collectors read latents where the model keeps them
+  on_host.device = "cpu";
+  TESSERA_TRY(const ComputeChoice compute, choose_compute(on_host, 1));
   TESSERA_TRY(const CalibrationOptions calibration, read_options(options));
   TESSERA_TRY(const Texts texts, read_texts(options, config, calibration.lengths));
   TESSERA_TRY(const Checkpoint checkpoint, Checkpoint::open(options.model));

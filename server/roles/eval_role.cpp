@@ -68,6 +68,14 @@ Status read_modes(const cli::Options& options, EvalPlan& plan) {
   return Status::ok();
 }
 
+int64_t max_ranks(const EvalPlan& plan) {
+  int64_t most = 1;
+  for (const ModeSetup& setup : plan.setups) {
+    most = std::max(most, setup.sharding.num_ranks);
+  }
+  return most;
+}
+
 Status read_windows(const cli::Options& options, EvalPlan& plan) {
   TESSERA_TRY(plan.lengths, parse_quality_lengths(or_default(options.lengths, "256:256")));
   TESSERA_TRY(const TextTokens text,
@@ -233,8 +241,8 @@ Status run_eval(const cli::ResolvedOptions& resolved) {
   const cli::Options& options = resolved.options;
   EvalPlan plan;
   TESSERA_TRY(plan.config, ModelConfig::load(options.model));
-  TESSERA_TRY(plan.compute, choose_compute(options));
   TESSERA_RETURN_IF_ERROR(read_modes(options, plan));
+  TESSERA_TRY(plan.compute, choose_compute(options, max_ranks(plan)));
   TESSERA_RETURN_IF_ERROR(read_windows(options, plan));
   TESSERA_TRY(const Checkpoint checkpoint, Checkpoint::open(options.model));
   const MeasuredParts parts{.config = plan.config,
@@ -242,7 +250,8 @@ Status run_eval(const cli::ResolvedOptions& resolved) {
                                 [&](kernels::Backend& backend, const LoadOptions& load) {
                                   return load_model_weights(plan.config, checkpoint, backend, load);
                                 },
-                            .make_backend = plan.compute.make_backend};
+                            .make_backend = plan.compute.make_backend,
+                            .make_communicators = plan.compute.make_communicators};
   QualityReport report{.model = folder_name(options.model),
                        .model_fingerprint = model_fingerprint(plan.config),
                        .text = std::filesystem::path(options.text_path).filename().string(),

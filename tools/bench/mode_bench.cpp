@@ -173,7 +173,7 @@ Status run(const Options& options) {
           [&](kernels::Backend& backend, const LoadOptions& load) {
             return load_model_weights(config, checkpoint, backend, load);
           },
-      .make_backend = [](int threads) { return kernels::cpu::create_cpu_backend(threads); }};
+      .make_backend = [](int, int threads) { return kernels::cpu::create_cpu_backend(threads); }};
   TESSERA_TRY(std::vector<Candidate> candidates, make_candidates(options, config));
   TESSERA_RETURN_IF_ERROR(load(options, parts, candidates));
   for (Candidate& candidate : candidates) {

@@ -24,7 +24,7 @@ class DummyCalibrationModel final {
           [this](kernels::Backend& backend, const LoadOptions& options) {
             return make_dummy_weights(config_, backend, options, kSeed);
           },
-      .make_backend = [](int threads) { return kernels::cpu::create_cpu_backend(threads); }};
+      .make_backend = [](int, int threads) { return kernels::cpu::create_cpu_backend(threads); }};
   const CalibrationModel model_ = {
       .parts = parts_, .open_source = [this]() -> Result<std::unique_ptr<TensorSource>> {
         return std::unique_ptr<TensorSource>(std::make_unique<DummySource>(config_, kSeed));

@@ -24,7 +24,8 @@ class QualityModels final {
                    [this](kernels::Backend& backend, const LoadOptions& load) {
                      return make_dummy_weights(config_, backend, load, 11);
                    },
-               .make_backend = kernels::cpu::create_cpu_backend} {}
+               .make_backend =
+                   [](int, int threads) { return kernels::cpu::create_cpu_backend(threads); }} {}
 
   /// Sliced modes with a Hadamard basis.
   [[nodiscard]] Result<std::unique_ptr<MeasuredModel>> create(const ShardOptions& sharding,
