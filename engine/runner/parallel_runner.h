@@ -47,8 +47,9 @@ struct ParallelSetup {
   int64_t window_step_rows = 1;
   /// Rank 0's cache keeps the expected probes of its slots: a prefill worker.
   bool keeps_probes = false;
-  LatentObserver* observer = nullptr;      ///< of rank 0; outlives the runner
-  CommunicatorFactory make_communicators;  ///< null: for backends whose memory is the host's
+  LatentObserver* observer = nullptr;  ///< of rank 0; outlives the runner
+  CommunicatorFactory make_communicators =
+      nullptr;  ///< null: for backends whose memory is the host's
   /// Without `plan`, which each rank gets for itself. `progress` is called for rank 0.
   LoadOptions load;
   /// load_model_weights or make_dummy_weights, called by all ranks at once.

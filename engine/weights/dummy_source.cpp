@@ -21,13 +21,7 @@ uint64_t hash_name(std::string_view name) {
   return hash;
 }
 
-// SplitMix64 (Steele, Lea, Flood 2014): a random word for every value of a counter.
-uint64_t random_word(uint64_t counter) {
-  uint64_t z = counter * 0x9e3779b97f4a7c15U;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31);
-}
+constexpr float kHalfWidth = 0.034641016F;  // 0.02 * sqrt(3): a uniform's standard deviation
 
 }  // namespace
 
@@ -38,27 +32,42 @@ DummySource::DummySource(const ModelConfig& config, uint64_t seed) : seed_(seed)
   }
 }
 
-kernels::ConstTensorView DummySource::read(const std::string& name) {
+const std::vector<int64_t>& DummySource::shape(const std::string& name) const {
   const auto found = shapes_.find(name);
   TESSERA_CHECK(found != shapes_.end(), name + " is not one of expected_tensors()");
+  return found->second;
+}
+
+uint64_t DummySource::counter(const std::string& name) const {
+  return kernels::random_word(seed_ ^ hash_name(name)) + 1;
+}
+
+kernels::ConstTensorView DummySource::read(const std::string& name) {
+  const std::vector<int64_t>& sizes = shape(name);
   kernels::ConstTensorView view;
   view.dtype = kernels::DType::kBFloat16;
-  view.rank = static_cast<int>(found->second.size());
-  std::copy(found->second.begin(), found->second.end(), view.shape.begin());
+  view.rank = static_cast<int>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), view.shape.begin());
   view.stride = view.rank == 2 ? std::array<int64_t, 4>{view.dim(1), 1} : std::array<int64_t, 4>{1};
   values_.resize(static_cast<size_t>(view.num_elements()));
 
-  constexpr float kHalfWidth = 0.034641016F;  // 0.02 * sqrt(3): a uniform's standard deviation
   const float center = name.ends_with("norm.weight") ? 1.0F : 0.0F;
-  uint64_t counter = random_word(seed_ ^ hash_name(name));
+  uint64_t next = counter(name);
   for (BFloat16& value : values_) {
-    const auto bits = static_cast<int32_t>(random_word(++counter) >> 40);  // 24 bits
-    const float unit = static_cast<float>(bits - (1 << 23)) / static_cast<float>(1 << 23);
-    value = BFloat16::from_float(center + kHalfWidth * unit);
+    value = BFloat16::from_float(center + kHalfWidth * kernels::random_unit(next++));
   }
   num_bytes_read_ += view.num_elements() * static_cast<int64_t>(sizeof(BFloat16));
   view.data = values_.data();
   return view;
+}
+
+std::optional<kernels::RandomRows> DummySource::take_random(const std::string& name) {
+  const std::vector<int64_t>& sizes = shape(name);
+  if (sizes.size() != 2) {
+    return std::nullopt;
+  }
+  num_bytes_read_ += sizes[0] * sizes[1] * static_cast<int64_t>(sizeof(BFloat16));
+  return kernels::RandomRows{.counter = counter(name), .rows = sizes[0], .half_width = kHalfWidth};
 }
 
 }  // namespace tessera

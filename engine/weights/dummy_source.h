@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -19,10 +20,15 @@ class DummySource final : public TensorSource {
   DummySource(const ModelConfig& config, uint64_t seed);
 
   [[nodiscard]] kernels::ConstTensorView read(const std::string& name) override;
+  [[nodiscard]] std::optional<kernels::RandomRows> take_random(const std::string& name) override;
   [[nodiscard]] int64_t num_bytes() const override { return num_bytes_; }
   [[nodiscard]] int64_t num_bytes_read() const override { return num_bytes_read_; }
 
  private:
+  [[nodiscard]] const std::vector<int64_t>& shape(const std::string& name) const;
+  /// Of the tensor's first element.
+  [[nodiscard]] uint64_t counter(const std::string& name) const;
+
   uint64_t seed_;
   std::unordered_map<std::string, std::vector<int64_t>> shapes_;
   int64_t num_bytes_ = 0;

@@ -29,7 +29,21 @@ LinearWeightPtr WeightPacker::make_linear(int64_t num_groups, int64_t rows, int6
 void WeightPacker::load(kernels::LinearWeight& weight,
                         int64_t group,
                         const std::vector<std::string>& names) {
-  load(weight, group, read_stacked(names));
+  std::vector<kernels::RandomRows> random;
+  for (const std::string& name : names) {
+    if (const auto rows = source_.take_random(name)) {
+      random.push_back(*rows);
+      report(name);
+    }
+  }
+  if (random.empty()) {
+    load(weight, group, read_stacked(names));
+    return;
+  }
+  TESSERA_CHECK(random.size() == names.size(), "a source that makes some of its matrices only");
+  const int64_t before = weight.num_bytes();
+  backend_.ops().fill_linear_weight(weight, group, random);
+  num_bytes_ += weight.num_bytes() - before;
 }
 
 void WeightPacker::load(kernels::LinearWeight& weight,
@@ -110,10 +124,14 @@ WeightTensor WeightPacker::table(const ConstTensorView& matrix) {
 
 ConstTensorView WeightPacker::read(const std::string& name) {
   const ConstTensorView view = source_.read(name);
+  report(name);
+  return view;
+}
+
+void WeightPacker::report(const std::string& name) const {
   if (options_.progress) {
     options_.progress(source_.num_bytes_read(), source_.num_bytes(), name);
   }
-  return view;
 }
 
 ConstTensorView WeightPacker::read_stacked(const std::vector<std::string>& names) {

@@ -55,6 +55,7 @@ class WeightPacker final {
   /// A single whole tensor is not copied.
   [[nodiscard]] kernels::ConstTensorView read_stacked(const std::vector<std::string>& names);
   [[nodiscard]] LinearWeightPtr make(const kernels::LinearShape& shape);
+  void report(const std::string& name) const;  // progress
 
   TensorSource& source_;
   kernels::Backend& backend_;

@@ -24,6 +24,9 @@ class CudaOps final : public Ops {
   static constexpr int64_t kScratchBytes = int64_t{96} << 20;
 
   std::unique_ptr<LinearWeight> do_make_linear_weight(const LinearShape& shape) override;
+  void do_fill_linear_weight(LinearWeight& weight,
+                             int64_t group,
+                             std::span<const RandomRows> parts) override;
   void do_load_linear_weight(LinearWeight& weight,
                              int64_t group,
                              const ConstTensorView& matrix) override;

@@ -1,6 +1,7 @@
 #include "kernels/ops/ops.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/core/shape_check.h"
 #include "kernels/ops/probe_signs.h"
@@ -72,6 +73,38 @@ void Ops::load_linear_weight(LinearWeight& weight, int64_t group, const ConstTen
   check.is_true(matrix.dtype == kF32 || matrix.dtype == kBf16 || matrix.dtype == DType::kFloat16,
                 "the matrix is float32, bfloat16 or float16");
   do_load_linear_weight(weight, group, matrix);
+}
+
+void Ops::fill_linear_weight(LinearWeight& weight,
+                             int64_t group,
+                             std::span<const RandomRows> parts) {
+  const ShapeCheck check("fill_linear_weight");
+  check.is_true(group >= 0 && group < weight.shape().num_groups, "group out of range");
+  int64_t rows = 0;
+  for (const RandomRows& part : parts) {
+    rows += part.rows;
+  }
+  check.is_true(rows == weight.shape().out_features,
+                "the parts have another number of rows than the weight");
+  do_fill_linear_weight(weight, group, parts);
+}
+
+void Ops::do_fill_linear_weight(LinearWeight& weight,
+                                int64_t group,
+                                std::span<const RandomRows> parts) {
+  const LinearShape& shape = weight.shape();
+  std::vector<BFloat16> values;
+  values.reserve(static_cast<size_t>(shape.out_features * shape.in_features));
+  for (const RandomRows& part : parts) {
+    for (int64_t i = 0; i < part.rows * shape.in_features; ++i) {
+      const float value = part.half_width * random_unit(part.counter + static_cast<uint64_t>(i));
+      values.push_back(BFloat16::from_float(value));
+    }
+  }
+  do_load_linear_weight(
+      weight,
+      group,
+      TensorView{values.data(), DType::kBFloat16, {shape.out_features, shape.in_features}});
 }
 
 void Ops::embedding(const EmbeddingParams& params, StreamView stream) {

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "kernels/core/device.h"
 #include "kernels/ops/attention_params.h"
 #include "kernels/ops/linear_params.h"
 #include "kernels/ops/moe_params.h"
 #include "kernels/ops/probe_params.h"
+#include "kernels/ops/random_weight.h"
 #include "kernels/ops/sampling_params.h"
 #include "kernels/ops/transform_params.h"
 
@@ -27,6 +29,8 @@ class Ops {
   /// Converts and packs `matrix` [N, K] (host memory; float32, bfloat16 or float16; strides free)
   /// as group `group` of `weight`. Different groups may be loaded from different threads.
   void load_linear_weight(LinearWeight& weight, int64_t group, const ConstTensorView& matrix);
+  /// The same with random rows, the parts' one after another; N in all.
+  void fill_linear_weight(LinearWeight& weight, int64_t group, std::span<const RandomRows> parts);
 
   void embedding(const EmbeddingParams& params, StreamView stream);
   void rms_norm(const RmsNormParams& params, StreamView stream);
@@ -54,6 +58,10 @@ class Ops {
   virtual void do_load_linear_weight(LinearWeight& weight,
                                      int64_t group,
                                      const ConstTensorView& matrix) = 0;
+  /// Unless a backend can do better: by do_load_linear_weight().
+  virtual void do_fill_linear_weight(LinearWeight& weight,
+                                     int64_t group,
+                                     std::span<const RandomRows> parts);
   virtual void do_embedding(const EmbeddingParams& params, StreamView stream) = 0;
   virtual void do_rms_norm(const RmsNormParams& params, StreamView stream) = 0;
   virtual void do_rope(const RopeParams& params, StreamView stream) = 0;

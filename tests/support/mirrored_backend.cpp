@@ -137,6 +137,11 @@ class MirroredOps final : public kernels::Ops {
                              const ConstTensorView& matrix) override {
     ops_.load_linear_weight(weight, group, matrix);
   }
+  void do_fill_linear_weight(kernels::LinearWeight& weight,
+                             int64_t group,
+                             std::span<const kernels::RandomRows> parts) override {
+    ops_.fill_linear_weight(weight, group, parts);
+  }
   void do_embedding(const kernels::EmbeddingParams& params, StreamView) override {
     auto p = params;
     run(&Ops::embedding, p, p.ids, p.table, p.out);

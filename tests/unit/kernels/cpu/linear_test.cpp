@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/linear_params.h"
+#include "kernels/ops/random_weight.h"
 #include "tests/support/reference_ops.h"
 #include "tests/unit/kernels/cpu/ops_fixture.h"
 
@@ -204,6 +205,43 @@ TEST_P(LinearTest, LoadsATransposedHalfPrecisionMatrix) {
   ops().linear({.x = x.view(), .weight = weight.get(), .bias = {}, .out = out.view()}, {});
   EXPECT_EQ(out.to_array().values,
             (std::vector<double>{1.0 + 5.0 - 200.0, 2.0 - 10.0 + 6550400.0}));
+}
+
+TEST_P(LinearTest, FillsTheRowsOfSeveralPartsWithTheirNumbers) {
+  constexpr int64_t kIn = 24;
+  const std::vector<kernels::RandomRows> parts = {{.counter = 5, .rows = 3, .half_width = 0.5F},
+                                                  {.counter = 1000, .rows = 4, .half_width = 2.0F}};
+  std::vector<double> expected;  // [N, K]
+  for (const kernels::RandomRows& part : parts) {
+    for (int64_t i = 0; i < part.rows * kIn; ++i) {
+      const float value =
+          part.half_width * kernels::random_unit(part.counter + static_cast<uint64_t>(i));
+      expected.push_back(static_cast<double>(kernels::BFloat16::from_float(value).to_float()));
+    }
+  }
+  Array identity({kIn, kIn});
+  for (int64_t i = 0; i < kIn; ++i) {
+    identity.values[static_cast<size_t>(i * kIn + i)] = 1.0;
+  }
+  for (const DType dtype : kDtypes) {
+    auto weight = ops().make_linear_weight(
+        {.num_groups = 2, .out_features = 7, .in_features = kIn, .dtype = dtype});
+    ops().load_linear_weight(*weight, 0, HostTensor(dtype, random_.array({7, kIn})).view());
+    ops().fill_linear_weight(*weight, 1, parts);
+    const HostTensor x(dtype, identity);
+    const HostTensor bounds(std::vector<int32_t>{0, 0, static_cast<int32_t>(kIn)});
+    HostTensor out(DType::kFloat32, std::vector<int64_t>{kIn, 7});
+    ops().grouped_linear(
+        {.x = x.view(), .offsets = bounds.view(), .weight = weight.get(), .out = out.view()}, {});
+    const std::vector<double> transposed = out.to_array().values;  // [K, N]
+    for (int64_t n = 0; n < 7; ++n) {
+      for (int64_t k = 0; k < kIn; ++k) {
+        EXPECT_EQ(transposed[static_cast<size_t>(k * 7 + n)],
+                  expected[static_cast<size_t>(n * kIn + k)])
+            << "row " << n << ", column " << k;
+      }
+    }
+  }
 }
 
 TEST_P(LinearTest, ReportsPackedBytes) {
