@@ -34,7 +34,8 @@ size_t count_of(int64_t count) {
 /// All NCCL handles of a set of ranks, and what ends them together.
 class NcclHandles final {
  public:
-  explicit NcclHandles(std::shared_ptr<const NcclLibrary> library) : library_(std::move(library)) {}
+  NcclHandles(std::shared_ptr<const NcclLibrary> library, std::function<void()> abort_small_sum)
+      : library_(std::move(library)), abort_small_sum_(std::move(abort_small_sum)) {}
   ~NcclHandles() {
     watch_ = {};  // joins
     for (ncclComm_t handle : handles_) {
@@ -78,6 +79,9 @@ class NcclHandles final {
     }
     reason_ = reason;
     is_aborted_.store(true, std::memory_order_release);
+    if (abort_small_sum_) {
+      abort_small_sum_();
+    }
     for (ncclComm_t handle : handles_) {
       library_->CommAbort(handle);
     }
@@ -126,6 +130,7 @@ class NcclHandles final {
   }
 
   const std::shared_ptr<const NcclLibrary> library_;
+  const std::function<void()> abort_small_sum_;
   std::vector<ncclComm_t> handles_;  // before watch()
   std::mutex mutex_;                 // guards aborting
   std::atomic<bool> is_aborted_{false};
@@ -151,7 +156,10 @@ class NcclCommunicator final : public Communicator {
     kernels::Device* memory = nullptr;
   };
   NcclCommunicator(std::shared_ptr<Group> group, Place place, const NcclOptions& options)
-      : group_(std::move(group)), place_(place), native_stream_(options.native_stream) {
+      : group_(std::move(group)),
+        place_(place),
+        native_stream_(options.native_stream),
+        small_sum_(options.small_sum) {
     if (size() > 1) {
       staging_ = place.memory->allocate(options.staging_bytes);
     }
@@ -161,6 +169,15 @@ class NcclCommunicator final : public Communicator {
     return static_cast<int>(group_->members.size());
   }
   void abort(const std::string& reason) noexcept override { group_->handles->abort(reason); }
+
+  /// all_reduce of all ranks of up to so many elements goes past NCCL.
+  void set_small_sum_limit(int64_t max_elements) { small_sum_limit_ = max_elements; }
+  /// NCCL's all-reduce of x [count].
+  void sum_by_nccl(float* x, int64_t count, StreamView stream) {
+    check(nccl().AllReduce(
+              x, x, static_cast<size_t>(count), ncclFloat32, ncclSum, comm(), stream_of(stream)),
+          "all-reduce");
+  }
 
  private:
   [[nodiscard]] cudaStream_t stream_of(StreamView stream) const {
@@ -202,14 +219,11 @@ class NcclCommunicator final : public Communicator {
 
   void do_all_reduce(const TensorView& x, StreamView stream) override {
     group_->handles->throw_if_aborted();
-    check(nccl().AllReduce(x.data,
-                           x.data,
-                           count_of(x.num_elements()),
-                           ncclFloat32,
-                           ncclSum,
-                           comm(),
-                           stream_of(stream)),
-          "all-reduce");
+    if (x.num_elements() <= small_sum_limit_) {
+      small_sum_.run(place_.rank, x.as<float>(), x.num_elements(), stream);
+    } else {
+      sum_by_nccl(x.as<float>(), x.num_elements(), stream);
+    }
   }
 
   void do_reduce_scatter_heads(const ConstTensorView& partial,
@@ -316,8 +330,20 @@ class NcclCommunicator final : public Communicator {
   const std::shared_ptr<Group> group_;
   const Place place_;
   const std::function<void*(int, StreamView)> native_stream_;
+  const SmallSum small_sum_;
+  int64_t small_sum_limit_ = -1;  // a group of one has nothing to add
   DeviceBuffer staging_;
 };
+
+void choose_sums(const NcclOptions& options, const std::vector<NcclCommunicator*>& ranks) {
+  const int64_t limit = small_sum_limit_blocking(
+      options.memory, options.small_sum, [&](int rank, float* x, int64_t count, StreamView stream) {
+        ranks[static_cast<size_t>(rank)]->sum_by_nccl(x, count, stream);
+      });
+  for (NcclCommunicator* rank : ranks) {
+    rank->set_small_sum_limit(limit);
+  }
+}
 
 }  // namespace
 
@@ -329,10 +355,11 @@ Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions
   TESSERA_CHECK(options.memory.size() == options.devices.size(), "memory of each rank");
   TESSERA_TRY(auto library, NcclLibrary::load(options.library));
   log_info("nccl", "version", library->version, "library", library->path, "ranks", num_ranks);
-  const auto handles = std::make_shared<NcclHandles>(std::move(library));
+  const auto handles = std::make_shared<NcclHandles>(std::move(library), options.small_sum.abort);
   TESSERA_TRY(auto all, handles->add_group(options.devices));
   const auto world = std::make_shared<Group>(handles, std::move(all));
   std::vector<RankCommunicators> ranks;
+  std::vector<NcclCommunicator*> worlds;
   std::shared_ptr<Group> subgroup;
   for (int rank = 0; rank < num_ranks; ++rank) {
     const int member = rank % subgroup_size;
@@ -344,12 +371,17 @@ Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions
       subgroup = std::make_shared<Group>(handles, std::move(members));
     }
     kernels::Device* memory = options.memory[static_cast<size_t>(rank)];
-    ranks.push_back({std::make_unique<NcclCommunicator>(
-                         world, NcclCommunicator::Place{rank, rank, memory}, options),
+    auto of_all = std::make_unique<NcclCommunicator>(
+        world, NcclCommunicator::Place{rank, rank, memory}, options);
+    worlds.push_back(of_all.get());
+    ranks.push_back({std::move(of_all),
                      std::make_unique<NcclCommunicator>(
                          subgroup, NcclCommunicator::Place{member, rank, memory}, options)});
   }
   handles->watch();
+  if (options.small_sum.run && num_ranks > 1) {
+    choose_sums(options, worlds);
+  }
   return ranks;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/parallel/small_sum.h"
 #include "engine/parallel/thread_communicator.h"
 #include "kernels/core/device.h"
 
@@ -24,6 +25,7 @@ struct NcclOptions {
   std::function<void*(int rank, kernels::StreamView stream)> native_stream;
   /// Of the largest operand of reduce_scatter_heads and all_gather_columns.
   int64_t staging_bytes = 0;
+  SmallSum small_sum;  ///< for all_reduce of all ranks, where it is the faster way
 };
 
 /// As make_thread_communicators(), for operands in device memory. An operand above `staging_bytes`

@@ -9,6 +9,7 @@
 #ifdef TESSERA_HAS_CUDA
 #include "engine/parallel/nccl_communicator.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/peer_sum.h"
 #endif
 
 namespace tessera {
@@ -22,6 +23,10 @@ using kernels::cuda::create_cuda_backend;
 using kernels::cuda::device_memory;
 using kernels::cuda::DeviceMemory;
 using kernels::cuda::num_cuda_devices;
+using kernels::cuda::PeerSum;
+
+/// Elements of a sum that may go through peer memory: 512 rows of 2,048.
+constexpr int64_t kMaxPeerSum = int64_t{1} << 20;
 
 Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
                                                     std::span<kernels::Backend* const> backends,
@@ -40,6 +45,16 @@ Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
   options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
     return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
   };
+  const std::shared_ptr<PeerSum> peers = PeerSum::create(options.memory, kMaxPeerSum);
+  if (peers != nullptr) {
+    options.small_sum = {
+        .run =
+            [peers](int rank, float* x, int64_t count, kernels::StreamView stream) {
+              peers->run(rank, x, count, stream);
+            },
+        .abort = [peers] { peers->abort(); },
+        .max_elements = peers->max_elements()};
+  }
   return make_nccl_communicators(options, subgroup_size);
 }
 #else

@@ -1,0 +1,106 @@
+#include "engine/parallel/small_sum.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <thread>
+
+#include "engine/base/log.h"
+
+namespace tessera {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kWarmups = 5;
+constexpr int kCalls = 20;
+constexpr int kRepeats = 5;
+constexpr int64_t kLeastElements = 2048;
+
+/// Seconds of a call on rank 0, the least of several means: other work only makes it longer.
+class Timer final {
+ public:
+  Timer(const std::vector<kernels::Device*>& devices, int64_t max_elements) : devices_(devices) {
+    const auto bytes = max_elements * static_cast<int64_t>(sizeof(float));
+    const std::vector<float> zeros(static_cast<size_t>(max_elements));
+    for (kernels::Device* device : devices) {
+      buffers_.push_back(device->allocate(bytes));
+      device->copy_from_host(buffers_.back().data(), zeros.data(), bytes, {});
+      device->synchronize_blocking({});
+    }
+  }
+
+  double seconds_blocking(const RankSum& sum, int64_t count) {
+    double least = 1.0;
+    std::vector<std::exception_ptr> failures(devices_.size());
+    {
+      std::vector<std::jthread> ranks;
+      for (size_t rank = 0; rank < devices_.size(); ++rank) {
+        ranks.emplace_back([&, rank] {
+          try {
+            const double seconds = run_rank(sum, rank, count);
+            least = rank == 0 ? seconds : least;
+          } catch (...) {
+            failures[rank] = std::current_exception();
+          }
+        });
+      }
+    }
+    for (const std::exception_ptr& failure : failures) {
+      if (failure) {
+        std::rethrow_exception(failure);
+      }
+    }
+    return least;
+  }
+
+ private:
+  double run_rank(const RankSum& sum, size_t rank, int64_t count) {
+    double least = 1.0;
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {
+      call(sum, rank, count, kWarmups);
+      const Clock::time_point before = Clock::now();
+      call(sum, rank, count, kCalls);
+      least =
+          std::min(least, std::chrono::duration<double>(Clock::now() - before).count() / kCalls);
+    }
+    return least;
+  }
+  void call(const RankSum& sum, size_t rank, int64_t count, int times) {
+    for (int i = 0; i < times; ++i) {
+      sum(static_cast<int>(rank), static_cast<float*>(buffers_[rank].data()), count, {});
+    }
+    devices_[rank]->synchronize_blocking({});
+  }
+
+  const std::vector<kernels::Device*>& devices_;
+  std::vector<kernels::DeviceBuffer> buffers_;
+};
+
+}  // namespace
+
+int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
+                                 const SmallSum& small,
+                                 const RankSum& large) {
+  Timer timer(devices, small.max_elements);
+  int64_t limit = 0;
+  for (int64_t count = std::min(kLeastElements, small.max_elements); count <= small.max_elements;
+       count *= 4) {
+    const double small_seconds = timer.seconds_blocking(small.run, count);
+    const double large_seconds = timer.seconds_blocking(large, count);
+    log_info("all_reduce",
+             "bytes",
+             count * static_cast<int64_t>(sizeof(float)),
+             "peer_us",
+             small_seconds * 1e6,
+             "nccl_us",
+             large_seconds * 1e6);
+    if (small_seconds > large_seconds) {
+      break;
+    }
+    limit = count;
+  }
+  return limit;
+}
+
+}  // namespace tessera

@@ -1,0 +1,29 @@
+// Sums of small tensors by another way than the library's all-reduce, and up to which size that is
+// the faster one on this machine.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "kernels/core/device.h"
+
+namespace tessera {
+
+/// x [count], float32, becomes the sum over the ranks, each of which calls it.
+using RankSum = std::function<void(int rank, float* x, int64_t count, kernels::StreamView stream)>;
+
+struct SmallSum {
+  RankSum run;                  ///< null: there is none
+  std::function<void()> abort;  ///< ends ranks that wait in it; any thread
+  int64_t max_elements = 0;
+};
+
+/// The largest number of elements up to which `small` is no slower than `large`; 0: it never is.
+/// `devices`: of each rank, whose default streams are idle. Blocks for some milliseconds. Throws
+/// DeviceError.
+[[nodiscard]] int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
+                                               const SmallSum& small,
+                                               const RankSum& large);
+
+}  // namespace tessera
