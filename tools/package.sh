@@ -33,7 +33,7 @@ mkdir -p "$stage/bin" "$stage/lib" "$stage/configs"
 is_of_system() {
   case $1 in
     linux-vdso.so.* | ld-linux*.so.* | libc.so.* | libm.so.* | libpthread.so.* | libdl.so.* | \
-      librt.so.* | libresolv.so.* | libcuda.so.* | libcudart.so.* | libcublas*.so.* | libnccl.so.*)
+      librt.so.* | libresolv.so.* | libcuda.so.* | libnvidia-ml.so.* | libcudart.so.* | libcublas*.so.* | libnccl.so.*)
       return 0 ;;
   esac
   return 1
@@ -47,7 +47,7 @@ add_libraries() {
       [[ -e $path ]] || fail "$1 needs $name, which this system does not have"
       cp -L "$path" "$stage/lib/$name"
     fi
-  done < <(ldd "$1" | awk '$2 == "=>" {print $1, ($3 ~ /^\// ? $3 : "")}')
+  done < <(LD_LIBRARY_PATH=$stage/lib ldd "$1" | awk '$2 == "=>" {print $1, ($3 ~ /^\// ? $3 : "")}')
 }
 
 fetch_ucx() {
@@ -65,6 +65,9 @@ add_ucx() {
   mkdir -p "$stage/lib/ucx"
   for file in "$ucx"/ucx/libu*.so.0; do
     [[ $file == *perftest* ]] || cp -L "$file" "$stage/lib/ucx/"
+  done
+  for file in "$ucx"/../../*.libs/libcudart*; do  # of the package's own, under a name of its own
+    [[ ! -e $file ]] || cp -L "$file" "$stage/lib/"
   done
 }
 

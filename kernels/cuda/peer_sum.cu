@@ -159,9 +159,10 @@ bool enable_access(const CudaDevice& from, const CudaDevice& to) {
 class AbortWord final {
  public:
   AbortWord() {
-    TESSERA_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&word_),
-                               sizeof(int),
-                               cudaHostAllocMapped | cudaHostAllocPortable));
+    void* memory = nullptr;
+    TESSERA_CUDA(
+        cudaHostAlloc(&memory, sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable));
+    word_ = static_cast<volatile int*>(memory);
     *word_ = 0;
   }
   ~AbortWord() { cudaFreeHost(const_cast<int*>(word_)); }

@@ -24,7 +24,7 @@ namespace tessera::bench {
 namespace {
 
 struct Options {
-  WorkerConfig worker = {.device = "cpu", .dtype = "bfloat16", .attention_sharding = "replicated"};
+  WorkerConfig worker;
   std::vector<int64_t> contexts = {256};
   std::vector<int64_t> batches = {1, 8};
   std::vector<int64_t> prompts = {512};
@@ -168,6 +168,9 @@ int main(int argc, char** argv) {
   using namespace tessera::bench;
   Options options;
   tessera::WorkerConfig& worker = options.worker;
+  worker.device = "cpu";
+  worker.dtype = "bfloat16";
+  worker.attention_sharding = "replicated";
   worker.tensor_parallel_size = 1;
   CLI::App app("Decode and prefill speed of a model in one decode mode, beside the bound");
   app.add_option("model", worker.model, "checkpoint folder")->required();
