@@ -20,8 +20,8 @@ struct SmallSum {
 };
 
 /// The largest number of elements up to which `small` is no slower than `large`; 0: it never is.
-/// `devices`: of each rank, whose default streams are idle. Blocks for some milliseconds. Throws
-/// DeviceError.
+/// `devices`: of each rank, which record, and whose default streams are idle. Blocks for some
+/// milliseconds. Throws DeviceError.
 [[nodiscard]] int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
                                                const SmallSum& small,
                                                const RankSum& large);

@@ -147,7 +147,8 @@ Status run(Options& options) {
                            .max_context = std::max(context, prompt),
                            .max_chunk = std::min(options.chunk, prompt)};
   options.worker.max_num_seqs = size.max_batch;
-  options.worker.max_model_len = size.max_context;
+  const int64_t unit = kBlockTokens * options.worker.tensor_parallel_size;  // of a dcp group
+  options.worker.max_model_len = (size.max_context + unit - 1) / unit * unit;
   TESSERA_TRY(const auto model, StepModel::create(options.worker, size));
   std::printf("%s: %s\n", options.worker.model.c_str(), model->description().c_str());
   for (const int64_t tokens : options.contexts) {
