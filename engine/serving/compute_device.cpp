@@ -25,8 +25,8 @@ using kernels::cuda::DeviceMemory;
 using kernels::cuda::num_cuda_devices;
 using kernels::cuda::PeerSum;
 
-/// Elements of a sum that may go through peer memory: 512 rows of 2,048.
-constexpr int64_t kMaxPeerSum = int64_t{1} << 20;
+/// Elements of a sum that may go through peer memory: 256 rows of 2,048.
+constexpr int64_t kMaxPeerSum = int64_t{1} << 19;
 
 Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
                                                     std::span<kernels::Backend* const> backends,

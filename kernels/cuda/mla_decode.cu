@@ -54,16 +54,16 @@ __global__ void __launch_bounds__(kThreads) merge_parts(const Merge p) {
     for (int part = lane; part < p.num_parts; part += kWarp) {
       shares[part] = total > 0.0F ? shares[part] / total : 0.0F;
     }
-    if (lane == 0) {
+    if (lane == 0 && blockIdx.z == 0) {
       p.log_sum_exp[row * p.log_sum_exp_stride + head] =
           total > 0.0F ? largest + logf(total) : -INFINITY;
     }
   }
   __syncthreads();
   T* out = static_cast<T*>(p.out) + row * p.out_stride + head * p.out_head_stride;
-  for (int c = static_cast<int>(threadIdx.x); c < p.width; c += kThreads) {
+  if (const int c = static_cast<int>(blockIdx.z * kThreads + threadIdx.x); c < p.width) {
     float value = 0.0F;
-#pragma unroll 8
+#pragma unroll 16
     for (int part = 0; part < p.num_parts; ++part) {
       value += shares[part] * p.values[at(part) * p.width + c];
     }
@@ -245,7 +245,8 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
   visit_dtype(dtype, [&](auto tag) {
     launch("mla_decode (merge)",
            merge_parts<decltype(tag)>,
-           {{to_grid(pass.num_heads), to_grid(num_rows)}, kThreads},
+           {{to_grid(pass.num_heads), to_grid(num_rows), to_grid(ceil_div(merge.width, kThreads))},
+            kThreads},
            on,
            merge);
   });

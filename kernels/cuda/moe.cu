@@ -1,5 +1,5 @@
 // Mixture of experts: choice of experts (a warp is a token), stable sorting of tokens by expert (a
-// block is an expert), weighted sum of the results (a block is a token).
+// block is an expert), weighted sum of the results (a block is a piece of a token).
 
 #include <cfloat>
 
@@ -228,13 +228,14 @@ __global__ void __launch_bounds__(kThreads) combine_rows(const Combine p) {
   const int begin = p.first_offset != nullptr ? *p.first_offset : 0;
   const int end = p.last_offset != nullptr ? *p.last_offset : INT32_MAX;
   float* out = p.out.row(t);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+  if (const int64_t c = int64_t{blockIdx.y} * kThreads + threadIdx.x; c < p.width) {
     float sum = p.accumulate ? out[c] : 0.0F;
-    for (int64_t j = 0; j < p.top_k; ++j) {
+#pragma unroll 8
+    for (int64_t j = 0; j < p.top_k; ++j) {  // loads of several experts at a time
       const int row = p.row_of_pair[t * p.top_k + j];
-      if (row >= begin && row < end) {
-        sum += p.expert_weights[t * p.top_k + j] * p.expert_out.row(row)[c];
-      }
+      const bool is_here = row >= begin && row < end;
+      const float value = is_here ? p.expert_out.row(row)[c] : 0.0F;
+      sum = is_here ? sum + p.expert_weights[t * p.top_k + j] * value : sum;
     }
     out[c] = sum;
   }
@@ -296,7 +297,7 @@ void CudaOps::do_moe_combine(const MoeCombineParams& params, StreamView stream) 
   const auto* offsets = params.offsets.as<int32_t>();
   launch("moe_combine",
          combine_rows,
-         {to_grid(params.out.dim(0)), kThreads},
+         {{to_grid(params.out.dim(0)), to_grid(ceil_div(params.out.dim(1), kThreads))}, kThreads},
          device_.enter(stream),
          Combine{.expert_out = rows_of<float>(params.expert_out),
                  .row_of_pair = params.row_of_pair.as<int32_t>(),

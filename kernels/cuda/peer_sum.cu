@@ -12,37 +12,32 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kMaxBlocks = 64;
-constexpr int kVector = 4;
-constexpr int kSlots = 2;  ///< a member can be one call ahead of another
+constexpr int kMaxBlocks = 128;
+constexpr int kVector = 2;  ///< elements of a line
+constexpr int kSlots = 2;   ///< a member can be one call ahead of another
 constexpr int kSpinsPerLook = 1024;
 constexpr uint64_t kMaxWait = 60'000'000'000;  ///< ns for a member that is late
 
-/// Every block works by itself, with regions, flags and a count of its calls of its own: its peers
-/// are the blocks of the same index on the other GPUs.
+/// Two values as they travel, each beside the number of the call: a GPU writes 8 bytes at once, so
+/// that a value is there when its number is, and nobody waits for a fence (the LL protocol of
+/// NCCL's documentation).
+using Line = uint4;
+
+/// Every block works by itself, with a region of the inboxes and a count of its calls of its own:
+/// its peers are the blocks of the same index on the other GPUs.
 struct PeerSumParams {
   float* x = nullptr;
   int64_t count = 0;
   int64_t per_block = 0;  ///< elements, a multiple of kVector
-  int64_t region = 0;     ///< elements of an inbox that one block of one sender may fill
+  int64_t region = 0;     ///< lines of an inbox that one block of one sender may fill
   int member = 0;
   int num_members = 0;
-  float* inboxes[PeerSum::kMaxMembers] = {};   ///< [kSlots, senders, kMaxBlocks, region] of each
-  uint32_t* flags[PeerSum::kMaxMembers] = {};  ///< [senders, kMaxBlocks] of each: calls written
-  uint32_t* calls = nullptr;                   ///< [kMaxBlocks], this member's
-  const volatile int* is_aborted = nullptr;    ///< in host memory
+  Line* inboxes[PeerSum::kMaxMembers] = {};  ///< [kSlots, senders, kMaxBlocks, region] of each
+  uint32_t* calls = nullptr;                 ///< [kMaxBlocks], this member's
+  const volatile int* is_aborted = nullptr;  ///< in host memory
 };
 
-__device__ void store_release(uint32_t* to, uint32_t value) {
-  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
-}
-__device__ uint32_t load_acquire(const uint32_t* from) {
-  uint32_t value = 0;
-  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-  return value;
-}
-
-__device__ float* region_of(const PeerSumParams& p, int receiver, int sender, uint32_t call) {
+__device__ Line* region_of(const PeerSumParams& p, int receiver, int sender, uint32_t call) {
   const int64_t at = (int64_t{call % kSlots} * p.num_members + sender) * kMaxBlocks + blockIdx.x;
   return p.inboxes[receiver] + at * p.region;
 }
@@ -53,43 +48,53 @@ __device__ uint64_t nanoseconds() {
   return now;
 }
 
-__device__ void wait_for(const PeerSumParams& p, int sender, uint32_t call) {
-  const uint32_t* flag = p.flags[p.member] + sender * kMaxBlocks + blockIdx.x;
-  const uint64_t begin = nanoseconds();
-  for (int spins = 1; static_cast<int32_t>(load_acquire(flag) - call) < 0; ++spins) {
+__device__ void send_line(Line* to, float2 value, uint32_t call) {
+  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to),
+               "r"(__float_as_uint(value.x)),
+               "r"(call),
+               "r"(__float_as_uint(value.y)),
+               "r"(call)
+               : "memory");
+}
+
+__device__ Line load_line(const Line* from) {
+  Line line;
+  asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(line.x), "=r"(line.y), "=r"(line.z), "=r"(line.w)
+               : "l"(from)
+               : "memory");
+  return line;
+}
+
+/// Waits for the line of this call.
+__device__ float2 receive_line(const PeerSumParams& p, const Line* from, uint32_t call) {
+  Line line = load_line(from);
+  uint64_t begin = 0;
+  for (int spins = 1; line.y != call || line.w != call; ++spins) {
+    line = load_line(from);
     if (spins % kSpinsPerLook != 0) {
       continue;
     }
     if (*p.is_aborted != 0) {
-      return;
+      break;
     }
-    if (nanoseconds() - begin > kMaxWait) {
+    const uint64_t now = nanoseconds();
+    begin = begin == 0 ? now : begin;
+    if (now - begin > kMaxWait) {
       __trap();  // an error of the device for whoever waits for the stream
     }
   }
+  return {__uint_as_float(line.x), __uint_as_float(line.z)};
 }
 
-__device__ float4 load4(const float* from, int64_t count) {
-  if (count >= kVector) {
-    return __ldcg(reinterpret_cast<const float4*>(from));  // peers write past this GPU's L1
-  }
-  float4 value = {};
-  value.x = __ldcg(from);
-  value.y = count > 1 ? __ldcg(from + 1) : 0.0F;
-  value.z = count > 2 ? __ldcg(from + 2) : 0.0F;
-  return value;
+__device__ float2 load_pair(const float* from, int64_t count) {
+  return count >= kVector ? *reinterpret_cast<const float2*>(from) : float2{*from, 0.0F};
 }
-__device__ void store4(float* to, const float4& value, int64_t count) {
+__device__ void store_pair(float* to, float2 value, int64_t count) {
   if (count >= kVector) {
-    *reinterpret_cast<float4*>(to) = value;
-    return;
-  }
-  to[0] = value.x;
-  if (count > 1) {
-    to[1] = value.y;
-  }
-  if (count > 2) {
-    to[2] = value.z;
+    *reinterpret_cast<float2*>(to) = value;
+  } else {
+    *to = value.x;
   }
 }
 
@@ -104,33 +109,24 @@ __global__ void __launch_bounds__(kThreads) peer_sum_kernel(const PeerSumParams 
   const int64_t count = min(p.count - begin, p.per_block);
   float* x = p.x + begin;
   for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
-    const float4 value = load4(x + i, count - i);
+    const float2 value = load_pair(x + i, count - i);
     for (int peer = 0; peer < p.num_members; ++peer) {
       if (peer != p.member) {
-        store4(region_of(p, peer, p.member, call) + i, value, kVector);
+        send_line(region_of(p, peer, p.member, call) + i / kVector, value, call);
       }
     }
   }
-  __threadfence_system();
-  __syncthreads();
-  const int peer = static_cast<int>(threadIdx.x);
-  if (peer < p.num_members && peer != p.member) {
-    store_release(p.flags[peer] + p.member * kMaxBlocks + blockIdx.x, call);
-    wait_for(p, peer, call);
-  }
-  __syncthreads();
   for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
-    float4 sum = {};
+    float2 sum = {};
     for (int sender = 0; sender < p.num_members; ++sender) {
-      const float4 value = sender == p.member
-                               ? load4(x + i, count - i)
-                               : load4(region_of(p, p.member, sender, call) + i, kVector);
+      const float2 value =
+          sender == p.member
+              ? load_pair(x + i, count - i)
+              : receive_line(p, region_of(p, p.member, sender, call) + i / kVector, call);
       sum.x += value.x;
       sum.y += value.y;
-      sum.z += value.z;
-      sum.w += value.w;
     }
-    store4(x + i, sum, count - i);
+    store_pair(x + i, sum, count - i);
   }
 }
 
@@ -160,8 +156,7 @@ class AbortWord final {
  public:
   AbortWord() {
     void* memory = nullptr;
-    TESSERA_CUDA(
-        cudaHostAlloc(&memory, sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable));
+    TESSERA_CUDA(cudaHostAlloc(&memory, sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable));
     word_ = static_cast<volatile int*>(memory);
     *word_ = 0;
   }
@@ -178,22 +173,21 @@ class AbortWord final {
 class DevicePeerSum final : public PeerSum {
  public:
   DevicePeerSum(std::span<Device* const> devices, int64_t max_elements)
-      : region_(round_up((max_elements + kMaxBlocks - 1) / kMaxBlocks, kThreads * kVector)) {
+      : region_(round_up((max_elements + kMaxBlocks - 1) / kMaxBlocks, kThreads * kVector) /
+                kVector) {
     const auto num_members = static_cast<int64_t>(devices.size());
-    const int64_t inbox = kSlots * num_members * kMaxBlocks * region_ * int64_t{sizeof(float)};
-    const int64_t flags = num_members * kMaxBlocks * int64_t{sizeof(uint32_t)};
+    const int64_t inbox = kSlots * num_members * kMaxBlocks * region_ * int64_t{sizeof(Line)};
     const int64_t calls = kMaxBlocks * int64_t{sizeof(uint32_t)};
     for (Device* device : devices) {
       Member& member = members_.emplace_back();
       member.device = static_cast<CudaDevice*>(device);
-      member.memory = device->allocate(inbox + flags + calls);
+      member.memory = device->allocate(inbox + calls);
       const cudaStream_t stream = member.device->enter({});
-      TESSERA_CUDA(cudaMemsetAsync(member.memory.data(), 0, inbox + flags + calls, stream));
+      TESSERA_CUDA(cudaMemsetAsync(member.memory.data(), 0, inbox + calls, stream));
       device->synchronize_blocking({});
       auto* base = static_cast<char*>(member.memory.data());
-      member.inbox = reinterpret_cast<float*>(base);
-      member.flags = reinterpret_cast<uint32_t*>(base + inbox);
-      member.calls = reinterpret_cast<uint32_t*>(base + inbox + flags);
+      member.inbox = reinterpret_cast<Line*>(base);
+      member.calls = reinterpret_cast<uint32_t*>(base + inbox);
     }
   }
 
@@ -214,21 +208,21 @@ class DevicePeerSum final : public PeerSum {
     params.num_members = static_cast<int>(members_.size());
     for (size_t i = 0; i < members_.size(); ++i) {
       params.inboxes[i] = members_[i].inbox;
-      params.flags[i] = members_[i].flags;
     }
     params.calls = own.calls;
     params.is_aborted = abort_.get();
     launch("peer_sum", peer_sum_kernel, {to_grid(num_blocks), kThreads}, on, params);
   }
   void abort() noexcept override { abort_.set(); }
-  [[nodiscard]] int64_t max_elements() const noexcept override { return region_ * kMaxBlocks; }
+  [[nodiscard]] int64_t max_elements() const noexcept override {
+    return region_ * kVector * kMaxBlocks;
+  }
 
  private:
   struct Member {
     CudaDevice* device = nullptr;
     DeviceBuffer memory;
-    float* inbox = nullptr;
-    uint32_t* flags = nullptr;
+    Line* inbox = nullptr;
     uint32_t* calls = nullptr;
   };
   const int64_t region_;

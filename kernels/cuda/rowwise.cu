@@ -1,4 +1,6 @@
-// Row-wise and elementwise operations: a block is a row.
+// Row-wise and elementwise operations: a block is a row, or a piece of one where its columns do not
+// need each other. A decode step runs hundreds of these on a row or two, so what counts is that
+// loads do not wait for one another.
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_math.cuh"
@@ -9,6 +11,16 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kNormThreads = 512;
+constexpr int kKept = 16;  ///< columns that a thread of a norm keeps in registers
+
+/// Of the calling thread, where a block is kThreads columns of row blockIdx.x.
+__device__ int64_t column() {
+  return int64_t{blockIdx.y} * kThreads + threadIdx.x;
+}
+[[nodiscard]] dim3 pieces(int64_t rows, int64_t width) {
+  return {to_grid(rows), to_grid((width + kThreads - 1) / kThreads)};
+}
 
 template <typename From, typename To>
 struct CopyRows {
@@ -23,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) copy_rows(const CopyRows<From, To> p
   const int64_t i = blockIdx.x;
   const From* from = p.from.row(p.rows == nullptr ? i : p.rows[i]);
   To* to = p.to.row(i);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+  if (const int64_t c = column(); c < p.width) {
     to[c] = from_float<To>(to_float(from[c]));
   }
 }
@@ -36,7 +48,7 @@ void launch_copy_rows(const char* name,
                       cudaStream_t stream) {
   launch(name,
          copy_rows<From, To>,
-         {to_grid(to.dim(0)), kThreads},
+         {pieces(to.dim(0), to.dim(1)), kThreads},
          stream,
          CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
 }
@@ -51,25 +63,49 @@ struct RmsNorm {
   float epsilon = 0.0F;
 };
 
-// Each thread touches only its own columns, so `out` may be `x`.
+// Each thread touches only its own columns, so `out` may be `x`. Columns beyond what all threads
+// keep are read again.
 template <typename Out>
-__global__ void __launch_bounds__(kThreads) normalise_rows(const RmsNorm<Out> p) {
-  __shared__ float shared[kThreads / kWarp];
+__global__ void __launch_bounds__(kNormThreads) normalise_rows(const RmsNorm<Out> p) {
+  __shared__ float shared[kNormThreads / kWarp];
   float* x = p.x.row(blockIdx.x);
   const float* add = p.add.data == nullptr ? nullptr : p.add.row(blockIdx.x);
-  float sum = 0.0F;
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+  const auto load = [&](int64_t c) {
     float value = x[c];
     if (add != nullptr) {
       value += add[c];
       x[c] = value;
     }
+    return value;
+  };
+  float kept[kKept] = {};
+  float weights[kKept] = {};
+  float sum = 0.0F;
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    if (const int64_t c = threadIdx.x + k * kNormThreads; c < p.width) {
+      kept[k] = load(c);
+      weights[k] = p.weight[c];
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    sum += kept[k] * kept[k];
+  }
+  for (int64_t c = threadIdx.x + kKept * kNormThreads; c < p.width; c += kNormThreads) {
+    const float value = load(c);
     sum += value * value;
   }
-  sum = block_sum<kThreads>(sum, shared);
+  sum = block_sum<kNormThreads>(sum, shared);
   const float factor = 1.0F / sqrtf(sum / static_cast<float>(p.width) + p.epsilon);
   Out* out = p.out.row(blockIdx.x);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    if (const int64_t c = threadIdx.x + k * kNormThreads; c < p.width) {
+      out[c] = from_float<Out>(kept[k] * factor * weights[k]);
+    }
+  }
+  for (int64_t c = threadIdx.x + kKept * kNormThreads; c < p.width; c += kNormThreads) {
     out[c] = from_float<Out>(x[c] * factor * p.weight[c]);
   }
 }
@@ -113,7 +149,7 @@ template <typename Out>
 __global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) {
   const float* gate = p.x.row(blockIdx.x);
   Out* out = p.out.row(blockIdx.x);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
+  if (const int64_t c = column(); c < p.width) {
     out[c] = from_float<Out>(gate[c] / (1.0F + expf(-gate[c])) * gate[p.width + c]);
   }
 }
@@ -122,7 +158,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     add_row(const float* row, const DeviceRows<T> matrix, int64_t width) {
   T* out = matrix.row(blockIdx.x);
-  for (int64_t c = threadIdx.x; c < width; c += kThreads) {
+  if (const int64_t c = column(); c < width) {
     out[c] = from_float<T>(to_float(out[c]) + row[c]);
   }
 }
@@ -134,7 +170,7 @@ void add_to_rows(const float* row, const TensorView& matrix, cudaStream_t stream
     using T = decltype(tag);
     launch("bias",
            add_row<T>,
-           {to_grid(matrix.dim(0)), kThreads},
+           {pieces(matrix.dim(0), matrix.dim(1)), kThreads},
            stream,
            row,
            rows_of<T>(matrix),
@@ -169,7 +205,7 @@ void CudaOps::do_rms_norm(const RmsNormParams& params, StreamView stream) {
     const bool has_add = params.add.data != nullptr;
     launch("rms_norm",
            normalise_rows<Out>,
-           {to_grid(params.x.dim(0)), kThreads},
+           {to_grid(params.x.dim(0)), kNormThreads},
            device_.enter(stream),
            RmsNorm<Out>{rows_of<float>(params.x),
                         has_add ? rows_of<float>(params.add) : DeviceRows<const float>{},
@@ -202,7 +238,7 @@ void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
     using Out = decltype(tag);
     launch("silu_mul",
            silu_mul_rows<Out>,
-           {to_grid(params.x.dim(0)), kThreads},
+           {pieces(params.x.dim(0), params.out.dim(1)), kThreads},
            device_.enter(stream),
            SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
   });
