@@ -99,10 +99,7 @@ int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
              small_seconds * 1e6,
              "nccl_us",
              large_seconds * 1e6);
-    if (small_seconds > large_seconds) {
-      break;
-    }
-    limit = count;
+    limit = small_seconds <= large_seconds ? count : limit;
   }
   return limit;
 }

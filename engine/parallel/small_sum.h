@@ -19,7 +19,7 @@ struct SmallSum {
   int64_t max_elements = 0;
 };
 
-/// The largest number of elements up to which `small` is no slower than `large`; 0: it never is.
+/// The largest number of elements tried at which `small` is no slower than `large`; 0: it never is.
 /// `devices`: of each rank, which record, and whose default streams are idle. Blocks for some
 /// milliseconds. Throws DeviceError.
 [[nodiscard]] int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,

@@ -28,7 +28,7 @@ using kernels::cuda::PeerSum;
 /// Elements of a sum that may go through peer memory: 256 rows of 2,048.
 constexpr int64_t kMaxPeerSum = int64_t{1} << 19;
 
-Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
+Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
                                                     std::span<kernels::Backend* const> backends,
                                                     int subgroup_size,
                                                     int64_t max_operand_bytes) {
@@ -36,7 +36,7 @@ Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
     return make_thread_communicators(1, subgroup_size);
   }
   NcclOptions options;
-  options.library = library;
+  options.library = worker.nccl_library;
   options.staging_bytes = max_operand_bytes;
   for (kernels::Backend* backend : backends) {
     options.memory.push_back(&backend->device());
@@ -45,7 +45,10 @@ Result<std::vector<RankCommunicators>> connect_gpus(const std::string& library,
   options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
     return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
   };
-  const std::shared_ptr<PeerSum> peers = PeerSum::create(options.memory, kMaxPeerSum);
+  std::shared_ptr<PeerSum> peers;
+  if (worker.all_reduce == "auto") {
+    peers = PeerSum::create(options.memory, kMaxPeerSum);
+  }
   if (peers != nullptr) {
     options.small_sum = {
         .run =
@@ -72,7 +75,7 @@ DeviceMemory device_memory(int) {
 std::unique_ptr<kernels::Backend> create_cuda_backend(int) {
   return nullptr;
 }
-Result<std::vector<RankCommunicators>> connect_gpus(const std::string&,
+Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig&,
                                                     std::span<kernels::Backend* const>,
                                                     int,
                                                     int64_t) {
@@ -196,10 +199,10 @@ CommunicatorFactory communicator_factory(const ComputeDevice& device, const Work
   if (device.kind == DeviceKind::kCpu) {
     return nullptr;
   }
-  return [library = worker.nccl_library](std::span<kernels::Backend* const> backends,
-                                         int subgroup_size,
-                                         int64_t max_operand_bytes) {
-    return connect_gpus(library, backends, subgroup_size, max_operand_bytes);
+  return [worker](std::span<kernels::Backend* const> backends,
+                  int subgroup_size,
+                  int64_t max_operand_bytes) {
+    return connect_gpus(worker, backends, subgroup_size, max_operand_bytes);
   };
 }
 

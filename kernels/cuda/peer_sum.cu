@@ -6,6 +6,7 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/peer_memory.h"
 #include "kernels/cuda/peer_sum.h"
 
 namespace tessera::kernels::cuda {
@@ -134,21 +135,27 @@ int64_t round_up(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
 }
 
-/// Makes `from` reach the memory of `to`; false where it cannot.
-bool enable_access(const CudaDevice& from, const CudaDevice& to) {
-  static_cast<void>(from.enter({}));
-  int is_possible = 0;
-  TESSERA_CUDA(cudaDeviceCanAccessPeer(&is_possible, from.index(), to.index()));
-  if (is_possible == 0) {
-    return false;
+bool reach_each_other(std::span<const int> devices) {
+  for (const int from : devices) {
+    for (const int to : devices) {
+      int is_possible = from == to ? 1 : 0;
+      if (from != to) {
+        TESSERA_CUDA(cudaDeviceCanAccessPeer(&is_possible, from, to));
+      }
+      if (is_possible == 0) {
+        return false;
+      }
+    }
   }
-  const cudaError_t result = cudaDeviceEnablePeerAccess(to.index(), 0);
-  if (result == cudaErrorPeerAccessAlreadyEnabled) {
-    cudaGetLastError();  // clears it
-    return true;
-  }
-  check_cuda(result, "cudaDeviceEnablePeerAccess");
   return true;
+}
+
+std::vector<int> indices_of(std::span<Device* const> devices) {
+  std::vector<int> indices;
+  for (const Device* device : devices) {
+    indices.push_back(static_cast<const CudaDevice*>(device)->index());
+  }
+  return indices;
 }
 
 /// Host memory that every GPU reads.
@@ -178,16 +185,14 @@ class DevicePeerSum final : public PeerSum {
     const auto num_members = static_cast<int64_t>(devices.size());
     const int64_t inbox = kSlots * num_members * kMaxBlocks * region_ * int64_t{sizeof(Line)};
     const int64_t calls = kMaxBlocks * int64_t{sizeof(uint32_t)};
+    const std::vector<int> indices = indices_of(devices);
     for (Device* device : devices) {
-      Member& member = members_.emplace_back();
-      member.device = static_cast<CudaDevice*>(device);
-      member.memory = device->allocate(inbox + calls);
-      const cudaStream_t stream = member.device->enter({});
-      TESSERA_CUDA(cudaMemsetAsync(member.memory.data(), 0, inbox + calls, stream));
-      device->synchronize_blocking({});
-      auto* base = static_cast<char*>(member.memory.data());
-      member.inbox = reinterpret_cast<Line*>(base);
-      member.calls = reinterpret_cast<uint32_t*>(base + inbox);
+      auto* own = static_cast<CudaDevice*>(device);
+      static_cast<void>(own->enter({}));
+      Member& member =
+          members_.emplace_back(Member{own, PeerMemory(own->index(), indices, inbox + calls)});
+      member.inbox = reinterpret_cast<Line*>(member.memory.data());
+      member.calls = reinterpret_cast<uint32_t*>(member.memory.data() + inbox);
     }
   }
 
@@ -221,7 +226,7 @@ class DevicePeerSum final : public PeerSum {
  private:
   struct Member {
     CudaDevice* device = nullptr;
-    DeviceBuffer memory;
+    PeerMemory memory;
     Line* inbox = nullptr;
     uint32_t* calls = nullptr;
   };
@@ -236,13 +241,8 @@ std::unique_ptr<PeerSum> PeerSum::create(std::span<Device* const> devices, int64
   if (devices.size() < 2 || devices.size() > static_cast<size_t>(kMaxMembers)) {
     return nullptr;
   }
-  for (const Device* from : devices) {
-    for (const Device* to : devices) {
-      if (from != to && !enable_access(static_cast<const CudaDevice&>(*from),
-                                       static_cast<const CudaDevice&>(*to))) {
-        return nullptr;
-      }
-    }
+  if (!reach_each_other(indices_of(devices))) {
+    return nullptr;
   }
   return std::make_unique<DevicePeerSum>(devices, max_elements);
 }

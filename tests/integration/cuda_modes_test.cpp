@@ -1,6 +1,7 @@
 // Groups of two ranks on two GPUs against the same groups on the CPU, in the three ways of sharing
 // the attention: greedy tokens in float32, next-token distributions in bfloat16.
-// TESSERA_TEST_MODELS, a list of folders with ':' between, names more models.
+// TESSERA_TEST_MODELS, a list of folders with ':' between, names more models;
+// TESSERA_TEST_ALL_REDUCE is --all-reduce.
 
 #include <algorithm>
 #include <cmath>
@@ -111,6 +112,8 @@ class CudaModesTest : public ::testing::TestWithParam<Case> {
   std::unique_ptr<MeasuredModel> load(const char* device, DType dtype) {
     WorkerConfig worker;
     worker.device = device;
+    const char* sums = std::getenv("TESSERA_TEST_ALL_REDUCE");
+    worker.all_reduce = sums != nullptr ? sums : worker.all_reduce;
     worker.dtype = dtype == DType::kFloat32 ? "float32" : "bfloat16";
     DecodeMode mode = parse_decode_mode(GetParam().mode).value();
     EXPECT_TRUE(settle_basis(config_, GetParam().folder, mode).is_ok());

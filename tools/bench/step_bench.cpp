@@ -180,6 +180,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", worker.threads)->check(CLI::Range(1, 256));
   app.add_option("--device", worker.device)->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--nccl-library", worker.nccl_library);
+  app.add_option("--all-reduce", worker.all_reduce)->check(CLI::IsMember({"auto", "nccl"}));
   app.add_option("--ranks", worker.tensor_parallel_size)->check(CLI::Range(1, 64));
   app.add_option("--attention", worker.attention_sharding, "slices of tpla: one a rank")
       ->check(CLI::IsMember({"replicated", "dcp", "tpla"}));

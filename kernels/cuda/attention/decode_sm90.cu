@@ -4,6 +4,7 @@
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/driver.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace tessera::kernels::cuda {
@@ -33,18 +34,9 @@ struct Box3 {
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 
-EncodeTiled find_encode_tiled() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-  TESSERA_CUDA(cudaGetDriverEntryPointByVersion(
-      "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result));
-  TESSERA_CHECK(result == cudaDriverEntryPointSuccess, "the driver has no tensor maps");
-  return reinterpret_cast<EncodeTiled>(function);
-}
-
 /// Boxes of 64 x 64 in 128-byte swizzle; what lies outside comes as zeros.
 CUtensorMap make_map(const Box3& box) {
-  static const EncodeTiled encode = find_encode_tiled();
+  static const auto encode = driver_function<EncodeTiled>("cuTensorMapEncodeTiled", 12000);
   CUtensorMap map = {};
   const std::array<cuuint64_t, 3> size = {static_cast<cuuint64_t>(box.size[0]),
                                           static_cast<cuuint64_t>(box.size[1]),
