@@ -75,6 +75,12 @@ ParallelRunner::ParallelRunner(std::vector<std::unique_ptr<kernels::Backend>> ba
   }
 }
 
+ParallelRunner::~ParallelRunner() {
+  for (RankParts& rank : ranks_) {
+    rank.runner.reset();  // recorded steps hold the communicators, which wait for their end
+  }
+}
+
 Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
   RankParts& parts = part(rank);
   LoadOptions load = setup.load;

@@ -58,6 +58,10 @@ struct ParallelSetup {
 
 class ParallelRunner final : public StepRunner {
  public:
+  ~ParallelRunner() override;
+  ParallelRunner(const ParallelRunner&) = delete;
+  ParallelRunner& operator=(const ParallelRunner&) = delete;
+
   /// One backend a rank, each called by its rank's thread alone; the ranks load at the same time.
   /// Errors: those of validate_sharding, load_weights and PagedLatentCache::create.
   [[nodiscard]] static Result<std::unique_ptr<ParallelRunner>> create(

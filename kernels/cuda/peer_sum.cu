@@ -16,6 +16,8 @@ constexpr int kThreads = 512;
 constexpr int kMaxBlocks = 128;
 constexpr int kVector = 2;  ///< elements of a line
 constexpr int kSlots = 2;   ///< a member can be one call ahead of another
+constexpr int kBusySpins = 32;
+constexpr unsigned kPause = 40;  ///< ns
 constexpr int kSpinsPerLook = 1024;
 constexpr uint64_t kMaxWait = 60'000'000'000;  ///< ns for a member that is late
 
@@ -72,6 +74,9 @@ __device__ float2 receive_line(const PeerSumParams& p, const Line* from, uint32_
   Line line = load_line(from);
   uint64_t begin = 0;
   for (int spins = 1; line.y != call || line.w != call; ++spins) {
+    if (spins > kBusySpins) {
+      __nanosleep(kPause);  // leave the memory to who writes the line
+    }
     line = load_line(from);
     if (spins % kSpinsPerLook != 0) {
       continue;
