@@ -1,0 +1,60 @@
+// Cuts the rows of a grouped product into tiles, on the device: which rows a tile has follows from
+// the offsets there.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/grouped_linear.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace tessera::kernels::cuda {
+
+/// Rows [begin, end) of a group, at most one tile of them; none when the block has no work.
+struct RowTile {
+  int group = 0;
+  int begin = 0;
+  int end = 0;
+};
+
+/// Tile number `tile` of all groups' tiles of kRows rows, on every thread of the first warp's
+/// lanes' blocks: each warp finds it by itself.
+template <int kRows>
+__device__ RowTile find_tile(const GroupedProduct& p, int tile) {
+  if (p.offsets == nullptr) {
+    const int begin = tile * kRows;
+    return {0, begin, min(static_cast<int>(p.rows), begin + kRows)};
+  }
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  int before = 0;  // tiles of the groups below
+  for (int first = 0; first < p.num_groups; first += kWarp) {
+    const int group = first + lane;
+    const int begin = group < p.num_groups ? p.offsets[group] : 0;
+    const int end = group < p.num_groups ? p.offsets[group + 1] : 0;
+    const int own = (end - begin + kRows - 1) / kRows;
+    int sum = own;  // inclusive, over lanes
+    for (int offset = 1; offset < kWarp; offset *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, sum, offset);
+      sum += lane >= offset ? other : 0;
+    }
+    const unsigned found = __ballot_sync(kAllLanes, tile < before + sum);
+    if (found != 0) {
+      const int owner = __ffs(static_cast<int>(found)) - 1;
+      const int index = tile - (before + __shfl_sync(kAllLanes, sum - own, owner));
+      const int row = __shfl_sync(kAllLanes, begin, owner) + index * kRows;
+      return {first + owner, row, min(__shfl_sync(kAllLanes, end, owner), row + kRows)};
+    }
+    before += __shfl_sync(kAllLanes, sum, kWarp - 1);
+  }
+  return {};
+}
+
+/// Tiles of `rows` rows that the groups can have together.
+[[nodiscard]] inline int64_t max_tiles(const GroupedProduct& p, int64_t tile_rows) {
+  if (p.offsets == nullptr) {
+    return ceil_div(p.rows, tile_rows);
+  }
+  return p.rows / tile_rows + std::min<int64_t>(p.num_groups, p.rows);
+}
+
+}  // namespace tessera::kernels::cuda
