@@ -38,10 +38,14 @@ struct CopyRing {
       sm90::barrier_arrive(empty + number % kStages * 8);
     }
   }
-  /// By the writer: the slot is free, and slot_bytes of copies that name full_of() are to follow.
-  __device__ __forceinline__ uint32_t claim(int number) const {
+  /// By the writer: waits until the slot is free.
+  __device__ __forceinline__ void wait_free(int number) const {
     sm90::barrier_wait(empty + number % kStages * 8, (number / kStages + 1) & 1);
-    sm90::barrier_expect(full_of(number), slot_bytes);
+  }
+  /// By the writer, once the slot is free: `num_bytes` of copies that name full_of() are to follow.
+  /// What it stored to shared memory before is seen by readers after wait().
+  __device__ __forceinline__ uint32_t fill(int number, int num_bytes) const {
+    sm90::barrier_expect(full_of(number), num_bytes);
     return slot(number);
   }
 };

@@ -1,9 +1,11 @@
 // Grouped products, 128 rows of a group by 256 columns at a time.
 //
-// Thread blocks are persistent and take every gridDim.x-th tile; which rows that is they find in
-// the offsets. One warp feeds a ring of panels, 64 columns of x and of the weight, with the bulk
-// tensor copy engine, also ahead into the next tile; two warpgroups multiply 64 rows each. Boxes of
-// x may reach into the next group's rows: their results are not written.
+// Thread blocks are persistent and take the next tile when they are done with one; which rows that
+// is they find in the offsets. Tiles that share weights follow each other, so that these are read
+// while they are in the L2 cache: with every n-th tile for a block, blocks drift apart, and twice
+// as much memory is read. One warp feeds a ring of panels, 64 columns of x and of the weight, with
+// the bulk tensor copy engine, also ahead into the next tile; two warpgroups multiply 64 rows each.
+// Boxes of x may reach into the next group's rows: their results are not written.
 
 #include "kernels/cuda/copy_ring.cuh"
 #include "kernels/cuda/grouped_linear_sm90.h"
@@ -36,47 +38,51 @@ struct GroupedMaps {
   CUtensorMap weight;  ///< [groups, N, K], boxes of kColumns
 };
 
-/// Results of a tile, the columns from `column` on.
-struct Tile {
-  RowTile rows;
-  int column = 0;
-
-  __device__ __forceinline__ bool is_empty() const { return rows.begin >= rows.end; }
+/// Where things lie in shared memory.
+struct Places {
+  Ring ring;
+  volatile RowTile* tiles = nullptr;  ///< that the panel in a slot is of
 };
 
-/// The tiles of one block of rows follow each other: they share x, and the group's weights stay in
-/// the L2 cache for its next rows. By whole warps.
-__device__ __forceinline__ Tile tile_of(const GroupedProduct& p, int number) {
-  const int num_columns = (p.out_features + kColumns - 1) / kColumns;
-  return {find_tile<kRows>(p, number / num_columns), number % num_columns * kColumns};
-}
-
-/// One warp.
+/// One warp. An empty tile ends the work.
 __device__ __forceinline__ void produce(const GroupedMaps& maps,
                                         const GroupedProduct& p,
-                                        const Ring& ring) {
+                                        const Places& places) {
+  const Ring& ring = places.ring;
   const int num_panels = (p.in_features + kDepth - 1) / kDepth;
+  const int num_columns = (p.out_features + kColumns - 1) / kColumns;
+  int number = static_cast<int>(blockIdx.x);
   int passed = 0;
-  for (int number = static_cast<int>(blockIdx.x);; number += static_cast<int>(gridDim.x)) {
-    const Tile tile = tile_of(p, number);
-    if (tile.is_empty()) {
-      return;
-    }
+  while (true) {
+    const RowTile tile = find_tile<kRows>(p, number, num_columns);
+    const bool is_end = tile.begin >= tile.end;
     if (threadIdx.x == 0) {
-      for (int panel = 0; panel < num_panels; ++panel) {
-        const uint32_t to = ring.claim(passed + panel);
-        const uint32_t full = ring.full_of(passed + panel);
-        copy_box<kEvictNormal>(to, &maps.x, panel * kDepth, tile.rows.begin, 0, full);
+      number = static_cast<int>(gridDim.x) + atomicAdd(p.next_tile, 1);
+      for (int panel = 0; panel < (is_end ? 1 : num_panels); ++panel, ++passed) {
+        ring.wait_free(passed);
+        volatile RowTile& announced = places.tiles[passed % kStages];
+        announced.group = tile.group;
+        announced.begin = tile.begin;
+        announced.end = tile.end;
+        announced.column = tile.column;
+        const uint32_t to = ring.fill(passed, is_end ? 0 : kPanelBytes);
+        if (is_end) {
+          break;
+        }
+        const uint32_t full = ring.full_of(passed);
+        copy_box<kEvictNormal>(to, &maps.x, panel * kDepth, tile.begin, 0, full);
         copy_box<kEvictNormal>(to + kRows * kRowBytes,
                                &maps.weight,
                                panel * kDepth,
-                               tile.column,
-                               tile.rows.group,
+                               tile.column * kColumns,
+                               tile.group,
                                full);
       }
     }
-    passed += num_panels;
-    __syncwarp();
+    if (is_end) {
+      return;
+    }
+    number = __shfl_sync(kAllLanes, number, 0);
   }
 }
 
@@ -115,14 +121,14 @@ __device__ __forceinline__ void store_pair(Bf16* to, float low, float high) {
 template <typename Out>
 __device__ __forceinline__ void store(const GroupedProduct& p,
                                       const float (&sums)[kSums],
-                                      const Tile& tile,
+                                      const RowTile& tile,
                                       int row) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (row + 8 * r >= tile.rows.end) {
+    if (row + 8 * r >= tile.end) {
       continue;
     }
-    const int column = tile.column + static_cast<int>(threadIdx.x) % 4 * 2;
+    const int column = tile.column * kColumns + static_cast<int>(threadIdx.x) % 4 * 2;
     Out* out = static_cast<Out*>(p.out) + (row + 8 * r) * p.out_stride + column;
 #pragma unroll
     for (int i = 0; i < kSums; i += 4) {
@@ -135,28 +141,29 @@ __device__ __forceinline__ void store(const GroupedProduct& p,
 
 /// A warpgroup.
 template <typename Out>
-__device__ __forceinline__ void consume(const GroupedProduct& p, const Ring& ring) {
+__device__ __forceinline__ void consume(const GroupedProduct& p, const Places& places) {
+  const Ring& ring = places.ring;
   const int group = static_cast<int>(threadIdx.x) / 128 - 1;
   const int thread = static_cast<int>(threadIdx.x) % 128;
   const int own_row = group * kGroupRows + thread / 32 * 16 + thread % 32 / 4;
   const int num_panels = (p.in_features + kDepth - 1) / kDepth;
-  int passed = 0;
-  for (int number = static_cast<int>(blockIdx.x);; number += static_cast<int>(gridDim.x)) {
-    const Tile tile = tile_of(p, number);
-    if (tile.is_empty()) {
+  for (int passed = 0;; passed += num_panels) {
+    ring.wait(passed);
+    const volatile RowTile& announced = places.tiles[passed % kStages];
+    const RowTile tile = {announced.group, announced.begin, announced.end, announced.column};
+    if (tile.begin >= tile.end) {
       return;
     }
-    if (tile.rows.begin + group * kGroupRows < tile.rows.end) {
+    if (tile.begin + group * kGroupRows < tile.end) {
       float sums[kSums];
       multiply(sums, ring, passed, num_panels, group);
-      store<Out>(p, sums, tile, tile.rows.begin + own_row);
+      store<Out>(p, sums, tile, tile.begin + own_row);
     } else {
       for (int panel = 0; panel < num_panels; ++panel) {
         ring.wait(passed + panel);
         ring.release(passed + panel);
       }
     }
-    passed += num_panels;
   }
 }
 
@@ -165,23 +172,26 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_sm90(const __grid_constant__ GroupedMaps maps,
                   const __grid_constant__ GroupedProduct p) {
   extern __shared__ uint8_t raw[];
-  const uint32_t base = (shared_address(raw) + 1023U) & ~1023U;
-  const Ring ring{base, base + 64, base + kBarrierBytes, kPanelBytes};
+  uint8_t* shared =
+      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  const uint32_t base = shared_address(shared);
+  const Places places{{base, base + 64, base + kBarrierBytes, kPanelBytes},
+                      reinterpret_cast<RowTile*>(shared + 128)};
   if (threadIdx.x == 0) {
     prefetch_tensor_map(&maps.x);
     prefetch_tensor_map(&maps.weight);
-    ring.init_barriers(8);
+    places.ring.init_barriers(8);
     barrier_init_fence();
   }
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();
     if (threadIdx.x < kWarp) {
-      produce(maps, p, ring);
+      produce(maps, p, places);
     }
   } else {
     take_registers<232>();
-    consume<Out>(p, ring);
+    consume<Out>(p, places);
   }
 }
 
@@ -217,6 +227,7 @@ bool can_use_sm90_grouped(const GroupedProduct& p) {
 
 void launch_sm90_grouped(const GroupedProduct& p, cudaStream_t stream) {
   const int64_t num_tiles = max_tiles(p, kRows) * ceil_div(p.out_features, kColumns);
+  TESSERA_CUDA(cudaMemsetAsync(p.next_tile, 0, sizeof(*p.next_tile), stream));
   visit_dtype(p.out_dtype, [&](auto tag) {
     launch("grouped_linear (sm90)",
            multiply_sm90<decltype(tag)>,

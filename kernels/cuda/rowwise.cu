@@ -109,12 +109,21 @@ struct SiluMul {
   int64_t width = 0;
 };
 
-template <typename Out>
+template <typename Out, int kColumns>
 __global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) {
-  const float* gate = p.x.row(blockIdx.x);
+  using In = Pack<float, kColumns>;
+  const float* x = p.x.row(blockIdx.x);
   Out* out = p.out.row(blockIdx.x);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
-    out[c] = from_float<Out>(gate[c] / (1.0F + expf(-gate[c])) * gate[p.width + c]);
+  for (int64_t c = int64_t{threadIdx.x} * kColumns; c < p.width; c += kThreads * kColumns) {
+    const In gate = *reinterpret_cast<const In*>(x + c);
+    const In up = *reinterpret_cast<const In*>(x + p.width + c);
+    Pack<Out, kColumns> result;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const float value = gate.values[i];
+      result.values[i] = from_float<Out>(value / (1.0F + expf(-value)) * up.values[i]);
+    }
+    *reinterpret_cast<Pack<Out, kColumns>*>(out + c) = result;
   }
 }
 
@@ -200,11 +209,13 @@ void CudaOps::do_rope(const RopeParams& params, StreamView stream) {
 void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
   visit_dtype(params.out.dtype, [&](auto tag) {
     using Out = decltype(tag);
+    const int64_t width = params.out.dim(1);
+    const bool is_packed = is_packable(params.x, width) && is_packable(params.out, width);
     launch("silu_mul",
-           silu_mul_rows<Out>,
+           is_packed ? silu_mul_rows<Out, kPackColumns> : silu_mul_rows<Out, 1>,
            {to_grid(params.x.dim(0)), kThreads},
            device_.enter(stream),
-           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
+           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), width});
   });
 }
 

@@ -87,10 +87,13 @@ __device__ __forceinline__ void store_box(
       "r"(from)
       : "memory");
 }
-/// The calling thread's stores have read what they store.
-__device__ __forceinline__ void store_box_wait() {
+__device__ __forceinline__ void store_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+/// The calling thread's stores, but for the last kPending groups, have read what they store.
+template <int kPending>
+__device__ __forceinline__ void store_wait() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
 // ---- wgmma

@@ -110,7 +110,8 @@ __device__ __forceinline__ void load_keys(const PrefillSm90Maps& maps,
                                           const Ring& ring,
                                           const Block& block,
                                           int number) {
-  const uint32_t to = ring.claim(number);
+  ring.wait_free(number);
+  const uint32_t to = ring.fill(number, ring.slot_bytes);
   const int key = block.key_of(number);
   for (int panel = 0; panel < Shape::kNopeWidth / 64; ++panel) {
     copy_box<kEvictNormal>(to + panel * Shape::kPanelBytes,
@@ -132,7 +133,8 @@ __device__ __forceinline__ void load_values(const PrefillSm90Maps& maps,
                                             const Ring& ring,
                                             const Block& block,
                                             int number) {
-  const uint32_t to = ring.claim(number);
+  ring.wait_free(number);
+  const uint32_t to = ring.fill(number, ring.slot_bytes);
   for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
     copy_box<kEvictNormal>(to + panel * Shape::kPanelBytes,
                            &maps.kv,
@@ -448,7 +450,8 @@ __device__ __forceinline__ void consume(const PrefillPass& p,
       store_box(
           &maps.out, queries + panel * Shape::kQueryPanelBytes, panel * 64, block.head, first);
     }
-    store_box_wait();
+    store_commit();
+    store_wait<0>();
   }
 }
 
