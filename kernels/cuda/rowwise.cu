@@ -18,13 +18,19 @@ struct CopyRows {
   int64_t width = 0;
 };
 
-template <typename From, typename To>
+template <typename From, typename To, int kColumns>
 __global__ void __launch_bounds__(kThreads) copy_rows(const CopyRows<From, To> p) {
-  const int64_t i = blockIdx.x;
-  const From* from = p.from.row(p.rows == nullptr ? i : p.rows[i]);
-  To* to = p.to.row(i);
-  for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
-    to[c] = from_float<To>(to_float(from[c]));
+  const int64_t row = blockIdx.x;
+  const From* from = p.from.row(p.rows == nullptr ? row : p.rows[row]);
+  To* to = p.to.row(row);
+  for (int64_t c = int64_t{threadIdx.x} * kColumns; c < p.width; c += kThreads * kColumns) {
+    const auto values = *reinterpret_cast<const Pack<From, kColumns>*>(from + c);
+    Pack<To, kColumns> result;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      result.values[i] = from_float<To>(to_float(values.values[i]));
+    }
+    *reinterpret_cast<Pack<To, kColumns>*>(to + c) = result;
   }
 }
 
@@ -34,8 +40,9 @@ void launch_copy_rows(const char* name,
                       const TensorView& to,
                       const int32_t* rows,
                       cudaStream_t stream) {
+  const bool is_packed = is_packable(from, to.dim(1)) && is_packable(to, to.dim(1));
   launch(name,
-         copy_rows<From, To>,
+         is_packed ? copy_rows<From, To, kPackColumns> : copy_rows<From, To, 1>,
          {to_grid(to.dim(0)), kThreads},
          stream,
          CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
