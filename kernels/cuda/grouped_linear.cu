@@ -89,8 +89,9 @@ struct TileShape {
 };
 /// Few rows a group: a stream of weights.
 using SmallTile = TileShape<1, 4, 1, 2, 6>;
-/// More rows a group than this are many: more than tiles of 16 rows are good at.
-constexpr int64_t kManyRows = 32;
+/// More rows a group than this are many: from about 12 on, tiles of 16 rows are slower than
+/// Hopper's.
+constexpr int64_t kManyRows = 8;
 
 /// Copies 64 columns from `depth` on of rows [begin, begin + kRows) to shared memory.
 template <int kRows, int kThreads>

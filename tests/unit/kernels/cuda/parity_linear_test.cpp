@@ -102,13 +102,24 @@ TEST_F(LinearParityTest, HeadsWithRowsOutsideOrInside) {
 TEST_F(LinearParityTest, FewRowsAnExpert) {
   std::vector<int32_t> counts(64);
   for (int32_t& count : counts) {
-    count = static_cast<int32_t>(random_.index(20));
+    count = static_cast<int32_t>(random_.index(12));
   }
   counts[3] = 0;
   counts[63] = 0;
   check_grouped({64, 704, 256, DType::kBFloat16}, counts, DType::kFloat32);
   check_grouped({64, 200, 264, DType::kBFloat16}, counts, DType::kBFloat16);
   check_grouped({64, 65, 100, DType::kFloat32}, counts, DType::kFloat32);
+}
+
+TEST_F(LinearParityTest, SomeRowsAnExpert) {
+  std::vector<int32_t> counts(64);
+  for (int32_t& count : counts) {
+    count = static_cast<int32_t>(random_.index(50));
+  }
+  counts[0] = 0;
+  counts[40] = 0;
+  check_grouped({64, 704, 256, DType::kBFloat16}, counts, DType::kFloat32);
+  check_grouped({64, 200, 264, DType::kBFloat16}, counts, DType::kBFloat16);
 }
 
 TEST_F(LinearParityTest, ManyRowsAnExpert) {
