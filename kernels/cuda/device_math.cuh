@@ -108,6 +108,21 @@ template <typename T>
   return {static_cast<const T*>(view.data), view.stride[0], view.stride[1]};
 }
 
+/// kCount adjacent elements, moved by one access.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Pack {
+  T values[kCount];
+};
+/// Columns that kernels over rows take at a time where all rows allow it.
+inline constexpr int kPackColumns = 4;
+
+/// Whether rows can be read and written in packs.
+[[nodiscard]] inline bool is_packable(const ConstTensorView& rows, int64_t width) {
+  const int64_t pack_bytes = kPackColumns * dtype_bytes(rows.dtype);
+  return width % kPackColumns == 0 && rows.stride[0] % kPackColumns == 0 &&
+         static_cast<int64_t>(reinterpret_cast<uintptr_t>(rows.data)) % pack_bytes == 0;
+}
+
 /// Calls visit(T{}) with the element type of `dtype`, float32 or bfloat16.
 template <typename Visit>
 void visit_dtype(DType dtype, Visit&& visit) {

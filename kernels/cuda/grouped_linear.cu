@@ -5,58 +5,13 @@
 #include <algorithm>
 
 #include "kernels/cuda/grouped_linear.h"
+#include "kernels/cuda/grouped_linear_sm90.h"
+#include "kernels/cuda/grouped_tiles.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_core.cuh"
 
 namespace tessera::kernels::cuda {
 namespace {
-
-/// Rows [begin, end) of a group, at most one tile of them; none when the block has no work.
-struct RowTile {
-  int group = 0;
-  int begin = 0;
-  int end = 0;
-};
-
-/// Tile number `tile` of all groups' tiles of kRows rows, on every thread of the first warp's
-/// lanes' blocks: each warp finds it by itself.
-template <int kRows>
-__device__ RowTile find_tile(const GroupedProduct& p, int tile) {
-  if (p.offsets == nullptr) {
-    const int begin = tile * kRows;
-    return {0, begin, min(static_cast<int>(p.rows), begin + kRows)};
-  }
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  int before = 0;  // tiles of the groups below
-  for (int first = 0; first < p.num_groups; first += kWarp) {
-    const int group = first + lane;
-    const int begin = group < p.num_groups ? p.offsets[group] : 0;
-    const int end = group < p.num_groups ? p.offsets[group + 1] : 0;
-    const int own = (end - begin + kRows - 1) / kRows;
-    int sum = own;  // inclusive, over lanes
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, sum, offset);
-      sum += lane >= offset ? other : 0;
-    }
-    const unsigned found = __ballot_sync(kAllLanes, tile < before + sum);
-    if (found != 0) {
-      const int owner = __ffs(static_cast<int>(found)) - 1;
-      const int index = tile - (before + __shfl_sync(kAllLanes, sum - own, owner));
-      const int row = __shfl_sync(kAllLanes, begin, owner) + index * kRows;
-      return {first + owner, row, min(__shfl_sync(kAllLanes, end, owner), row + kRows)};
-    }
-    before += __shfl_sync(kAllLanes, sum, kWarp - 1);
-  }
-  return {};
-}
-
-/// Tiles of `rows` rows that the groups can have together.
-int64_t max_tiles(const GroupedProduct& p, int64_t tile_rows) {
-  if (p.offsets == nullptr) {
-    return ceil_div(p.rows, tile_rows);
-  }
-  return p.rows / tile_rows + std::min<int64_t>(p.num_groups, p.rows);
-}
 
 // --- float32 units: any sizes and strides ---
 
@@ -134,7 +89,9 @@ struct TileShape {
 };
 /// Few rows a group: a stream of weights.
 using SmallTile = TileShape<1, 4, 1, 2, 6>;
-using LargeTile = TileShape<2, 4, 4, 4, 4>;
+/// More rows a group than this are many: from about 12 on, tiles of 16 rows are slower than
+/// Hopper's.
+constexpr int64_t kManyRows = 8;
 
 /// Copies 64 columns from `depth` on of rows [begin, begin + kRows) to shared memory.
 template <int kRows, int kThreads>
@@ -271,10 +228,10 @@ void grouped_product(const GroupedProduct& product, cudaStream_t stream) {
       launch_simt<float, float>(product, stream);
     } else if (!has_aligned_rows) {
       launch_simt<Bf16, Out>(product, stream);
-    } else if (product.rows <= int64_t{32} * product.num_groups) {
-      launch_tensor<SmallTile, Out>(product, stream);
+    } else if (product.rows > kManyRows * product.num_groups && can_use_sm90_grouped(product)) {
+      launch_sm90_grouped(product, stream);
     } else {
-      launch_tensor<LargeTile, Out>(product, stream);
+      launch_tensor<SmallTile, Out>(product, stream);
     }
   });
 }

@@ -24,6 +24,7 @@ struct GroupedProduct {
   int32_t in_features = 0;
   DType dtype = DType::kFloat32;  ///< of x and weight
   DType out_dtype = DType::kFloat32;
+  int32_t* next_tile = nullptr;  ///< scratch on the device
 };
 
 void grouped_product(const GroupedProduct& product, cudaStream_t stream);

@@ -106,7 +106,8 @@ void CudaOps::do_linear(const LinearParams& params, StreamView stream) {
                      .out_features = static_cast<int32_t>(shape.out_features),
                      .in_features = static_cast<int32_t>(shape.in_features),
                      .dtype = shape.dtype,
-                     .out_dtype = params.out.dtype},
+                     .out_dtype = params.out.dtype,
+                     .next_tile = static_cast<int32_t*>(scratch_.data())},
                     on);
   }
   if (params.bias.data != nullptr) {
@@ -145,7 +146,8 @@ void CudaOps::do_batched_linear(const BatchedLinearParams& params, StreamView st
                      .out_features = static_cast<int32_t>(shape.out_features),
                      .in_features = static_cast<int32_t>(shape.in_features),
                      .dtype = shape.dtype,
-                     .out_dtype = params.out.dtype},
+                     .out_dtype = params.out.dtype,
+                     .next_tile = static_cast<int32_t*>(scratch_.data())},
                     on);
   }
 }
@@ -163,7 +165,8 @@ void CudaOps::do_grouped_linear(const GroupedLinearParams& params, StreamView st
                    .out_features = static_cast<int32_t>(shape.out_features),
                    .in_features = static_cast<int32_t>(shape.in_features),
                    .dtype = shape.dtype,
-                   .out_dtype = params.out.dtype},
+                   .out_dtype = params.out.dtype,
+                   .next_tile = static_cast<int32_t*>(scratch_.data())},
                   device_.enter(stream));
 }
 

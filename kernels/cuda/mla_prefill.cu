@@ -2,6 +2,7 @@
 // kept in the caller's buffers between tiles: chooses a kernel.
 
 #include "kernels/cuda/attention/prefill_pass.cuh"
+#include "kernels/cuda/attention/prefill_sm90.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace tessera::kernels::cuda {
@@ -37,8 +38,8 @@ void CudaOps::do_mla_prefill(const MlaPrefillParams& params, StreamView stream) 
       .sum = rows_of<float>(params.sum)};
   if (params.q.dtype == DType::kFloat32) {
     launch_prefill_simt<float>(pass, on);
-  } else if (can_use_tensor_cores(pass)) {
-    launch_prefill_tensor(pass, on);
+  } else if (can_use_sm90_prefill(pass)) {
+    launch_prefill_sm90(pass, on);
   } else {
     launch_prefill_simt<Bf16>(pass, on);
   }

@@ -223,21 +223,28 @@ struct Combine {
   DeviceRows<float> out;
 };
 
+template <int kColumns>
 __global__ void __launch_bounds__(kThreads) combine_rows(const Combine p) {
+  using Columns = Pack<float, kColumns>;
   const int64_t t = blockIdx.x;
   const int begin = p.first_offset != nullptr ? *p.first_offset : 0;
   const int end = p.last_offset != nullptr ? *p.last_offset : INT32_MAX;
   float* out = p.out.row(t);
-  if (const int64_t c = int64_t{blockIdx.y} * kThreads + threadIdx.x; c < p.width) {
-    float sum = p.accumulate ? out[c] : 0.0F;
+  if (const int64_t c = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kColumns; c < p.width) {
+    Columns sum = p.accumulate ? *reinterpret_cast<const Columns*>(out + c) : Columns{};
 #pragma unroll 8
     for (int64_t j = 0; j < p.top_k; ++j) {  // loads of several experts at a time
       const int row = p.row_of_pair[t * p.top_k + j];
       const bool is_here = row >= begin && row < end;
-      const float value = is_here ? p.expert_out.row(row)[c] : 0.0F;
-      sum = is_here ? sum + p.expert_weights[t * p.top_k + j] * value : sum;
+      const float weight = is_here ? p.expert_weights[t * p.top_k + j] : 0.0F;
+      const auto add =
+          is_here ? *reinterpret_cast<const Columns*>(p.expert_out.row(row) + c) : Columns{};
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        sum.values[i] = is_here ? sum.values[i] + weight * add.values[i] : sum.values[i];
+      }
     }
-    out[c] = sum;
+    *reinterpret_cast<Columns*>(out + c) = sum;
   }
 }
 
@@ -278,26 +285,39 @@ void CudaOps::do_moe_permute(const MoePermuteParams& params, StreamView stream) 
               params.offsets.as<int32_t>(),
               params.row_of_pair.as<int32_t>(),
               num_pairs});
-  visit_dtype(params.x.dtype, [&](auto tag) {
+  const auto copy = [&](auto tag, int64_t columns) {  // of elements as wide as `columns` columns
     using T = decltype(tag);
     launch("moe_permute (copy)",
            permute_rows<T>,
            {to_grid(num_pairs), kThreads},
            on,
-           Permute<T>{rows_of<T>(params.x),
-                      params.permuted.as<T>(),
+           Permute<T>{{static_cast<const T*>(params.x.data), params.x.stride[0] / columns},
+                      static_cast<T*>(params.permuted.data),
                       params.row_of_pair.as<int32_t>(),
                       params.expert_ids.dim(1),
-                      params.x.dim(1)});
+                      params.x.dim(1) / columns});
+  };
+  visit_dtype(params.x.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t width = params.x.dim(1);
+    if (is_packable(params.x, width) && is_packable(params.permuted, width)) {
+      copy(Pack<T, kPackColumns>{}, kPackColumns);
+    } else {
+      copy(tag, 1);
+    }
   });
 }
 
 void CudaOps::do_moe_combine(const MoeCombineParams& params, StreamView stream) {
   const bool has_window = params.offsets.data != nullptr;
   const auto* offsets = params.offsets.as<int32_t>();
+  const int64_t width = params.out.dim(1);
+  const bool is_packed = is_packable(params.expert_out, width) && is_packable(params.out, width);
   launch("moe_combine",
-         combine_rows,
-         {{to_grid(params.out.dim(0)), to_grid(ceil_div(params.out.dim(1), kThreads))}, kThreads},
+         is_packed ? combine_rows<kPackColumns> : combine_rows<1>,
+         {{to_grid(params.out.dim(0)),
+           to_grid(ceil_div(width, kThreads * (is_packed ? kPackColumns : 1)))},
+          kThreads},
          device_.enter(stream),
          Combine{.expert_out = rows_of<float>(params.expert_out),
                  .row_of_pair = params.row_of_pair.as<int32_t>(),
@@ -305,7 +325,7 @@ void CudaOps::do_moe_combine(const MoeCombineParams& params, StreamView stream) 
                  .first_offset = has_window ? offsets : nullptr,
                  .last_offset = has_window ? offsets + params.offsets.dim(0) - 1 : nullptr,
                  .top_k = params.row_of_pair.dim(1),
-                 .width = params.out.dim(1),
+                 .width = width,
                  .accumulate = params.accumulate,
                  .out = rows_of<float>(params.out)});
 }

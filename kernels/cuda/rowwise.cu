@@ -14,12 +14,14 @@ constexpr int kThreads = 256;
 constexpr int kNormThreads = 512;
 constexpr int kKept = 16;  ///< columns that a thread of a norm keeps in registers
 
-/// Of the calling thread, where a block is kThreads columns of row blockIdx.x.
+/// The calling thread's first column, where a block is kThreads times `kColumns` of row blockIdx.x.
+template <int kColumns>
 __device__ int64_t column() {
-  return int64_t{blockIdx.y} * kThreads + threadIdx.x;
+  return (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kColumns;
 }
-[[nodiscard]] dim3 pieces(int64_t rows, int64_t width) {
-  return {to_grid(rows), to_grid((width + kThreads - 1) / kThreads)};
+[[nodiscard]] dim3 pieces(int64_t rows, int64_t width, int64_t columns) {
+  const int64_t piece = kThreads * columns;
+  return {to_grid(rows), to_grid((width + piece - 1) / piece)};
 }
 
 template <typename From, typename To>
@@ -30,13 +32,19 @@ struct CopyRows {
   int64_t width = 0;
 };
 
-template <typename From, typename To>
+template <typename From, typename To, int kColumns>
 __global__ void __launch_bounds__(kThreads) copy_rows(const CopyRows<From, To> p) {
-  const int64_t i = blockIdx.x;
-  const From* from = p.from.row(p.rows == nullptr ? i : p.rows[i]);
-  To* to = p.to.row(i);
-  if (const int64_t c = column(); c < p.width) {
-    to[c] = from_float<To>(to_float(from[c]));
+  const int64_t row = blockIdx.x;
+  const From* from = p.from.row(p.rows == nullptr ? row : p.rows[row]);
+  To* to = p.to.row(row);
+  if (const int64_t c = column<kColumns>(); c < p.width) {
+    const auto values = *reinterpret_cast<const Pack<From, kColumns>*>(from + c);
+    Pack<To, kColumns> result;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      result.values[i] = from_float<To>(to_float(values.values[i]));
+    }
+    *reinterpret_cast<Pack<To, kColumns>*>(to + c) = result;
   }
 }
 
@@ -46,9 +54,10 @@ void launch_copy_rows(const char* name,
                       const TensorView& to,
                       const int32_t* rows,
                       cudaStream_t stream) {
+  const bool is_packed = is_packable(from, to.dim(1)) && is_packable(to, to.dim(1));
   launch(name,
-         copy_rows<From, To>,
-         {pieces(to.dim(0), to.dim(1)), kThreads},
+         is_packed ? copy_rows<From, To, kPackColumns> : copy_rows<From, To, 1>,
+         {pieces(to.dim(0), to.dim(1), is_packed ? kPackColumns : 1), kThreads},
          stream,
          CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
 }
@@ -145,12 +154,21 @@ struct SiluMul {
   int64_t width = 0;
 };
 
-template <typename Out>
+template <typename Out, int kColumns>
 __global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) {
-  const float* gate = p.x.row(blockIdx.x);
+  using In = Pack<float, kColumns>;
+  const float* x = p.x.row(blockIdx.x);
   Out* out = p.out.row(blockIdx.x);
-  if (const int64_t c = column(); c < p.width) {
-    out[c] = from_float<Out>(gate[c] / (1.0F + expf(-gate[c])) * gate[p.width + c]);
+  if (const int64_t c = column<kColumns>(); c < p.width) {
+    const In gate = *reinterpret_cast<const In*>(x + c);
+    const In up = *reinterpret_cast<const In*>(x + p.width + c);
+    Pack<Out, kColumns> result;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const float value = gate.values[i];
+      result.values[i] = from_float<Out>(value / (1.0F + expf(-value)) * up.values[i]);
+    }
+    *reinterpret_cast<Pack<Out, kColumns>*>(out + c) = result;
   }
 }
 
@@ -158,7 +176,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     add_row(const float* row, const DeviceRows<T> matrix, int64_t width) {
   T* out = matrix.row(blockIdx.x);
-  if (const int64_t c = column(); c < width) {
+  if (const int64_t c = column<1>(); c < width) {
     out[c] = from_float<T>(to_float(out[c]) + row[c]);
   }
 }
@@ -170,7 +188,7 @@ void add_to_rows(const float* row, const TensorView& matrix, cudaStream_t stream
     using T = decltype(tag);
     launch("bias",
            add_row<T>,
-           {pieces(matrix.dim(0), matrix.dim(1)), kThreads},
+           {pieces(matrix.dim(0), matrix.dim(1), 1), kThreads},
            stream,
            row,
            rows_of<T>(matrix),
@@ -236,11 +254,13 @@ void CudaOps::do_rope(const RopeParams& params, StreamView stream) {
 void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
   visit_dtype(params.out.dtype, [&](auto tag) {
     using Out = decltype(tag);
+    const int64_t width = params.out.dim(1);
+    const bool is_packed = is_packable(params.x, width) && is_packable(params.out, width);
     launch("silu_mul",
-           silu_mul_rows<Out>,
-           {pieces(params.x.dim(0), params.out.dim(1)), kThreads},
+           is_packed ? silu_mul_rows<Out, kPackColumns> : silu_mul_rows<Out, 1>,
+           {pieces(params.x.dim(0), params.out.dim(1), is_packed ? kPackColumns : 1), kThreads},
            device_.enter(stream),
-           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), params.out.dim(1)});
+           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), width});
   });
 }
 

@@ -1,6 +1,7 @@
 // Kernels of the CUDA backend beside their bounds: decode attention and dense products by the bytes
-// they must read at the bandwidth of a device copy, prefill attention and large products by the
-// rate of a large bfloat16 product, all measured in the same run. Medians over CUDA events.
+// they must read at the bandwidth of a device copy, prefill attention and large products, also of
+// experts, by the rate of a large bfloat16 product, all measured in the same run. Medians over CUDA
+// events.
 
 #include <algorithm>
 #include <cstdio>
@@ -210,19 +211,27 @@ double decode_us(Bench& bench, const Decode& shape) {
   });
 }
 
-/// `tokens` queries of `heads` heads over themselves.
-double prefill_us(Bench& bench, int64_t tokens, int64_t heads) {
+struct Prefill {
+  int64_t tokens, cached, heads;
+};
+
+/// Queries over the cached tokens before them and over themselves.
+double prefill_us(Bench& bench, const Prefill& shape) {
+  const int64_t tokens = shape.tokens;
+  const int64_t heads = shape.heads;
+  const int64_t keys = shape.cached + tokens;
   const DeviceBuffer q = bench.random_bytes(tokens * heads * 192 * 2);
-  const DeviceBuffer kv = bench.random_bytes(tokens * heads * 256 * 2);
-  const DeviceBuffer rope = bench.random_bytes(tokens * 64 * 2);
+  const DeviceBuffer kv = bench.random_bytes(keys * heads * 256 * 2);
+  const DeviceBuffer rope = bench.random_bytes(keys * 64 * 2);
   const DeviceBuffer accumulator = bench.device().allocate(tokens * heads * 128 * 4);
   const DeviceBuffer state = bench.device().allocate(2 * tokens * heads * 4);
   const DeviceBuffer out = bench.device().allocate(tokens * heads * 128 * 2);
   return bench.median_us([&](int) {
     bench.ops().mla_prefill(
         {.q = {q.data(), DType::kBFloat16, {tokens, heads, 192}},
-         .kv = {kv.data(), DType::kBFloat16, {tokens, heads, 256}},
-         .k_rope = {rope.data(), DType::kBFloat16, {tokens, 64}},
+         .kv = {kv.data(), DType::kBFloat16, {keys, heads, 256}},
+         .k_rope = {rope.data(), DType::kBFloat16, {keys, 64}},
+         .query_begin = shape.cached,
          .scale = 0.07F,
          .accumulator = {accumulator.data(), DType::kFloat32, {tokens, heads, 128}},
          .max_logit = {state.data(), DType::kFloat32, {tokens, heads}},
@@ -234,14 +243,90 @@ double prefill_us(Bench& bench, int64_t tokens, int64_t heads) {
   });
 }
 
-void report(Bench& bench) {
-  const double bandwidth = copy_bandwidth(bench);
-  const Product large{8192, 8192, 8192};
-  const double rate = 2.0 * 8192.0 * 8192.0 * 8192.0 / linear_us(bench, large) * 1e6;
-  std::printf("%s\ncopy %.0f GB/s, bfloat16 product %.0f TFLOP/s\n",
-              bench.device().description().c_str(),
-              bandwidth / 1e9,
-              rate / 1e12);
+/// Tokens that choose 6 of 64 experts by chance, and a product of these.
+struct Experts {
+  int64_t tokens, out, in;
+};
+constexpr int64_t kNumExperts = 64;
+constexpr int64_t kTopK = 6;
+
+double experts_us(Bench& bench, const Experts& shape) {
+  const auto weight =
+      bench.ops().make_linear_weight({kNumExperts, shape.out, shape.in, DType::kBFloat16});
+  std::vector<kernels::BFloat16> matrix(static_cast<size_t>(shape.out * shape.in));
+  std::mt19937 random(5);
+  for (kernels::BFloat16& value : matrix) {
+    value = {static_cast<uint16_t>(0x3c00U + (random() & 0x81ffU))};
+  }
+  std::vector<int32_t> offsets(kNumExperts + 1);
+  for (int64_t pair = 0; pair < shape.tokens * kTopK; ++pair) {
+    ++offsets[1 + random() % kNumExperts];
+  }
+  std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+  for (int64_t g = 0; g < kNumExperts; ++g) {
+    bench.ops().load_linear_weight(
+        *weight, g, {matrix.data(), DType::kBFloat16, {shape.out, shape.in}});
+  }
+  const int64_t rows = offsets.back();
+  const DeviceBuffer bounds = bench.integers(offsets);
+  const DeviceBuffer x = bench.random_bytes(rows * shape.in * 2);
+  const DeviceBuffer out = bench.device().allocate(rows * shape.out * 4);
+  return bench.median_us([&](int) {
+    bench.ops().grouped_linear({.x = {x.data(), DType::kBFloat16, {rows, shape.in}},
+                                .offsets = {bounds.data(), DType::kInt32, {kNumExperts + 1}},
+                                .weight = weight.get(),
+                                .out = {out.data(), DType::kFloat32, {rows, shape.out}}},
+                               bench.stream());
+  });
+}
+
+/// Measured in the same run.
+struct Ceilings {
+  double bandwidth = 0.0;  ///< bytes a second
+  double rate = 0.0;       ///< operations a second
+};
+
+void report_experts(Bench& bench, const Ceilings& ceilings) {
+  std::printf("\ngrouped_linear tokens    out     in        us   TFLOP/s  bound us   ratio\n");
+  for (const int64_t tokens : {64, 512, 2048, 8192}) {
+    for (const auto& [out, in] : {std::pair<int64_t, int64_t>{2816, 2048}, {2048, 1408}}) {
+      const double us = experts_us(bench, {tokens, out, in});
+      const int64_t rows = tokens * kTopK;
+      const double flops = 2.0 * static_cast<double>(rows * out * in);
+      const auto bytes =
+          static_cast<double>(2 * (kNumExperts * out * in + rows * in) + 4 * rows * out);
+      const double bound = std::max(bytes / ceilings.bandwidth, flops / ceilings.rate) * 1e6;
+      std::printf("%21lld %6lld %6lld %9.1f %9.0f %9.1f %7.2f\n",
+                  static_cast<long long>(tokens),
+                  static_cast<long long>(out),
+                  static_cast<long long>(in),
+                  us,
+                  flops / us / 1e6,
+                  bound,
+                  us / bound);
+    }
+  }
+}
+
+void report_prefill(Bench& bench, const Ceilings& ceilings) {
+  std::printf("\nmla_prefill tokens  cached  heads        us   TFLOP/s  of the product's\n");
+  for (const Prefill& shape : std::initializer_list<Prefill>{
+           {2048, 0, 16}, {8192, 0, 16}, {8192, 8192, 16}, {8192, 0, 128}}) {
+    const double us = prefill_us(bench, shape);
+    const double seen = static_cast<double>(shape.cached) + 0.5 * static_cast<double>(shape.tokens);
+    const double pairs = seen * static_cast<double>(shape.tokens * shape.heads);
+    const double flops = 2.0 * pairs * (192 + 128);
+    std::printf("%18lld %7lld %6lld %9.1f %9.0f %16.2f\n",
+                static_cast<long long>(shape.tokens),
+                static_cast<long long>(shape.cached),
+                static_cast<long long>(shape.heads),
+                us,
+                flops / us / 1e6,
+                flops / us * 1e6 / ceilings.rate);
+  }
+}
+
+void report_linear(Bench& bench, const Ceilings& ceilings) {
   std::printf("\nlinear      rows    out     in        us  bound us   ratio\n");
   for (const Product& p : std::initializer_list<Product>{{1, 3072, 2048},
                                                          {64, 3072, 2048},
@@ -253,7 +338,7 @@ void report(Bench& bench) {
     const double us = linear_us(bench, p);
     const auto product = static_cast<double>(p.rows * p.out * p.in);
     const auto bytes = static_cast<double>(2 * (p.out * p.in + p.rows * (p.in + p.out)));
-    const double bound = std::max(bytes / bandwidth, 2.0 * product / rate) * 1e6;
+    const double bound = std::max(bytes / ceilings.bandwidth, 2.0 * product / ceilings.rate) * 1e6;
     std::printf("%16lld %6lld %6lld %9.1f %9.1f %7.2f\n",
                 static_cast<long long>(p.rows),
                 static_cast<long long>(p.out),
@@ -262,6 +347,9 @@ void report(Bench& bench) {
                 bound,
                 us / bound);
   }
+}
+
+void report_decode(Bench& bench, const Ceilings& ceilings) {
   std::printf("\nmla_decode batch  heads  width context        us      GB/s  bound us   ratio\n");
   for (const int64_t width : {512, 256, 128}) {
     for (const int64_t heads : {16, 64, 128}) {
@@ -270,7 +358,7 @@ void report(Bench& bench) {
         const double us = decode_us(bench, {batch, heads, width, context});
         const auto bytes = static_cast<double>(batch * context * (width + 64) * 2);
         const double flops = 2.0 * static_cast<double>(batch * context * heads * (2 * width + 64));
-        const double bound = std::max(bytes / bandwidth, flops / rate) * 1e6;
+        const double bound = std::max(bytes / ceilings.bandwidth, flops / ceilings.rate) * 1e6;
         std::printf("%16lld %6lld %6lld %7lld %9.1f %9.0f %9.1f %7.2f\n",
                     static_cast<long long>(batch),
                     static_cast<long long>(heads),
@@ -283,17 +371,21 @@ void report(Bench& bench) {
       }
     }
   }
-  std::printf("\nmla_prefill tokens  heads        us   TFLOP/s  of the product's\n");
-  for (const int64_t tokens : {2048, 8192}) {
-    const double us = prefill_us(bench, tokens, 16);
-    const double flops = 2.0 * static_cast<double>(tokens * tokens / 2 * 16 * (192 + 128));
-    std::printf("%18lld %6d %9.1f %9.0f %16.2f\n",
-                static_cast<long long>(tokens),
-                16,
-                us,
-                flops / us / 1e6,
-                flops / us * 1e6 / rate);
-  }
+}
+
+void report(Bench& bench) {
+  const double bandwidth = copy_bandwidth(bench);
+  const Product large{8192, 8192, 8192};
+  const double rate = 2.0 * 8192.0 * 8192.0 * 8192.0 / linear_us(bench, large) * 1e6;
+  std::printf("%s\ncopy %.0f GB/s, bfloat16 product %.0f TFLOP/s\n",
+              bench.device().description().c_str(),
+              bandwidth / 1e9,
+              rate / 1e12);
+  const Ceilings ceilings = {bandwidth, rate};
+  report_linear(bench, ceilings);
+  report_decode(bench, ceilings);
+  report_prefill(bench, ceilings);
+  report_experts(bench, ceilings);
 }
 
 }  // namespace

@@ -1,11 +1,9 @@
-#include <array>
-
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/driver.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tensor_map.h"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -14,64 +12,22 @@ constexpr int64_t kMaxHeads = 128;
 constexpr int64_t kMaxWidth = 256;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
-constexpr int64_t kAlignment = 16;
 /// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
 constexpr int64_t kManyHeads = 1500;
 
-bool is_aligned(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % kAlignment == 0;
-}
-bool is_aligned(int64_t elements) {
-  return elements * kElement % kAlignment == 0;
-}
-
-/// Three dimensions, the innermost dense.
-struct Box3 {
-  const void* base = nullptr;
-  std::array<int64_t, 3> size = {};
-  std::array<int64_t, 2> stride_bytes = {};  ///< of the outer two, inner one first
-};
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-/// Boxes of 64 x 64 in 128-byte swizzle; what lies outside comes as zeros.
-CUtensorMap make_map(const Box3& box) {
-  static const auto encode = driver_function<EncodeTiled>("cuTensorMapEncodeTiled", 12000);
-  CUtensorMap map = {};
-  const std::array<cuuint64_t, 3> size = {static_cast<cuuint64_t>(box.size[0]),
-                                          static_cast<cuuint64_t>(box.size[1]),
-                                          static_cast<cuuint64_t>(box.size[2])};
-  const std::array<cuuint64_t, 2> stride = {static_cast<cuuint64_t>(box.stride_bytes[0]),
-                                            static_cast<cuuint64_t>(box.stride_bytes[1])};
-  const std::array<cuuint32_t, 3> box_size = {kBox, kBox, 1};
-  const std::array<cuuint32_t, 3> step = {1, 1, 1};
-  const CUresult result = encode(&map,
-                                 CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                                 3,
-                                 const_cast<void*>(box.base),
-                                 size.data(),
-                                 stride.data(),
-                                 box_size.data(),
-                                 step.data(),
-                                 CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                 CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  TESSERA_CHECK(result == CUDA_SUCCESS, "a tensor map of checked sizes");
-  return map;
-}
-
 CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
-  const int64_t row_bytes = (cache.latent_width + cache.rope_width) * kElement;
-  return make_map({.base = static_cast<const char*>(cache.base) + begin * kElement,
-                   .size = {width, kBlockTokens, cache.num_blocks},
-                   .stride_bytes = {row_bytes, cache.block_stride_bytes}});
+  return make_tensor_map(
+      {.base = static_cast<const char*>(cache.base) + begin * kElement,
+       .size = {width, kBlockTokens, cache.num_blocks},
+       .stride = {cache.latent_width + cache.rope_width, cache.block_stride_bytes / kElement},
+       .box = {kBox, 1}});
 }
 
 CUtensorMap map_of_queries(const ConstTensorView& q) {
-  return make_map({.base = q.data,
-                   .size = {q.dim(2), q.dim(1), q.dim(0)},
-                   .stride_bytes = {q.stride[1] * kElement, q.stride[0] * kElement}});
+  return make_tensor_map({.base = q.data,
+                          .size = {q.dim(2), q.dim(1), q.dim(0)},
+                          .stride = {q.stride[1], q.stride[0]},
+                          .box = {kBox, 1}});
 }
 
 int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
@@ -178,13 +134,14 @@ bool can_use_sm90_decode(const MlaDecodeParams& params) {
   const LatentCacheView& cache = params.cache;
   return cache.dtype == DType::kBFloat16 && !params.window && cache.latent_width > 0 &&
          cache.latent_width <= kMaxWidth && cache.rope_width > 0 && cache.rope_width <= kBox &&
-         params.q_latent.dim(1) <= kMaxHeads && is_aligned(cache.base) &&
-         is_aligned(cache.latent_width) && is_aligned(cache.rope_width) &&
-         cache.block_stride_bytes % kAlignment == 0 && is_aligned(params.q_latent.data) &&
-         is_aligned(params.q_latent.stride[0]) && is_aligned(params.q_latent.stride[1]) &&
-         is_aligned(params.q_rope.data) && is_aligned(params.q_rope.stride[0]) &&
-         is_aligned(params.q_rope.stride[1]) && is_aligned(params.out.data) &&
-         is_aligned(params.out.stride[0]) && is_aligned(params.out.stride[1]);
+         params.q_latent.dim(1) <= kMaxHeads && is_copy_aligned(cache.base) &&
+         is_copy_aligned(cache.latent_width) && is_copy_aligned(cache.rope_width) &&
+         is_copy_aligned(cache.block_stride_bytes / kElement) &&
+         is_copy_aligned(params.q_latent.data) && is_copy_aligned(params.q_latent.stride[0]) &&
+         is_copy_aligned(params.q_latent.stride[1]) && is_copy_aligned(params.q_rope.data) &&
+         is_copy_aligned(params.q_rope.stride[0]) && is_copy_aligned(params.q_rope.stride[1]) &&
+         is_copy_aligned(params.out.data) && is_copy_aligned(params.out.stride[0]) &&
+         is_copy_aligned(params.out.stride[1]);
 }
 
 int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multiprocessors) {

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/decode_split.h"
-#include "kernels/cuda/attention/sm90.cuh"
+#include "kernels/cuda/sm90.cuh"
 
 namespace tessera::kernels::cuda {
 
@@ -110,7 +110,7 @@ __device__ __forceinline__ void start_scores(float (&scores)[32], uint32_t tile,
 #pragma unroll
   for (int k = 0; k < Shape::kPanels * 4; ++k) {
     const uint64_t offset = (k / 4) * (Shape::kPanelBytes / 16) + (k % 4) * 2;
-    wgmma_qk(scores, a + offset, b + offset, k > 0);
+    wgmma_rows(scores, a + offset, b + offset, k > 0);
   }
   wgmma_commit();
 }
@@ -438,19 +438,19 @@ __device__ __forceinline__ void load_queries(const DecodeSm90Maps& maps,
     const uint32_t to = queries.slots + tile * Shape::kTileBytes;
 #pragma unroll
     for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-      copy_box(to + panel * Shape::kPanelBytes,
-               &maps.q_latent,
-               panel * 64,
-               tile * 64,
-               sequence,
-               queries.full);
+      copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes,
+                            &maps.q_latent,
+                            panel * 64,
+                            tile * 64,
+                            sequence,
+                            queries.full);
     }
-    copy_box(to + Shape::kValuePanels * Shape::kPanelBytes,
-             &maps.q_rope,
-             0,
-             tile * 64,
-             sequence,
-             queries.full);
+    copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes,
+                          &maps.q_rope,
+                          0,
+                          tile * 64,
+                          sequence,
+                          queries.full);
   }
 }
 
@@ -466,9 +466,9 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
   const uint32_t to = ring.slots + slot * Shape::kStageBytes;
 #pragma unroll
   for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-    copy_box(to + panel * Shape::kPanelBytes, &maps.latents, panel * 64, 0, id, full);
+    copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes, &maps.latents, panel * 64, 0, id, full);
   }
-  copy_box(to + Shape::kValuePanels * Shape::kPanelBytes, &maps.ropes, 0, 0, id, full);
+  copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes, &maps.ropes, 0, 0, id, full);
 }
 
 /// One warp: queries and blocks of the part, in the order in which they are worked on.

@@ -33,10 +33,6 @@ struct PrefillPass {
   }
 };
 
-/// In bfloat16 on tensor cores; only for shapes of which can_use_tensor_cores() is true.
-void launch_prefill_tensor(const PrefillPass& pass, cudaStream_t stream);
-[[nodiscard]] bool can_use_tensor_cores(const PrefillPass& pass);
-
 /// On the float32 units, for any sizes.
 template <typename T>
 void launch_prefill_simt(const PrefillPass& pass, cudaStream_t stream);

@@ -272,6 +272,11 @@ TEST_F(PrefillParityTest, KeysInTiles) {
   check_prefill({200, 150, 2}, 64);
 }
 
+TEST_F(PrefillParityTest, MoreHeadsThanAreWorkedOnAtATime) {
+  check_prefill({290, 0, 19}, 4096);
+  check_prefill({130, 70, 9}, 128);
+}
+
 TEST_F(PrefillParityTest, OtherHeadsAndFloat32) {
   check_prefill({100, 50, 3, 32, 16, 40}, 64);
   check_prefill({100, 50, 2, 128, 64, 128, DType::kFloat32}, 4096);

@@ -102,13 +102,24 @@ TEST_F(LinearParityTest, HeadsWithRowsOutsideOrInside) {
 TEST_F(LinearParityTest, FewRowsAnExpert) {
   std::vector<int32_t> counts(64);
   for (int32_t& count : counts) {
-    count = static_cast<int32_t>(random_.index(20));
+    count = static_cast<int32_t>(random_.index(12));
   }
   counts[3] = 0;
   counts[63] = 0;
   check_grouped({64, 704, 256, DType::kBFloat16}, counts, DType::kFloat32);
   check_grouped({64, 200, 264, DType::kBFloat16}, counts, DType::kBFloat16);
   check_grouped({64, 65, 100, DType::kFloat32}, counts, DType::kFloat32);
+}
+
+TEST_F(LinearParityTest, SomeRowsAnExpert) {
+  std::vector<int32_t> counts(64);
+  for (int32_t& count : counts) {
+    count = static_cast<int32_t>(random_.index(50));
+  }
+  counts[0] = 0;
+  counts[40] = 0;
+  check_grouped({64, 704, 256, DType::kBFloat16}, counts, DType::kFloat32);
+  check_grouped({64, 200, 264, DType::kBFloat16}, counts, DType::kBFloat16);
 }
 
 TEST_F(LinearParityTest, ManyRowsAnExpert) {
@@ -119,8 +130,35 @@ TEST_F(LinearParityTest, ManyRowsAnExpert) {
   counts[0] = 0;
   counts[17] = 0;
   check_grouped({37, 320, 512, DType::kBFloat16}, counts, DType::kFloat32);
+  check_grouped({37, 130, 72, DType::kBFloat16}, counts, DType::kBFloat16);
   check_grouped({37, 129, 72, DType::kBFloat16}, counts, DType::kBFloat16);
   check_grouped({37, 129, 71, DType::kBFloat16}, counts, DType::kFloat32);
+}
+
+TEST_F(LinearParityTest, RowsAroundTheEdgesOfTiles) {
+  const std::vector<int32_t> counts = {
+      1, 63, 64, 65, 0, 127, 128, 129, 191, 192, 193, 255, 256, 257};
+  for (const DType out_dtype : {DType::kFloat32, DType::kBFloat16}) {
+    check_grouped({14, 384, 1408, DType::kBFloat16}, counts, out_dtype);
+    check_grouped({14, 8, 200, DType::kBFloat16}, counts, out_dtype);
+  }
+}
+
+/// A rank's experts: rows of others come before and after, and stay as they were.
+TEST_F(LinearParityTest, AWindowOfTheExperts) {
+  const LinearShape shape{3, 256, 128, DType::kBFloat16};
+  const Weights weights = load(shape);
+  const HostTensor offsets(std::vector<int32_t>{70, 200, 201, 330});
+  const HostTensor x(shape.dtype, random_.array({500, shape.in_features}));
+  HostTensor expected(DType::kFloat32, std::vector<int64_t>{500, shape.out_features});
+  HostTensor actual = expected;
+  const auto multiply = [&](kernels::Ops& ops, const LinearWeight* weight, HostTensor& out) {
+    ops.grouped_linear(
+        {.x = x.view(), .offsets = offsets.view(), .weight = weight, .out = out.view()}, {});
+  };
+  multiply(cpu(), weights.cpu.get(), expected);
+  multiply(gpu(), weights.gpu.get(), actual);
+  expect_same(actual, expected, kFloat32Parity);
 }
 
 TEST_F(LinearParityTest, OneExpertHasAllRows) {

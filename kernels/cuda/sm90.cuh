@@ -57,7 +57,12 @@ __device__ __forceinline__ void fence_async_proxy() {
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
+/// What the L2 cache is told about the lines of a copy.
+inline constexpr uint64_t kEvictFirst = 0x12F0000000000000ULL;
+inline constexpr uint64_t kEvictNormal = 0x1000000000000000ULL;
+
 /// One box of a 3-dimensional tensor into shared memory; `barrier` counts its bytes.
+template <uint64_t kHint>
 __device__ __forceinline__ void copy_box(
     uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier) {
   asm volatile(
@@ -68,8 +73,27 @@ __device__ __forceinline__ void copy_box(
       "r"(y),
       "r"(z),
       "r"(barrier),
-      "l"(0x12F0000000000000ULL)  // evict first: a cached latent is read once a step
+      "l"(kHint)
       : "memory");
+}
+/// One box out of shared memory; what lies outside of the tensor is not written.
+__device__ __forceinline__ void store_box(
+    const CUtensorMap* map, uint32_t from, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(map),
+      "r"(x),
+      "r"(y),
+      "r"(z),
+      "r"(from)
+      : "memory");
+}
+__device__ __forceinline__ void store_commit() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/// The calling thread's stores, but for the last kPending groups, have read what they store.
+template <int kPending>
+__device__ __forceinline__ void store_wait() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
 // ---- wgmma
@@ -131,14 +155,35 @@ __device__ __forceinline__ uint64_t tile_descriptor(uint32_t address, uint32_t p
   "%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123," \
   "%124,%125,%126,%127"
 
-/// sum[64, 64] (+)= a[64, 16] b[64, 16]^T, both in shared memory along their rows.
-__device__ __forceinline__ void wgmma_qk(float (&sum)[32], uint64_t a, uint64_t b, int accumulate) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TESSERA_D32
-      "}, %32, %33, p, 1, 1, 0, 0;\n}"
-      : TESSERA_ACC32(sum, 0)
-      : "l"(a), "l"(b), "r"(accumulate));
+/// sum[64, 2 kHalf] (+)= a[64, 16] b[2 kHalf, 16]^T, both in shared memory along their rows.
+template <int kHalf>
+__device__ __forceinline__ void wgmma_rows(float (&sum)[kHalf],
+                                           uint64_t a,
+                                           uint64_t b,
+                                           int accumulate) {
+  if constexpr (kHalf == 128) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" TESSERA_D128
+        "}, %128, %129, p, 1, 1, 0, 0;\n}"
+        : TESSERA_ACC128(sum, 0)
+        : "l"(a), "l"(b), "r"(accumulate));
+  } else if constexpr (kHalf == 64) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TESSERA_D64
+        "}, %64, %65, p, 1, 1, 0, 0;\n}"
+        : TESSERA_ACC64(sum, 0)
+        : "l"(a), "l"(b), "r"(accumulate));
+  } else {
+    static_assert(kHalf == 32);
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TESSERA_D32
+        "}, %32, %33, p, 1, 1, 0, 0;\n}"
+        : TESSERA_ACC32(sum, 0)
+        : "l"(a), "l"(b), "r"(accumulate));
+  }
 }
 
 /// sum[64, 2 kHalf] += a[64, 16] b[16, 2 kHalf]: a in registers, b in shared memory, read along its
