@@ -49,9 +49,9 @@ RULES = {
     "engine/model": (TEXT + SEAM + ["engine/cache", "engine/weights", "engine/parallel"], []),
     "engine/scheduler": (TEXT + REQUEST + SEAM + ["engine/cache", "engine/model"], []),
     "engine/parallel": (TEXT + SEAM, []),
-    "engine/transport": (REQUEST, []),
-    "engine/transport/ucx_context.cpp": (REQUEST, ["ucx"]),
-    "engine/transport/ucx_link.cpp": (REQUEST, ["ucx"]),
+    "engine/transport": (REQUEST + ["kernels/core"], []),
+    "engine/transport/ucx_context.cpp": (REQUEST + ["kernels/core"], ["ucx"]),
+    "engine/transport/ucx_link.cpp": (REQUEST + ["kernels/core"], ["ucx"]),
     "engine/runner": (TEXT + REQUEST + SEAM +
                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model"], []),
     "engine/calibration": (TEXT + SEAM +

@@ -39,6 +39,12 @@ struct ReceiverOptions {
   TransportFaults faults;
 };
 
+/// Of an image of so many bytes; slots begin where copies are fastest.
+[[nodiscard]] constexpr int64_t landing_slot_bytes(int64_t image_bytes) noexcept {
+  constexpr int64_t kAlignment = 64;
+  return (image_bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
 /// Where a receiver puts what has landed: the image of block b begins at base + b * stride_bytes.
 struct CacheBlocks {
   std::byte* base = nullptr;

@@ -94,7 +94,10 @@ void disable_signal_handlers() {
     return;
   }
   for (const int signal : {SIGILL, SIGBUS, SIGFPE, SIGSEGV}) {
-    ucs_debug_disable_signal(signal);
+    struct sigaction current {};  // libraries of late install none, and complain
+    if (sigaction(signal, nullptr, &current) == 0 && current.sa_handler != SIG_DFL) {
+      ucs_debug_disable_signal(signal);
+    }
   }
 }
 
@@ -138,11 +141,39 @@ UcxContext::~UcxContext() {
   ucp_cleanup(context_);
 }
 
+Status UcxContext::check_cuda() const {
+  ucp_context_attr_t attributes{};
+  attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  const ucs_status_t status = ucp_context_query(context_, &attributes);
+  if (status != UCS_OK) {
+    return unavailable(
+        str_cat("UCX cannot tell what memory it knows: ", ucs_status_string(status)));
+  }
+  if ((attributes.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0) {
+    return Status::ok();
+  }
+  return failed_precondition(str_cat(
+      "this UCX (",
+      ucp_get_version_string(),
+      ") has no CUDA support in use and would take GPU memory for the host's. Install one "
+      "that has, for example the PyPI package libucx-cu13, name the folder of its libucp.so "
+      "first in LD_LIBRARY_PATH, and let UCX_TLS, if it is set, name cuda_copy and "
+      "cuda_ipc"));
+}
+
 Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
                                     void* base,
-                                    int64_t num_bytes) {
+                                    int64_t num_bytes,
+                                    bool is_cuda) {
+  if (is_cuda) {
+    TESSERA_RETURN_IF_ERROR(context->check_cuda());
+  }
   ucp_mem_map_params_t params{};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
+  if (is_cuda) {
+    params.field_mask |= UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE;
+    params.memory_type = UCS_MEMORY_TYPE_CUDA;
+  }
   params.address = base;
   params.length = static_cast<size_t>(num_bytes);
   ucp_mem_h handle = nullptr;
@@ -152,6 +183,9 @@ Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
   }
   UcxMemory memory(context, handle);
   TESSERA_RETURN_IF_ERROR(memory.query());
+  if (is_cuda && memory.is_host_) {
+    return unavailable("UCX registered GPU memory as the host's");
+  }
   const char* first = static_cast<const char*>(base);
   if (memory.is_host_ && !(is_readable(first) && is_readable(first + num_bytes - 1))) {
     return invalid_argument(

@@ -25,6 +25,9 @@ class UcxContext final {
   UcxContext& operator=(const UcxContext&) = delete;
 
   [[nodiscard]] ucp_context* get() const noexcept { return context_; }
+  /// Whether this UCX knows GPU memory when it sees it. Errors: FAILED_PRECONDITION, which says how
+  /// to get one that does.
+  [[nodiscard]] Status check_cuda() const;
 
  private:
   explicit UcxContext(ucp_context* context) : context_(context) {}
@@ -35,11 +38,13 @@ class UcxContext final {
 /// Memory that UCX may read and a peer may write. Move-only.
 class UcxMemory final {
  public:
-  /// Errors: INVALID_ARGUMENT (memory that neither the host nor this build of UCX can read),
-  /// UNAVAILABLE.
+  /// `is_cuda`: it is a GPU's, whole or part of one allocation of cudaMalloc(), and that GPU is the
+  /// thread's current one; else the host's. Errors: INVALID_ARGUMENT (memory that the host cannot
+  /// read), FAILED_PRECONDITION (see UcxContext::check_cuda()), UNAVAILABLE.
   [[nodiscard]] static Result<UcxMemory> create(const std::shared_ptr<UcxContext>& context,
                                                 void* base,
-                                                int64_t num_bytes);
+                                                int64_t num_bytes,
+                                                bool is_cuda = false);
   /// New memory in the host, in a segment that peers on this host can map where there is such a
   /// lane. Errors: UNAVAILABLE.
   [[nodiscard]] static Result<UcxMemory> allocate(const std::shared_ptr<UcxContext>& context,

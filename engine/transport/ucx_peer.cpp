@@ -7,6 +7,8 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/transport/checksum.h"
+#include "engine/transport/device_guard.h"
+#include "engine/transport/ucx_lane.h"
 
 namespace tessera {
 namespace {
@@ -32,88 +34,158 @@ Status check_region(const LandingRegion& region) {
                                             " bytes"));
 }
 
-/// Bytes without a period near a slot's size.
-std::vector<std::byte> make_pattern(std::span<const LandingRegion> regions) {
-  int64_t num_bytes = 0;
-  for (const LandingRegion& region : regions) {
-    num_bytes = std::max(num_bytes, region.slot_bytes + (int64_t{8} * region.num_slots));
-  }
-  std::vector<std::byte> pattern(static_cast<size_t>(num_bytes));
-  uint32_t state = 1;
-  for (std::byte& byte : pattern) {
-    state = (state * 1664525U) + 1013904223U;
-    byte = static_cast<std::byte>(state >> 24U);
-  }
-  return pattern;
-}
-
 }  // namespace
 
 UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
                  std::vector<LandingRegion> regions,
                  const SenderOptions& options,
-                 KvSender::Listener& listener)
+                 KvSender::Listener& listener,
+                 kernels::ImageMover* mover)
     : counters_(account.counters),
       regions_(std::move(regions)),
       options_(options),
-      core_(account.id, regions_, {options, *this, *counters_, listener}) {}
+      core_(account.id,
+            regions_,
+            {options,
+             *this,
+             *counters_,
+             listener,
+             mover != nullptr ? SendPeer::kDeviceBatchBytes : SendPeer::kHostBatchBytes}),
+      mover_(mover) {}
 
-void UcxPeer::connect(UcxContext& context, bool has_device_memory, Time now) {
+void UcxPeer::connect(UcxContext& context, Time now) {
   deadline_ = now + options_.connect_timeout;
   Status status = regions_.empty() ? invalid_argument("a peer without ranks") : Status::ok();
   for (size_t rank = 0; rank < regions_.size() && status.is_ok(); ++rank) {
-    status = connect_rank(context, rank, has_device_memory);
+    status = connect_rank(context, rank);
+  }
+  if (status.is_ok() && mover_ != nullptr) {
+    status = guard_device([&] { start_self_test(now); });
+  } else if (status.is_ok()) {
+    pattern_ = make_self_test_pattern(regions_);
+    core_.start_self_test(pattern_, now);
   }
   if (!status.is_ok()) {
     begin_close(std::move(status), now);
-    return;
   }
-  pattern_ = make_pattern(regions_);
-  core_.start_self_test(pattern_, now);
 }
 
-Status UcxPeer::connect_rank(UcxContext& context, size_t rank, bool has_device_memory) {
+/// In device memory. Throws DeviceError.
+void UcxPeer::start_self_test(Time now) {
+  const std::vector<std::byte> pattern = make_self_test_pattern(regions_);
+  const auto num_bytes = static_cast<int64_t>(pattern.size());
+  device_pattern_ = mover_->allocate(num_bytes);
+  mover_->write_blocking(device_pattern_.data(), pattern.data(), num_bytes);
+  core_.start_self_test({static_cast<std::byte*>(device_pattern_.data()), pattern.size()}, now);
+}
+
+Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
   const LandingRegion& region = regions_[rank];
   TESSERA_RETURN_IF_ERROR(check_region(region));
   TESSERA_TRY(std::unique_ptr<UcxLink> made, UcxLink::create(context));
   UcxLink& link = *links_.emplace_back(RankLink{std::move(made)}).ucx;
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
-  links_.back().slots = link.find_shared(region.base_address);
+  if (mover_ == nullptr && UcxLink::is_host_key(region.remote_key)) {
+    links_.back().slots = link.find_shared(region.base_address);
+  } else if (mover_ != nullptr && mover_->is_cuda()) {
+    link.set_cuda_sources();
+  }
   const std::string lane = link.lane();
   counters_->set_lane(rank, lane);
-  if (has_device_memory && !options_.allow_staged_handoff &&
-      lane.find("tcp") != std::string::npos) {
-    return failed_precondition(
-        str_cat("rank ",
-                rank,
-                " is reached over ",
-                lane,
-                ", which device memory would have to be staged for; this is not allowed"));
-  }
+  TESSERA_RETURN_IF_ERROR(check_lane(rank, lane));
   link.send(MessageKind::kHello, encode(LinkHello{region.connection, link.address()}));
   return Status::ok();
 }
 
+Status UcxPeer::check_lane(size_t rank, const std::string& lane) const {
+  const bool is_source_cuda = mover_ != nullptr && mover_->is_cuda();
+  const bool is_target_host = UcxLink::is_host_key(regions_[rank].remote_key);
+  const bool is_direct = is_source_cuda ? !is_target_host && has_device_lane(lane) : is_target_host;
+  if (options_.allow_staged_handoff || is_direct) {
+    return Status::ok();
+  }
+  return failed_precondition(str_cat(
+      "the cache of this worker is in ",
+      is_source_cuda ? "GPU" : "host",
+      " memory, the landing region of rank ",
+      rank,
+      " in ",
+      is_target_host ? "host" : "GPU",
+      " memory, and the lane between them, ",
+      lane,
+      ", has to stage the bytes. Direct are GPU to GPU over cuda_ipc (one host, one PID and "
+      "IPC namespace, each process sees both GPUs) or RDMA, and host to host; "
+      "--allow-staged-handoff takes any lane"));
+}
+
 void UcxPeer::put(size_t rank, std::span<SlotQueue::Put> puts) {
-  UcxLink& link = *links_[rank].ucx;
-  const LandingRegion& region = regions_[rank];
-  std::byte* slots = links_[rank].slots;
-  if (slots != nullptr) {
-    for (SlotQueue::Put& put : puts) {
-      put.checksum =
-          copy_with_checksum(slots + (put.slot * region.slot_bytes), put.source, put.num_bytes);
-    }
-    core_.finish_puts(rank, puts);
+  if (links_[rank].slots != nullptr) {
+    store(rank, links_[rank].slots, puts);
     return;
   }
+  if (mover_ != nullptr) {
+    const auto max_images = static_cast<size_t>(mover_->max_images());
+    for (size_t begin = 0; begin < puts.size(); begin += max_images) {
+      put_from_device(rank, puts.subspan(begin, std::min(max_images, puts.size() - begin)));
+    }
+    return;
+  }
+  UcxLink& link = *links_[rank].ucx;
   for (SlotQueue::Put& put : puts) {
-    const int64_t offset = put.slot * region.slot_bytes;
     put.checksum = image_checksum(put.source, put.num_bytes);
-    link.put(put.source, put.num_bytes, region.base_address + static_cast<uint64_t>(offset));
+    link.put(put.source, put.num_bytes, slot_address(rank, put.slot));
   }
   std::vector<SlotQueue::Put> flushed(puts.begin(), puts.end());
   link.flush([this, rank, flushed = std::move(flushed)] { core_.finish_puts(rank, flushed); });
+}
+
+uint64_t UcxPeer::slot_address(size_t rank, int32_t slot) const {
+  const LandingRegion& region = regions_[rank];
+  return region.base_address + static_cast<uint64_t>(slot * region.slot_bytes);
+}
+
+void UcxPeer::store(size_t rank, std::byte* slots, std::span<SlotQueue::Put> puts) {
+  for (SlotQueue::Put& put : puts) {
+    put.checksum = copy_with_checksum(
+        slots + (put.slot * regions_[rank].slot_bytes), put.source, put.num_bytes);
+  }
+  core_.finish_puts(rank, puts);
+}
+
+/// The device sums the images while UCX puts them.
+void UcxPeer::put_from_device(size_t rank, std::span<const SlotQueue::Put> puts) {
+  std::vector<kernels::ImageMover::Image> images;
+  for (const SlotQueue::Put& put : puts) {
+    images.push_back({.source = put.source, .num_bytes = put.num_bytes});
+  }
+  int64_t batch = 0;
+  device_status_ = guard_device([&] { batch = mover_->begin(images); });
+  if (!device_status_.is_ok()) {
+    return;
+  }
+  open_batches_.insert(batch);
+  UcxLink& link = *links_[rank].ucx;
+  for (const SlotQueue::Put& put : puts) {
+    link.put(put.source, put.num_bytes, slot_address(rank, put.slot));
+  }
+  std::vector<SlotQueue::Put> flushed(puts.begin(), puts.end());
+  link.flush(
+      [this, rank, batch, flushed = std::move(flushed)] { finish_batch(rank, batch, flushed); });
+}
+
+void UcxPeer::finish_batch(size_t rank, int64_t batch, std::vector<SlotQueue::Put> puts) {
+  open_batches_.erase(batch);
+  std::vector<uint64_t> checksums;
+  const Status status = guard_device([&] { checksums = mover_->finish_blocking(batch); });
+  if (!status.is_ok()) {
+    device_status_ = status;
+    return;
+  }
+  for (size_t i = 0; i < puts.size(); ++i) {
+    puts[i].checksum = checksums[i];
+  }
+  core_.finish_puts(rank, puts);
 }
 
 void UcxPeer::announce(size_t rank, std::span<const Ready> batch) {
@@ -154,8 +226,8 @@ bool UcxPeer::turn_rank(size_t rank, Time now) {
 }
 
 void UcxPeer::check_open(Time now) {
-  if (!core_.status().is_ok()) {
-    begin_close(core_.status(), now);
+  if (!core_.status().is_ok() || !device_status_.is_ok()) {
+    begin_close(core_.status().is_ok() ? device_status_ : core_.status(), now);
     return;
   }
   for (const RankLink& link : links_) {
@@ -166,6 +238,7 @@ void UcxPeer::check_open(Time now) {
   }
   if (core_.is_connected()) {
     pattern_ = {};
+    device_pattern_.reset();
   } else if (now >= deadline_) {
     begin_close(
         Status(StatusCode::kDeadlineExceeded, "the peer did not answer the self-test in time"),
@@ -210,7 +283,23 @@ void UcxPeer::end_close(Time now) {
   const bool are_closed = std::all_of(
       links_.begin(), links_.end(), [](const RankLink& link) { return link.ucx->is_closed(); });
   if (are_closed || now >= deadline_) {
+    const bool was_reading = core_.is_reading();
     links_.clear();
+    if (mover_ != nullptr && was_reading) {
+      drain_device();
+    }
+  }
+}
+
+void UcxPeer::drain_device() {
+  const Status status = guard_device([this] {
+    mover_->drain_blocking();
+    for (const int64_t batch : std::exchange(open_batches_, {})) {
+      static_cast<void>(mover_->finish_blocking(batch));
+    }
+  });
+  if (!status.is_ok()) {
+    log_error("transport_device_failed", "status", status.to_string());
   }
 }
 
