@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucp/api/ucp.h>
+#include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
 #include <unistd.h>
 
@@ -101,6 +102,19 @@ void disable_signal_handlers() {
   }
 }
 
+/// What that cache does not hold UCX takes for the host's. It is filled by hooks in the CUDA
+/// library, which do not see what was allocated before UCX began, nor what a statically linked
+/// runtime does.
+void disable_memory_type_cache() {
+  if (environment("UCX_MEMTYPE_CACHE")) {
+    return;
+  }
+  const ucs_status_t status = ucs_global_opts_set_value("MEMTYPE_CACHE", "n");
+  if (status != UCS_OK) {
+    log_warning("ucx_setting_unknown", "name", "MEMTYPE_CACHE", "error", ucs_status_string(status));
+  }
+}
+
 /// Whether the kernel can read the byte: device memory that UCX takes for the host's cannot be.
 bool is_readable(const char* byte) {
   std::array<int, 2> ends{};
@@ -115,9 +129,12 @@ bool is_readable(const char* byte) {
 
 }  // namespace
 
-Result<std::shared_ptr<UcxContext>> UcxContext::create() {
+Result<std::shared_ptr<UcxContext>> UcxContext::create(bool is_for_cuda) {
   static std::once_flag once;
   std::call_once(once, disable_signal_handlers);
+  if (is_for_cuda) {
+    disable_memory_type_cache();
+  }
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) {
@@ -134,7 +151,9 @@ Result<std::shared_ptr<UcxContext>> UcxContext::create() {
   if (status != UCS_OK) {
     return unavailable(str_cat("UCX did not start: ", ucs_status_string(status)));
   }
-  return std::shared_ptr<UcxContext>(new UcxContext(context));
+  std::shared_ptr<UcxContext> made(new UcxContext(context));
+  TESSERA_RETURN_IF_ERROR(is_for_cuda ? made->check_cuda() : Status::ok());
+  return made;
 }
 
 UcxContext::~UcxContext() {
@@ -165,9 +184,6 @@ Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
                                     void* base,
                                     int64_t num_bytes,
                                     bool is_cuda) {
-  if (is_cuda) {
-    TESSERA_RETURN_IF_ERROR(context->check_cuda());
-  }
   ucp_mem_map_params_t params{};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
   if (is_cuda) {

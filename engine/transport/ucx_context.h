@@ -17,20 +17,19 @@ namespace tessera {
 /// One for each sender or receiver. Any thread.
 class UcxContext final {
  public:
-  /// What UCX_* environment variables do not say is set to what this transport needs.
-  /// Errors: UNAVAILABLE.
-  [[nodiscard]] static Result<std::shared_ptr<UcxContext>> create();
+  /// What UCX_* environment variables do not say is set to what this transport needs. With
+  /// `is_for_cuda` UCX asks the driver what memory is, in the whole process, and has to know GPUs'.
+  /// Errors: UNAVAILABLE, FAILED_PRECONDITION (a UCX without CUDA support; says how to get one).
+  [[nodiscard]] static Result<std::shared_ptr<UcxContext>> create(bool is_for_cuda = false);
   ~UcxContext();
   UcxContext(const UcxContext&) = delete;
   UcxContext& operator=(const UcxContext&) = delete;
 
   [[nodiscard]] ucp_context* get() const noexcept { return context_; }
-  /// Whether this UCX knows GPU memory when it sees it. Errors: FAILED_PRECONDITION, which says how
-  /// to get one that does.
-  [[nodiscard]] Status check_cuda() const;
 
  private:
   explicit UcxContext(ucp_context* context) : context_(context) {}
+  [[nodiscard]] Status check_cuda() const;
 
   ucp_context* context_;
 };
@@ -39,8 +38,8 @@ class UcxContext final {
 class UcxMemory final {
  public:
   /// `is_cuda`: it is a GPU's, whole or part of one allocation of cudaMalloc(), and that GPU is the
-  /// thread's current one; else the host's. Errors: INVALID_ARGUMENT (memory that the host cannot
-  /// read), FAILED_PRECONDITION (see UcxContext::check_cuda()), UNAVAILABLE.
+  /// thread's current one, and the context is for it; else the host's. Errors: INVALID_ARGUMENT
+  /// (memory that the host cannot read), UNAVAILABLE.
   [[nodiscard]] static Result<UcxMemory> create(const std::shared_ptr<UcxContext>& context,
                                                 void* base,
                                                 int64_t num_bytes,

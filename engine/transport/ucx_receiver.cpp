@@ -406,7 +406,8 @@ Result<std::unique_ptr<KvReceiver>> create_ucx_receiver(const ReceiverOptions& o
                                                         kernels::ImageMover* mover) {
   UcxReceiver::DeviceParts device{.mover = mover, .arena = nullptr};
   enter_device(mover);
-  TESSERA_TRY(std::shared_ptr<UcxContext> context, UcxContext::create());
+  TESSERA_TRY(std::shared_ptr<UcxContext> context,
+              UcxContext::create(mover != nullptr && mover->is_cuda()));
   if (mover != nullptr) {
     TESSERA_TRY(device.arena,
                 LandingArena::create(context,

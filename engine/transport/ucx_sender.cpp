@@ -169,10 +169,8 @@ Result<std::unique_ptr<KvSender>> create_ucx_sender(const SenderOptions& options
                                                     KvSender::Listener& listener,
                                                     kernels::ImageMover* mover) {
   enter_device(mover);
-  TESSERA_TRY(std::shared_ptr<UcxContext> context, UcxContext::create());
-  if (mover != nullptr && mover->is_cuda()) {
-    TESSERA_RETURN_IF_ERROR(context->check_cuda());
-  }
+  TESSERA_TRY(std::shared_ptr<UcxContext> context,
+              UcxContext::create(mover != nullptr && mover->is_cuda()));
   return std::unique_ptr<KvSender>(
       std::make_unique<UcxSender>(options, listener, mover, std::move(context)));
 }

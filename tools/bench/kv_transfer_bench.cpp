@@ -261,7 +261,7 @@ void receive_puts(const Case& run) {
   if (run.target >= 0) {
     on_gpu.emplace(run.target, num_bytes, 1);
   }
-  const auto context = UcxContext::create().value();
+  const auto context = UcxContext::create(on_gpu.has_value()).value();
   const UcxMemory memory = on_gpu
                                ? UcxMemory::create(context, on_gpu->data(), num_bytes, true).value()
                                : UcxMemory::allocate(context, num_bytes).value();
@@ -298,7 +298,7 @@ void put_all(UcxLink& link, const Case& run, const LandingRegion& region) {
 void send_puts(Case run) {
   const BenchMemory images(run.source, run.image_bytes * run.num_images, 7);
   run.images = images.data();
-  const auto context = UcxContext::create().value();
+  const auto context = UcxContext::create(images.is_cuda()).value();
   const LandingRegion region = read_region(run);
   const auto link = UcxLink::create(*context).value();
   if (images.is_cuda()) {

@@ -203,8 +203,8 @@ static int run_put_child(int fd, const std::vector<std::string>& arguments) {
   fill_image(image, std::stoull(arguments.at(1)), 0);
   memory.write(0, image);
   std::fill(image.begin(), image.end(), '\x7f');
-  const auto context = UcxContext::create().value();
   const bool is_cuda = memory.mover() != nullptr && memory.mover()->is_cuda();
+  const auto context = UcxContext::create(is_cuda).value();
   const UcxMemory source = UcxMemory::create(context, memory.data(), num_bytes, is_cuda).value();
   const auto link = UcxLink::create(*context).value();
   const LandingRegion region = region_from(next_command(lines));
@@ -232,8 +232,8 @@ static int run_target_child(int fd, const std::vector<std::string>& arguments) {
   LineChannel lines(fd);
   const int64_t num_bytes = std::stoll(arguments.at(0));
   RoleMemory memory(memory_kind(arguments, 2), 2 * num_bytes);
-  const auto context = UcxContext::create().value();
   const bool is_cuda = memory.mover() != nullptr && memory.mover()->is_cuda();
+  const auto context = UcxContext::create(is_cuda).value();
   const UcxMemory target =
       UcxMemory::create(context, memory.data(), 2 * num_bytes, is_cuda).value();
   const auto link = UcxLink::create(*context).value();
