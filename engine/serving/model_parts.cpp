@@ -70,8 +70,9 @@ std::string layout_fingerprint(const WorkerPlan& plan,
                      .finish());
 }
 
-/// Of the arenas of all ranks. Ranks that share out whole blocks get whole rows.
-int64_t landing_elements(const WorkerConfig& worker,
+/// Of the landing arenas of all ranks, or of a prefill worker's send rings, which mirror them.
+/// Ranks that share out whole blocks get whole rows.
+int64_t handoff_elements(const WorkerConfig& worker,
                          const ModelConfig& config,
                          const ShardOptions& sharding,
                          const CacheShape& shape) {
@@ -100,8 +101,8 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
   }
   TESSERA_RETURN_IF_ERROR(with_remedy(validate_sharding(config, plan.sharding), worker, wanted));
   CacheShape shape = cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices);
-  if (role == WorkerRole::kDecode && decided.device.kind == DeviceKind::kCuda) {
-    shape.landing_elements = landing_elements(worker, config, plan.sharding, shape);
+  if (role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda) {
+    shape.handoff_elements = handoff_elements(worker, config, plan.sharding, shape);
   }
   TESSERA_TRY(plan.memory,
               plan_memory(config,

@@ -28,7 +28,8 @@ struct SenderOptions {
   int32_t max_puts = 3;                             ///< of one parcel, when it lands damaged
   int64_t self_test_bytes = int64_t{64} << 20U;     ///< at most the region, at least one slot
   int64_t min_self_test_mb_per_s = 0;               ///< of the slowest rank; 0: any
-  bool allow_staged_handoff = false;                ///< device memory over a TCP lane
+  int64_t max_ring_bytes = int64_t{128} << 20U;     ///< of one link's send ring in a GPU's memory
+  bool allow_staged_handoff = false;                ///< device memory over a lane that stages it
   TransportFaults faults;
 };
 

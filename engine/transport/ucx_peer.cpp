@@ -34,6 +34,17 @@ Status check_region(const LandingRegion& region) {
                                             " bytes"));
 }
 
+/// As many slots of each region as a send ring may mirror.
+std::vector<LandingRegion> as_large_as_rings(std::vector<LandingRegion> regions,
+                                             int64_t max_ring_bytes) {
+  for (LandingRegion& region : regions) {
+    const int64_t num_slots = max_ring_bytes / std::max<int64_t>(1, region.slot_bytes);
+    region.num_slots =
+        static_cast<int32_t>(std::min<int64_t>(region.num_slots, std::max<int64_t>(1, num_slots)));
+  }
+  return regions;
+}
+
 }  // namespace
 
 UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
@@ -42,7 +53,8 @@ UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
                  KvSender::Listener& listener,
                  kernels::ImageMover* mover)
     : counters_(account.counters),
-      regions_(std::move(regions)),
+      regions_(mover == nullptr ? std::move(regions)
+                                : as_large_as_rings(std::move(regions), options.max_ring_bytes)),
       options_(options),
       core_(account.id,
             regions_,
@@ -83,7 +95,7 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
   const LandingRegion& region = regions_[rank];
   TESSERA_RETURN_IF_ERROR(check_region(region));
   TESSERA_TRY(std::unique_ptr<UcxLink> made, UcxLink::create(context));
-  UcxLink& link = *links_.emplace_back(RankLink{std::move(made)}).ucx;
+  UcxLink& link = *links_.emplace_back(RankLink{.ring = nullptr, .ucx = std::move(made)}).ucx;
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
   if (mover_ == nullptr && UcxLink::is_host_key(region.remote_key)) {
@@ -94,6 +106,9 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
   const std::string lane = link.lane();
   counters_->set_lane(rank, lane);
   TESSERA_RETURN_IF_ERROR(check_lane(rank, lane));
+  if (mover_ != nullptr) {
+    TESSERA_TRY(links_.back().ring, SendRing::create(*mover_, region.num_slots, region.slot_bytes));
+  }
   link.send(MessageKind::kHello, encode(LinkHello{region.connection, link.address()}));
   return Status::ok();
 }
@@ -125,10 +140,8 @@ void UcxPeer::put(size_t rank, std::span<SlotQueue::Put> puts) {
     return;
   }
   if (mover_ != nullptr) {
-    const auto max_images = static_cast<size_t>(mover_->max_images());
-    for (size_t begin = 0; begin < puts.size(); begin += max_images) {
-      put_from_device(rank, puts.subspan(begin, std::min(max_images, puts.size() - begin)));
-    }
+    const Status status = links_[rank].ring->pack(puts);
+    device_status_ = device_status_.is_ok() ? status : device_status_;
     return;
   }
   UcxLink& link = *links_[rank].ucx;
@@ -153,39 +166,26 @@ void UcxPeer::store(size_t rank, std::byte* slots, std::span<SlotQueue::Put> put
   core_.finish_puts(rank, puts);
 }
 
-/// The device sums the images while UCX puts them.
-void UcxPeer::put_from_device(size_t rank, std::span<const SlotQueue::Put> puts) {
-  std::vector<kernels::ImageMover::Image> images;
-  for (const SlotQueue::Put& put : puts) {
-    images.push_back({.source = put.source, .num_bytes = put.num_bytes});
+/// Only what the device has packed is put: UCX's copies know nothing of its streams.
+bool UcxPeer::put_packed(size_t rank) {
+  RankLink& link = links_[rank];
+  if (link.ring == nullptr || !link.ring->is_packing()) {
+    return false;
   }
-  int64_t batch = 0;
-  device_status_ = guard_device([&] { batch = mover_->begin(images); });
-  if (!device_status_.is_ok()) {
-    return;
+  Result<std::vector<SlotQueue::Put>> packed = link.ring->take_packed();
+  if (!packed.is_ok()) {
+    device_status_ = packed.status();
+    return true;
   }
-  open_batches_.insert(batch);
-  UcxLink& link = *links_[rank].ucx;
-  for (const SlotQueue::Put& put : puts) {
-    link.put(put.source, put.num_bytes, slot_address(rank, put.slot));
+  const std::vector<SlotQueue::Put> puts = std::move(packed).value();
+  if (puts.empty()) {
+    return true;
   }
-  std::vector<SlotQueue::Put> flushed(puts.begin(), puts.end());
-  link.flush(
-      [this, rank, batch, flushed = std::move(flushed)] { finish_batch(rank, batch, flushed); });
-}
-
-void UcxPeer::finish_batch(size_t rank, int64_t batch, std::vector<SlotQueue::Put> puts) {
-  open_batches_.erase(batch);
-  std::vector<uint64_t> checksums;
-  const Status status = guard_device([&] { checksums = mover_->finish_blocking(batch); });
-  if (!status.is_ok()) {
-    device_status_ = status;
-    return;
+  for (const SendRing::Run& run : link.ring->runs(puts)) {
+    link.ucx->put(run.source, run.num_bytes, slot_address(rank, run.first_slot));
   }
-  for (size_t i = 0; i < puts.size(); ++i) {
-    puts[i].checksum = checksums[i];
-  }
-  core_.finish_puts(rank, puts);
+  link.ucx->flush([this, rank, puts] { core_.finish_puts(rank, puts); });
+  return true;
 }
 
 void UcxPeer::announce(size_t rank, std::span<const Ready> batch) {
@@ -196,6 +196,7 @@ bool UcxPeer::turn(Time now) {
   bool has_acted = false;
   for (size_t rank = 0; rank < links_.size(); ++rank) {
     has_acted = turn_rank(rank, now) || has_acted;
+    has_acted = (state_ != State::kClosing && put_packed(rank)) || has_acted;
   }
   switch (state_) {
     case State::kOpen:
@@ -283,24 +284,22 @@ void UcxPeer::end_close(Time now) {
   const bool are_closed = std::all_of(
       links_.begin(), links_.end(), [](const RankLink& link) { return link.ucx->is_closed(); });
   if (are_closed || now >= deadline_) {
-    const bool was_reading = core_.is_reading();
-    links_.clear();
-    if (mover_ != nullptr && was_reading) {
-      drain_device();
-    }
+    end_links();
   }
 }
 
-void UcxPeer::drain_device() {
-  const Status status = guard_device([this] {
-    mover_->drain_blocking();
-    for (const int64_t batch : std::exchange(open_batches_, {})) {
-      static_cast<void>(mover_->finish_blocking(batch));
-    }
-  });
-  if (!status.is_ok()) {
-    log_error("transport_device_failed", "status", status.to_string());
+void UcxPeer::end_links() {
+  for (RankLink& link : links_) {
+    link.ucx.reset();
   }
+  if (mover_ != nullptr && core_.is_reading()) {
+    // The workers are gone, but not the copies that they left to the device.
+    const Status status = guard_device([this] { mover_->drain_blocking(); });
+    if (!status.is_ok()) {
+      log_error("transport_device_failed", "status", status.to_string());
+    }
+  }
+  links_.clear();
 }
 
 bool UcxPeer::is_active() const noexcept {

@@ -4,12 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/transport/send_peer.h"
+#include "engine/transport/send_ring.h"
 #include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_link.h"
 #include "kernels/core/image_mover.h"
@@ -47,6 +47,7 @@ class UcxPeer final : private SendPeer::Port {
  private:
   enum class State : uint8_t { kOpen, kLeaving, kClosing };
   struct RankLink {
+    std::unique_ptr<SendRing> ring;  ///< of images in a device's memory
     std::unique_ptr<UcxLink> ucx;
     std::byte* slots = nullptr;     ///< where this process can store into them itself
     bool has_said_goodbye = false;  ///< we did
@@ -60,15 +61,14 @@ class UcxPeer final : private SendPeer::Port {
   void start_self_test(Time now);
   [[nodiscard]] uint64_t slot_address(size_t rank, int32_t slot) const;
   void store(size_t rank, std::byte* slots, std::span<SlotQueue::Put> puts);
-  void put_from_device(size_t rank, std::span<const SlotQueue::Put> puts);
-  void finish_batch(size_t rank, int64_t batch, std::vector<SlotQueue::Put> puts);
+  /// True while a device packs.
+  bool put_packed(size_t rank);
   bool turn_rank(size_t rank, Time now);
   void turn_leaving(Time now);
   void check_open(Time now);
   void begin_close(Status status, Time now);
   void end_close(Time now);
-  /// After the links' end: what the device still does for this peer.
-  void drain_device();
+  void end_links();
 
   const std::shared_ptr<LaneCounters> counters_;  // shared with the accounts
   const std::vector<LandingRegion> regions_;
@@ -79,7 +79,6 @@ class UcxPeer final : private SendPeer::Port {
   std::vector<std::byte> pattern_;
   kernels::DeviceBuffer device_pattern_;
   kernels::ImageMover* const mover_;
-  std::set<int64_t> open_batches_;  // of the mover
   Status device_status_;
   State state_ = State::kOpen;
   Time deadline_;  // of connecting, leaving or closing

@@ -40,6 +40,8 @@ class ImageMover {
   /// Queues one batch of at most max_images(), without waiting; sources stay as they are and no
   /// destination is read until finish_blocking(). What is begun is finished, once.
   [[nodiscard]] virtual int64_t begin(std::span<const Image> images) = 0;
+  /// Whether finish_blocking() would not wait. What was copied is then seen by everyone.
+  [[nodiscard]] virtual bool is_done(int64_t batch) = 0;
   /// Waits for the batch; what was copied is seen by all work that is queued later, on any stream.
   /// Returns the checksums.
   [[nodiscard]] virtual std::vector<uint64_t> finish_blocking(int64_t batch) = 0;

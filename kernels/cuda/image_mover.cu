@@ -171,6 +171,7 @@ class CudaImageMover final : public ImageMover {
     return device_.allocate(num_bytes);
   }
   [[nodiscard]] int64_t begin(std::span<const Image> images) override;
+  [[nodiscard]] bool is_done(int64_t batch) override;
   [[nodiscard]] std::vector<uint64_t> finish_blocking(int64_t batch) override;
   void see_remote_writes() override {
     enter();
@@ -244,6 +245,16 @@ int64_t CudaImageMover::begin(std::span<const Image> images) {
   TESSERA_CUDA(cudaEventRecord(place.done.get(), stream_.get()));
   free_.pop_back();
   return number;
+}
+
+bool CudaImageMover::is_done(int64_t batch) {
+  enter();
+  const cudaError_t code = cudaEventQuery(places_.at(static_cast<size_t>(batch)).done.get());
+  if (code == cudaErrorNotReady) {
+    return false;
+  }
+  check_cuda(code, "cudaEventQuery");
+  return true;
 }
 
 std::vector<uint64_t> CudaImageMover::finish_blocking(int64_t batch) {

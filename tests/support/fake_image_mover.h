@@ -36,6 +36,11 @@ class FakeImageMover final : public kernels::ImageMover {
     largest_batch_ = std::max(largest_batch_, static_cast<int64_t>(images.size()));
     return last_batch_;
   }
+  /// When it is asked for the second time.
+  [[nodiscard]] bool is_done(int64_t batch) override {
+    fail_if_due();
+    return num_questions_[batch]++ > 0;
+  }
   [[nodiscard]] std::vector<uint64_t> finish_blocking(int64_t batch) override {
     fail_if_due();
     std::vector<uint64_t> sums;
@@ -72,6 +77,7 @@ class FakeImageMover final : public kernels::ImageMover {
   const bool is_cuda_;
   kernels::cpu::CpuDevice device_{"fake"};
   std::map<int64_t, std::vector<Image>> batches_;
+  std::map<int64_t, int> num_questions_;
   int64_t last_batch_ = 0;
   int64_t largest_batch_ = 0;
   bool is_broken_ = false;
