@@ -88,15 +88,15 @@ void LandingTable::land_some(uint64_t connection,
     answers.resize(answers.size() + batch.size(), {AckCode::kDropped});
     return;
   }
-  const auto max_landings = static_cast<size_t>(mover_ == nullptr ? 1 : mover_->max_images());
   std::vector<Landing> landings;
   for (const Ready& ready : batch) {
     Landing landing{.ready = &ready, .answer = answers.size()};
     const Answer answer = look_at(found->second, connection, landing);
-    if (landing.image.source != nullptr) {
-      if (landings.size() == max_landings || is_among(landing, landings)) {
-        break;
-      }
+    const bool is_to_copy = landing.image.source != nullptr;
+    if (is_to_copy && !can_join(landing, landings)) {
+      break;
+    }
+    if (is_to_copy) {
       landings.push_back(landing);
     }
     answers.push_back(answer);
@@ -107,13 +107,15 @@ void LandingTable::land_some(uint64_t connection,
   }
 }
 
-/// The same slot, or an image of the same block: it is looked at again when that has landed.
-bool LandingTable::is_among(const Landing& landing, std::span<const Landing> landings) {
-  return std::any_of(landings.begin(), landings.end(), [&landing](const Landing& other) {
-    return other.image.source == landing.image.source ||
-           (other.image.destination == landing.image.destination &&
-            landing.image.destination != nullptr);
-  });
+/// Not the same slot, nor another image of a block: those are looked at again when that has landed.
+bool LandingTable::can_join(const Landing& landing, std::span<const Landing> landings) const {
+  const auto max_landings = static_cast<size_t>(mover_ == nullptr ? 1 : mover_->max_images());
+  const kernels::ImageMover::Image& image = landing.image;
+  return landings.size() < max_landings &&
+         std::none_of(landings.begin(), landings.end(), [&image](const Landing& other) {
+           return other.image.source == image.source ||
+                  (image.destination != nullptr && other.image.destination == image.destination);
+         });
 }
 
 /// Gives the landing an image when it is to be copied; else the answer is final.

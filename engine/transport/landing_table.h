@@ -88,7 +88,7 @@ class LandingTable final {
   };
 
   void land_some(uint64_t connection, std::span<const Ready> batch, std::vector<Answer>& answers);
-  static bool is_among(const Landing& landing, std::span<const Landing> landings);
+  [[nodiscard]] bool can_join(const Landing& landing, std::span<const Landing> landings) const;
   Answer look_at(Region& region, uint64_t connection, Landing& landing);
   Answer look_up(const Region& region, uint64_t connection, Landing& landing);
   std::vector<uint64_t> move(std::span<const Landing> landings);

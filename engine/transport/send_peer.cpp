@@ -9,7 +9,6 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kBatchesInFlight = 4;
 /// Each slot's content begins so much further in the pattern, so that one that was written in
 /// another's place is noticed. Keeps the alignment that GPUs copy fast.
 constexpr int64_t kSelfTestShift = 64;

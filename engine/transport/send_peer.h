@@ -26,6 +26,7 @@ class SendPeer final {
   /// copy in while the next is under way. Of a small region a part, for the same reason. A GPU's
   /// lane and copies are a hundred times as fast, the round trip is not.
   static constexpr int64_t kHostBatchBytes = int64_t{1} << 20U;
+  static constexpr int64_t kBatchesInFlight = 4;
   static constexpr int64_t kDeviceBatchBytes = int64_t{32} << 20U;
 
   using Time = SlotQueue::Time;

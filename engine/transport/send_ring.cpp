@@ -39,36 +39,37 @@ Status SendRing::pack(std::span<const SlotQueue::Put> puts) {
   while (!puts.empty()) {
     const auto batch = puts.first(std::min(max_images, puts.size()));
     puts = puts.subspan(batch.size());
-    std::vector<kernels::ImageMover::Image> images;
-    for (const SlotQueue::Put& put : batch) {
-      images.push_back({slot(put.slot), put.source, put.num_bytes});
-    }
-    Packing packing{0, {batch.begin(), batch.end()}};
-    TESSERA_RETURN_IF_ERROR(guard_device([&] { packing.batch = mover_.begin(images); }));
-    packing_.push_back(std::move(packing));
+    TESSERA_RETURN_IF_ERROR(guard_device([&] { begin(batch); }));
   }
   return Status::ok();
 }
 
+void SendRing::begin(std::span<const SlotQueue::Put> puts) {
+  std::vector<kernels::ImageMover::Image> images;
+  for (const SlotQueue::Put& put : puts) {
+    images.push_back({slot(put.slot), put.source, put.num_bytes});
+  }
+  packing_.push_back({mover_.begin(images), {puts.begin(), puts.end()}});
+}
+
 Result<std::vector<SlotQueue::Put>> SendRing::take_packed() {
   std::vector<SlotQueue::Put> puts;
-  if (packing_.empty()) {
-    return puts;
-  }
-  bool is_done = false;
-  TESSERA_RETURN_IF_ERROR(guard_device([&] { is_done = mover_.is_done(packing_.front().batch); }));
-  if (!is_done) {
-    return puts;
-  }
-  Packing packing = std::move(packing_.front());
-  packing_.pop_front();
-  puts = std::move(packing.puts);
   TESSERA_RETURN_IF_ERROR(guard_device([&] {
-    const std::vector<uint64_t> checksums = mover_.finish_blocking(packing.batch);
-    for (size_t i = 0; i < puts.size(); ++i) {
-      puts[i].checksum = checksums[i];
+    if (!packing_.empty() && mover_.is_done(packing_.front().batch)) {
+      puts = finish_first();
     }
   }));
+  return puts;
+}
+
+std::vector<SlotQueue::Put> SendRing::finish_first() {
+  Packing packing = std::move(packing_.front());
+  packing_.pop_front();
+  std::vector<SlotQueue::Put> puts = std::move(packing.puts);
+  const std::vector<uint64_t> checksums = mover_.finish_blocking(packing.batch);
+  for (size_t i = 0; i < puts.size(); ++i) {
+    puts[i].checksum = checksums[i];
+  }
   std::sort(puts.begin(), puts.end(), [](const SlotQueue::Put& a, const SlotQueue::Put& b) {
     return a.slot < b.slot;
   });

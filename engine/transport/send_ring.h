@@ -54,6 +54,9 @@ class SendRing final {
 
   SendRing(kernels::ImageMover& mover, int64_t slot_bytes, kernels::DeviceBuffer memory);
   [[nodiscard]] std::byte* slot(int32_t number) const noexcept;
+  // These throw DeviceError.
+  void begin(std::span<const SlotQueue::Put> puts);
+  std::vector<SlotQueue::Put> finish_first();
 
   kernels::ImageMover& mover_;
   const int64_t slot_bytes_;

@@ -28,7 +28,7 @@ struct SenderOptions {
   int32_t max_puts = 3;                             ///< of one parcel, when it lands damaged
   int64_t self_test_bytes = int64_t{64} << 20U;     ///< at most the region, at least one slot
   int64_t min_self_test_mb_per_s = 0;               ///< of the slowest rank; 0: any
-  int64_t max_ring_bytes = int64_t{128} << 20U;     ///< of one link's send ring in a GPU's memory
+  int64_t max_ring_bytes = int64_t{192} << 20U;     ///< of one link's send ring in a GPU's memory
   bool allow_staged_handoff = false;                ///< device memory over a lane that stages it
   TransportFaults faults;
 };
@@ -40,10 +40,12 @@ struct ReceiverOptions {
   TransportFaults faults;
 };
 
-/// Of an image of so many bytes; slots begin where copies are fastest.
+/// Slots begin where copies are fastest.
+inline constexpr int64_t kSlotAlignment = 64;
+
+/// Of an image of so many bytes.
 [[nodiscard]] constexpr int64_t landing_slot_bytes(int64_t image_bytes) noexcept {
-  constexpr int64_t kAlignment = 64;
-  return (image_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return (image_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
 }
 
 /// Where a receiver puts what has landed: the image of block b begins at base + b * stride_bytes.

@@ -34,13 +34,19 @@ Status check_region(const LandingRegion& region) {
                                             " bytes"));
 }
 
-/// As many slots of each region as a send ring may mirror.
+/// As many slots of each region as a send ring may mirror, in whole batches: a small one costs as
+/// much time as a large one.
 std::vector<LandingRegion> as_large_as_rings(std::vector<LandingRegion> regions,
                                              int64_t max_ring_bytes) {
+  constexpr int64_t kMultiple = SendPeer::kBatchesInFlight;
   for (LandingRegion& region : regions) {
-    const int64_t num_slots = max_ring_bytes / std::max<int64_t>(1, region.slot_bytes);
+    if (region.num_slots < 1) {
+      continue;  // check_region() has its say
+    }
+    const int64_t fitting = max_ring_bytes / std::max<int64_t>(1, region.slot_bytes);
+    const int64_t num_slots = std::clamp<int64_t>(fitting, 1, region.num_slots);
     region.num_slots =
-        static_cast<int32_t>(std::min<int64_t>(region.num_slots, std::max<int64_t>(1, num_slots)));
+        static_cast<int32_t>(num_slots < kMultiple ? num_slots : num_slots / kMultiple * kMultiple);
   }
   return regions;
 }

@@ -26,7 +26,8 @@ using MessageKind = UcxLink::MessageKind;
 
 /// Answers go out after so much was copied, so that the sender can refill the slots meanwhile.
 constexpr int64_t kAnswerBytes = int64_t{1} << 20U;
-constexpr int64_t kDeviceAnswerBytes = SendPeer::kDeviceBatchBytes;
+/// A few batches of the sender, when they have come together: one kernel copies them.
+constexpr int64_t kDeviceAnswerBytes = 3 * SendPeer::kDeviceBatchBytes;
 /// A forced close takes microseconds; after this the worker is destroyed as it is.
 constexpr std::chrono::seconds kCloseTimeout{2};
 /// Not every step of closing announces itself by an event.
@@ -48,30 +49,27 @@ struct Link {
 
 class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
  public:
-  /// What lies in a device's memory; both null: the host's.
-  struct DeviceParts {
-    kernels::ImageMover* mover = nullptr;
-    std::unique_ptr<LandingArena> arena;
+  struct Parts {
+    std::shared_ptr<UcxContext> context;   // shared with the memories
+    kernels::ImageMover* mover = nullptr;  ///< of the device that blocks lie in; null: the host
+    std::unique_ptr<LandingArena> arena;   ///< with a mover; guarded by mutex_
   };
 
   UcxReceiver(const ReceiverOptions& options,
               int32_t rank,
               const CacheBlocks& blocks,
               Listener& listener,
-              DeviceParts device,
-              std::shared_ptr<UcxContext> context)
+              Parts parts)
       : options_(options),
         rank_(rank),
         slot_bytes_(landing_slot_bytes(blocks.image_bytes)),
         listener_(listener),
-        context_(std::move(context)),
-        device_(std::move(device)),
-        table_(blocks, options.faults, device_.mover),
-        thread_(
-            str_cat("kv-recv-", rank),
-            *this,
-            device_.mover != nullptr ? ProgressThread::kDeviceSpin : ProgressThread::kHostSpin) {
-    thread_.post([this] { enter_device(device_.mover); });
+        parts_(std::move(parts)),
+        table_(blocks, options.faults, parts_.mover),
+        thread_(str_cat("kv-recv-", rank),
+                *this,
+                parts_.mover != nullptr ? ProgressThread::kDeviceSpin : ProgressThread::kHostSpin) {
+    thread_.post([this] { enter_device(parts_.mover); });
   }
 
   Result<LandingRegion> open() override;
@@ -94,7 +92,14 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
   bool turn_link(uint64_t connection, Link& link);
   void handle(uint64_t connection, Link& link, const UcxLink::Message& message);
   void accept(uint64_t connection, Link& link, std::string_view bytes);
+  struct Landed {
+    std::vector<Ack> acks;
+    std::vector<HandoffKey> complete;
+    int64_t copied_bytes = 0;
+  };
   bool land_pending(uint64_t connection, Link& link);
+  /// Throws DeviceError.
+  void land(uint64_t connection, std::span<const Ready> batch, Landed& landed);
   void answer(Link& link, std::vector<Ack>& acks);
   void tell_failure(uint64_t connection, Link& link, const Status& status);
   void dispose(Link& link);
@@ -103,8 +108,7 @@ class UcxReceiver final : public KvReceiver, private ProgressThread::Work {
   const int32_t rank_;
   const int64_t slot_bytes_;
   Listener& listener_;
-  const std::shared_ptr<UcxContext> context_;  // shared with the memories
-  const DeviceParts device_;                   // the arena's parts are guarded by mutex_
+  const Parts parts_;
   LandingTable table_;
   mutable std::mutex mutex_;  // guards the three below
   int64_t open_regions_ = 0;
@@ -136,17 +140,18 @@ void UcxReceiver::return_place() {
 
 Result<Link> UcxReceiver::make_link() {
   Link link;
-  if (device_.arena == nullptr) {
-    TESSERA_TRY(UcxMemory memory, UcxMemory::allocate(context_, slot_bytes_ * options_.num_slots));
+  if (parts_.arena == nullptr) {
+    TESSERA_TRY(UcxMemory memory,
+                UcxMemory::allocate(parts_.context, slot_bytes_ * options_.num_slots));
     link.memory.emplace(std::move(memory));
     link.slots = link.memory->data();
-    TESSERA_TRY(link.ucx, UcxLink::create(*context_));
+    TESSERA_TRY(link.ucx, UcxLink::create(*parts_.context));
     return link;
   }
-  enter_device(device_.mover);
-  TESSERA_TRY(link.ucx, UcxLink::create(*context_));
+  enter_device(parts_.mover);
+  TESSERA_TRY(link.ucx, UcxLink::create(*parts_.context));
   const std::lock_guard lock(mutex_);
-  link.slots = device_.arena->take();
+  link.slots = parts_.arena->take();
   if (link.slots == nullptr) {
     return resource_exhausted(str_cat("rank ",
                                       rank_,
@@ -162,8 +167,8 @@ Result<Link> UcxReceiver::make_link() {
 Result<LandingRegion> UcxReceiver::open() {
   TESSERA_RETURN_IF_ERROR(take_place());
   Result<Link> made = make_link();
-  Result<std::string> remote_key = device_.arena != nullptr
-                                       ? Result<std::string>(device_.arena->remote_key())
+  Result<std::string> remote_key = parts_.arena != nullptr
+                                       ? Result<std::string>(parts_.arena->remote_key())
                                    : made.is_ok() ? made.value().memory->remote_key()
                                                   : Result<std::string>(made.status());
   if (!made.is_ok() || !remote_key.is_ok()) {
@@ -296,41 +301,42 @@ void UcxReceiver::accept(uint64_t connection, Link& link, std::string_view bytes
 }
 
 bool UcxReceiver::land_pending(uint64_t connection, Link& link) {
-  const bool is_device = device_.mover != nullptr;
-  const int64_t answer_bytes = is_device ? kDeviceAnswerBytes : kAnswerBytes;
-  const auto batch_size = static_cast<size_t>(
-      is_device ? std::clamp<int64_t>(answer_bytes / slot_bytes_, 1, device_.mover->max_images())
-                : 1);
-  std::vector<Ack> acks;
-  std::vector<HandoffKey> complete;
-  int64_t copied_bytes = 0;
+  const int64_t answer_bytes = parts_.mover != nullptr ? kDeviceAnswerBytes : kAnswerBytes;
+  const int64_t most_images = parts_.mover != nullptr ? parts_.mover->max_images() : 1;
+  const auto batch_size =
+      static_cast<size_t>(std::clamp<int64_t>(answer_bytes / slot_bytes_, 1, most_images));
+  Landed landed;
   size_t num_done = 0;
-  while (num_done < link.pending.size() && copied_bytes < answer_bytes) {
+  while (num_done < link.pending.size() && landed.copied_bytes < answer_bytes) {
     const std::span<const Ready> rest = std::span(link.pending).subspan(num_done);
     const std::span<const Ready> batch = rest.first(std::min(batch_size, rest.size()));
-    std::vector<LandingTable::Answer> answers;
-    const Status status = guard_device([&] { answers = table_.land(connection, batch); });
+    const Status status = guard_device([&] { land(connection, batch, landed); });
     if (!status.is_ok()) {
       link.pending.clear();
       tell_failure(connection, link, status);
       return true;
     }
-    for (size_t i = 0; i < batch.size(); ++i) {
-      const Ready& ready = batch[i];
-      acks.push_back({ready.key, ready.block_index, ready.slot, ready.generation, answers[i].code});
-      copied_bytes += answers[i].copied_bytes;
-      if (answers[i].is_complete) {
-        complete.push_back(ready.key);
-      }
-    }
     num_done += batch.size();
   }
   link.pending.erase(link.pending.begin(), link.pending.begin() + static_cast<ptrdiff_t>(num_done));
-  answer(link, acks);
-  for (const HandoffKey& key : complete) {
+  answer(link, landed.acks);
+  for (const HandoffKey& key : landed.complete) {
     listener_.on_landed(rank_, key);
   }
   return num_done > 0;
+}
+
+void UcxReceiver::land(uint64_t connection, std::span<const Ready> batch, Landed& landed) {
+  const std::vector<LandingTable::Answer> answers = table_.land(connection, batch);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const Ready& ready = batch[i];
+    landed.acks.push_back(
+        {ready.key, ready.block_index, ready.slot, ready.generation, answers[i].code});
+    landed.copied_bytes += answers[i].copied_bytes;
+    if (answers[i].is_complete) {
+      landed.complete.push_back(ready.key);
+    }
+  }
 }
 
 void UcxReceiver::answer(Link& link, std::vector<Ack>& acks) {
@@ -362,8 +368,8 @@ void UcxReceiver::dispose(Link& link) {
   }
   link.memory.reset();
   const std::lock_guard lock(mutex_);
-  if (device_.arena != nullptr && link.said_goodbye) {
-    device_.arena->give_back(link.slots);
+  if (parts_.arena != nullptr && link.said_goodbye) {
+    parts_.arena->give_back(link.slots);
   }
   --open_regions_;
   revoked_regions_ += link.said_goodbye ? 0 : 1;
@@ -404,19 +410,18 @@ Result<std::unique_ptr<KvReceiver>> create_ucx_receiver(const ReceiverOptions& o
                                                         const CacheBlocks& blocks,
                                                         KvReceiver::Listener& listener,
                                                         kernels::ImageMover* mover) {
-  UcxReceiver::DeviceParts device{.mover = mover, .arena = nullptr};
   enter_device(mover);
-  TESSERA_TRY(std::shared_ptr<UcxContext> context,
-              UcxContext::create(mover != nullptr && mover->is_cuda()));
+  UcxReceiver::Parts parts{.context = nullptr, .mover = mover, .arena = nullptr};
+  TESSERA_TRY(parts.context, UcxContext::create(mover != nullptr && mover->is_cuda()));
   if (mover != nullptr) {
-    TESSERA_TRY(device.arena,
-                LandingArena::create(context,
+    TESSERA_TRY(parts.arena,
+                LandingArena::create(parts.context,
                                      *mover,
                                      landing_slot_bytes(blocks.image_bytes) * options.num_slots,
                                      options.max_regions));
   }
-  return std::unique_ptr<KvReceiver>(std::make_unique<UcxReceiver>(
-      options, rank, blocks, listener, std::move(device), std::move(context)));
+  return std::unique_ptr<KvReceiver>(
+      std::make_unique<UcxReceiver>(options, rank, blocks, listener, std::move(parts)));
 }
 
 }  // namespace tessera

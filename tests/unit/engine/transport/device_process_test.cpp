@@ -39,7 +39,9 @@ class DeviceProcessTest : public testing::TestWithParam<Way> {
   }
   [[nodiscard]] bool is_direct() const {
     const bool is_source_cuda = GetParam().source.starts_with("cuda:");
-    return is_source_cuda == GetParam().target.starts_with("cuda:");
+    const bool has_device_lane = GetParam().lanes.empty();
+    return is_source_cuda == GetParam().target.starts_with("cuda:") &&
+           (!is_source_cuda || has_device_lane);
   }
 
   std::vector<std::string> settings_;
@@ -131,6 +133,7 @@ std::vector<Way> ways() {
 #ifdef TESSERA_HAS_CUDA
   return {{"cuda:0", "cuda:0", ""},
           {"cuda:0", "cuda:1", ""},
+          {"cuda:0", "cuda:0", "tcp,cuda_copy,self"},
           {"cuda:0", "host", ""},
           {"host", "cuda:0", ""}};
 #else
