@@ -52,9 +52,9 @@ RULES = {
     # Ranks on GPUs; everything else of the engine reaches a GPU through kernels/ only.
     "engine/parallel/nccl_communicator.cpp": (TEXT + SEAM, ["cuda"]),
     "engine/parallel/nccl_library.h": (TEXT + SEAM, ["nccl"]),
-    "engine/transport": (REQUEST, []),
-    "engine/transport/ucx_context.cpp": (REQUEST, ["ucx"]),
-    "engine/transport/ucx_link.cpp": (REQUEST, ["ucx"]),
+    "engine/transport": (REQUEST + ["kernels/core"], []),
+    "engine/transport/ucx_context.cpp": (REQUEST + ["kernels/core"], ["ucx"]),
+    "engine/transport/ucx_link.cpp": (REQUEST + ["kernels/core"], ["ucx"]),
     "engine/runner": (TEXT + REQUEST + SEAM +
                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model"], []),
     "engine/calibration": (TEXT + SEAM +

@@ -80,7 +80,8 @@ Result<int64_t> cache_bytes(const MemoryPlan& plan,
   if (options.kv_cache_memory_bytes != 0) {
     return options.kv_cache_memory_bytes;
   }
-  const int64_t left = plan.available_bytes - plan.weight_bytes - plan.window_bytes;
+  const int64_t left =
+      plan.available_bytes - plan.weight_bytes - plan.window_bytes - plan.handoff_bytes;
   if (left < plan.bytes_per_block) {
     const std::string windows = plan.window_bytes == 0
                                     ? ""
@@ -88,9 +89,14 @@ Result<int64_t> cache_bytes(const MemoryPlan& plan,
                                               options.max_num_seqs,
                                               " sequences ",
                                               format_size_approx(plan.window_bytes));
+    const std::string handoff =
+        plan.handoff_bytes == 0
+            ? ""
+            : str_cat(", memory for handoffs ", format_size_approx(plan.handoff_bytes));
     return resource_exhausted(str_cat("the weights need about ",
                                       format_size_approx(plan.weight_bytes),
                                       windows,
+                                      handoff,
                                       ", available are ",
                                       format_size_approx(plan.available_bytes)));
   }
@@ -166,6 +172,13 @@ std::string window_line(const MemoryPlan& plan) {
                                           ", of --max-num-seqs sequences");
 }
 
+std::string handoff_line(const MemoryPlan& plan) {
+  return plan.handoff_bytes == 0 ? ""
+                                 : str_cat("\nhandoff memory      ",
+                                           format_size_approx(plan.handoff_bytes),
+                                           ", landing arenas or send rings on GPUs");
+}
+
 }  // namespace
 
 int64_t available_memory_bytes() {
@@ -206,6 +219,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes +
                       plan.transform_bytes;
   plan.window_bytes = options.max_num_seqs * cache.window_elements * element_bytes;
+  plan.handoff_bytes = cache.handoff_elements * element_bytes;
   const int64_t row_elements = config.num_hidden_layers * config.latent_row_width();
   const auto bytes_per_token = [&](int64_t elements) {
     return (elements != 0 ? elements : row_elements) * element_bytes;
@@ -243,6 +257,7 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  " bytes",
                  rank_line(plan),
                  window_line(plan),
+                 handoff_line(plan),
                  "\nbytes per block     ",
                  plan.bytes_per_block,
                  " (",

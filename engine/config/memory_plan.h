@@ -25,6 +25,7 @@ struct CacheShape {
   int64_t window_key_elements = 0;  ///< whole keys, for the exact window's tokens
   int64_t window_elements = 0;      ///< rows of one sequence's exact window
   int64_t landing_blocks = 0;       ///< besides its own, while the longest sequence is handed over
+  int64_t handoff_elements = 0;     ///< landing arenas or send rings in GPU memory
 };
 
 struct MemoryPlan {
@@ -34,6 +35,7 @@ struct MemoryPlan {
   int64_t weight_bytes = 0;
   int64_t transform_bytes = 0;     ///< bases of the latents and keys of the exact window
   int64_t window_bytes = 0;        ///< exact windows of --max-num-seqs sequences
+  int64_t handoff_bytes = 0;       ///< landing arenas or send rings in GPU memory
   int64_t kv_bytes_per_token = 0;  ///< of all ranks of the worker
   int64_t kv_bytes_per_token_and_rank = 0;
   int64_t whole_kv_bytes_per_token = 0;  ///< num_hidden_layers * latent_row_width * element_bytes
@@ -47,7 +49,7 @@ struct MemoryPlan {
 
   [[nodiscard]] int64_t cache_tokens() const noexcept { return num_blocks * kPlanBlockTokens; }
   [[nodiscard]] int64_t needed_bytes() const noexcept {
-    return weight_bytes + window_bytes + kv_cache_bytes;
+    return weight_bytes + window_bytes + handoff_bytes + kv_cache_bytes;
   }
   [[nodiscard]] bool is_within_memory() const noexcept { return needed_bytes() <= available_bytes; }
 };

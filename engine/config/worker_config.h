@@ -32,6 +32,7 @@ struct WorkerConfig {
   std::string tpla_basis = "auto";
   std::string tpla_calibration;          ///< file; empty: none
   int64_t max_local_prefill_tokens = 0;  ///< decode: longest prompt it prefills itself
+  int64_t landing_slots = 32;            ///< decode: block images of one prefill worker in flight
 };
 
 }  // namespace tessera

@@ -91,7 +91,7 @@ int threads_of_rank(const WorkerConfig& worker, int64_t num_ranks) {
 }
 
 /// Why these ranks cannot compute on GPUs; OK when they can.
-Status check_cuda(int64_t num_ranks, MemoryUse use) {
+Status check_cuda(int64_t num_ranks) {
   if (!kHasCuda) {
     return invalid_argument("--device cuda: this binary was built without the CUDA backend");
   }
@@ -101,18 +101,14 @@ Status check_cuda(int64_t num_ranks, MemoryUse use) {
                                     " wanted, found ",
                                     num_cuda_devices()));
   }
-  if (use == MemoryUse::kTransport) {
-    return invalid_argument(
-        "--device cuda: a cache in GPU memory is not handed over so far; use serve --combined");
-  }
   return Status::ok();
 }
 
-Result<DeviceKind> choose_kind(const WorkerConfig& worker, int64_t num_ranks, MemoryUse use) {
+Result<DeviceKind> choose_kind(const WorkerConfig& worker, int64_t num_ranks) {
   if (worker.device == "cpu") {
     return DeviceKind::kCpu;
   }
-  const Status status = check_cuda(num_ranks, use);
+  const Status status = check_cuda(num_ranks);
   if (status.is_ok()) {
     return DeviceKind::kCuda;
   }
@@ -162,10 +158,8 @@ Result<int64_t> gpu_bytes(const WorkerConfig& worker, int64_t num_ranks) {
 
 }  // namespace
 
-Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
-                                            int64_t num_ranks,
-                                            MemoryUse use) {
-  TESSERA_TRY(const DeviceKind kind, choose_kind(worker, num_ranks, use));
+Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker, int64_t num_ranks) {
+  TESSERA_TRY(const DeviceKind kind, choose_kind(worker, num_ranks));
   ComputeDevice device{.kind = kind, .num_threads = threads_of_rank(worker, num_ranks)};
   TESSERA_TRY(device.dtype, choose_dtype(worker, kind));
   if (kind == DeviceKind::kCpu) {

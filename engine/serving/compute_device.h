@@ -15,12 +15,6 @@ namespace tessera {
 
 enum class DeviceKind : uint8_t { kCpu, kCuda };
 
-/// Who will use the device's memory beside the operations.
-enum class MemoryUse : uint8_t {
-  kOperations,
-  kTransport,  ///< a cache is put into it, or taken out of it, by another process
-};
-
 struct ComputeDevice {
   DeviceKind kind = DeviceKind::kCpu;
   kernels::DType dtype = kernels::DType::kFloat32;
@@ -33,8 +27,7 @@ struct ComputeDevice {
 /// the GPUs when there are enough of them and they can do what is asked. Errors: INVALID_ARGUMENT
 /// for a device that is not there or cannot, and for a dtype that it does not multiply.
 [[nodiscard]] Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
-                                                          int64_t num_ranks,
-                                                          MemoryUse use);
+                                                          int64_t num_ranks);
 
 /// What the ranks may take together.
 [[nodiscard]] MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept;

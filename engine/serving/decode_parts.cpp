@@ -5,6 +5,7 @@
 #include "engine/base/text.h"
 #include "engine/serving/worker_info.h"
 #include "engine/transport/ucx_transport.h"
+#include "kernels/core/image_mover.h"
 
 namespace tessera {
 namespace {
@@ -41,12 +42,22 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
   ReceiverOptions options;
   options.num_slots = settings.landing_slots;
   options.faults = settings.faults;
+  for (int rank = 0; rank < runner.num_ranks(); ++rank) {
+    parts->movers_.push_back(runner.backend(rank).device().make_image_mover());
+  }
+  if (parts->movers_.front() != nullptr) {
+    options.max_regions = kGpuLandingRegions;
+    options.max_revoked_regions = kGpuLandingRegions;
+  }
   parts->max_revoked_regions_ = options.max_revoked_regions;
   std::vector<KvReceiver*> receivers;
   for (int rank = 0; rank < runner.num_ranks(); ++rank) {
-    TESSERA_TRY(
-        auto receiver,
-        create_ucx_receiver(options, rank, cache_blocks(runner.cache(rank)), parts->mailbox_));
+    TESSERA_TRY(auto receiver,
+                create_ucx_receiver(options,
+                                    rank,
+                                    cache_blocks(runner.cache(rank)),
+                                    parts->mailbox_,
+                                    parts->movers_[static_cast<size_t>(rank)].get()));
     receivers.push_back(receiver.get());
     parts->receivers_.push_back(std::move(receiver));
   }

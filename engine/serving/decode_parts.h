@@ -13,6 +13,9 @@
 #include "engine/transport/kv_receiver.h"
 
 namespace tessera {
+namespace kernels {
+class ImageMover;
+}
 
 class DecodeParts final {
  public:
@@ -42,6 +45,7 @@ class DecodeParts final {
 
   std::unique_ptr<ModelParts> model_;
   DecodeMailbox mailbox_;
+  std::vector<std::unique_ptr<kernels::ImageMover>> movers_;  // of ranks on GPUs; null else
   std::vector<std::unique_ptr<KvReceiver>> receivers_;
   int64_t max_revoked_regions_ = 0;       // of each
   std::unique_ptr<DecodeEngine> engine_;  // last: its thread uses the rest

@@ -9,6 +9,10 @@
 
 namespace tessera {
 
+/// Prefill workers that one decode group on GPUs can be linked with; each has its part of an arena
+/// that is made at start. Host memory is taken link by link (ReceiverOptions::max_regions).
+inline constexpr int32_t kGpuLandingRegions = 8;
+
 struct HandoffSettings {
   std::string worker_name;  ///< in the peers' logs
   std::chrono::seconds lease{10};

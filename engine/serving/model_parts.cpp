@@ -9,6 +9,7 @@
 #include "engine/cache/latent_layout.h"
 #include "engine/serving/attention_choice.h"
 #include "engine/serving/compute_device.h"
+#include "engine/serving/handoff_settings.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/fingerprint.h"
@@ -69,16 +70,25 @@ std::string layout_fingerprint(const WorkerPlan& plan,
                      .finish());
 }
 
+/// Of the landing arenas of all ranks, or of a prefill worker's send rings, which mirror them.
+/// Ranks that share out whole blocks get whole rows.
+int64_t handoff_elements(const WorkerConfig& worker,
+                         const ModelConfig& config,
+                         const ShardOptions& sharding,
+                         const CacheShape& shape) {
+  const int64_t token_elements =
+      sharding.attention == AttentionSharding::kDcp
+          ? sharding.num_ranks * config.num_hidden_layers * config.latent_row_width()
+          : shape.worker_elements;
+  return kGpuLandingRegions * worker.landing_slots * kBlockTokens * token_elements;
+}
+
 Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, WorkerRole role) {
   Decisions decided;
   WorkerPlan& plan = decided.plan;
   TESSERA_TRY(decided.attention, choose_attention(worker, config, role));
   const ShardOptions& wanted = decided.attention.sharding;
-  TESSERA_TRY(decided.device,
-              choose_compute_device(
-                  worker,
-                  wanted.num_ranks,
-                  role == WorkerRole::kCombined ? MemoryUse::kOperations : MemoryUse::kTransport));
+  TESSERA_TRY(decided.device, choose_compute_device(worker, wanted.num_ranks));
   plan.dtype = decided.device.dtype;
   plan.sharding = wanted;
   plan.window = wanted.window;
@@ -90,13 +100,16 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
     TESSERA_RETURN_IF_ERROR(validate_slices(config, wanted.num_slices, wanted.shared_columns));
   }
   TESSERA_RETURN_IF_ERROR(with_remedy(validate_sharding(config, plan.sharding), worker, wanted));
-  TESSERA_TRY(
-      plan.memory,
-      plan_memory(config,
-                  worker,
-                  cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices),
-                  kernels::dtype_bytes(plan.dtype),
-                  memory_budget(decided.device, plan.sharding.num_ranks)));
+  CacheShape shape = cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices);
+  if (role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda) {
+    shape.handoff_elements = handoff_elements(worker, config, plan.sharding, shape);
+  }
+  TESSERA_TRY(plan.memory,
+              plan_memory(config,
+                          worker,
+                          shape,
+                          kernels::dtype_bytes(plan.dtype),
+                          memory_budget(decided.device, plan.sharding.num_ranks)));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
   plan.model = model_fingerprint(config);
   plan.layout = layout_fingerprint(plan, decided.attention, weights);
@@ -199,8 +212,7 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
 }
 
 Result<ComputeChoice> choose_compute(const WorkerConfig& worker, int64_t max_ranks) {
-  TESSERA_TRY(const ComputeDevice device,
-              choose_compute_device(worker, max_ranks, MemoryUse::kOperations));
+  TESSERA_TRY(const ComputeDevice device, choose_compute_device(worker, max_ranks));
   return ComputeChoice{.dtype = device.dtype,
                        .num_threads = compute_threads(worker),
                        .make_backend =

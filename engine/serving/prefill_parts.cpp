@@ -4,6 +4,7 @@
 
 #include "engine/serving/worker_info.h"
 #include "engine/transport/ucx_transport.h"
+#include "kernels/core/image_mover.h"
 
 namespace tessera {
 namespace {
@@ -47,7 +48,8 @@ Result<std::unique_ptr<PrefillParts>> PrefillParts::create(const WorkerConfig& w
   SenderOptions sender;
   sender.allow_staged_handoff = settings.allow_staged_handoff;
   sender.faults = settings.faults;
-  TESSERA_TRY(parts->sender_, create_ucx_sender(sender, parts->mailbox_));
+  parts->mover_ = parts->model_->runner().backend(0).device().make_image_mover();
+  TESSERA_TRY(parts->sender_, create_ucx_sender(sender, parts->mailbox_, parts->mover_.get()));
   TESSERA_RETURN_IF_ERROR(
       parts->sender_->register_memory(cache.image_address(0, 0), cache.num_bytes()));
   parts->port_ = make_port(parts->mailbox_);

@@ -12,6 +12,9 @@
 #include "engine/serving/prefill_engine.h"
 
 namespace tessera {
+namespace kernels {
+class ImageMover;
+}
 
 class PrefillParts final {
  public:
@@ -41,6 +44,7 @@ class PrefillParts final {
   std::unique_ptr<ModelParts> model_;
   PrefillMailbox mailbox_;
   std::unique_ptr<BlockSource> source_;
+  std::unique_ptr<kernels::ImageMover> mover_;  // null: the cache is in the host's memory
   std::unique_ptr<KvSender> sender_;
   std::unique_ptr<DecodePort> port_;
   std::unique_ptr<PrefillEngine> engine_;  // last: its thread uses the rest

@@ -1,22 +1,20 @@
 // The checksum of a block image on its way: 64 bits, sensitive to position, cheap on a CPU and a
-// sum of independent rows, so that a GPU can compute it in any order.
+// sum of independent rows, so that a GPU can compute it in any order. The formula, which holds for
+// both, is in kernels/core/image_checksum.h.
 //
-//   The image is cut into rows of 1024 little-endian 32-bit words, the last one padded with zeros.
-//   row r:   S(r) = sum over k of word(r, k) * t(k)        mod 2^64, t(k) odd 32-bit constants
-//   image:   C = num_bytes * L + sum over r of S(r) * m(r)   mod 2^64, m(r) and L odd 64-bit
-//   constants
-//
-// Any change within one word changes C: the difference is below 2^32 and not zero, its factor is
-// odd. So does exchanging two words of one row, because the t(k) differ. Everything else (rows
+// Any change within one word changes it: the difference is below 2^32 and not zero, its factor is
+// odd. So does exchanging two words of one row, because their factors differ. Everything else (rows
 // shifted, torn writes) is caught up to chance. It is no defence against a peer that wants to
 // deceive.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/core/image_checksum.h"
+
 namespace tessera {
 
-inline constexpr int64_t kChecksumRowBytes = 4096;
+using kernels::kChecksumRowBytes;
 
 [[nodiscard]] uint64_t image_checksum(const void* image, int64_t num_bytes);
 

@@ -14,14 +14,12 @@
 namespace tessera {
 namespace {
 
-constexpr int64_t kRowWords = kChecksumRowBytes / static_cast<int64_t>(sizeof(uint32_t));
-
-using RowFactors = std::array<uint32_t, kRowWords>;
+using RowFactors = std::array<uint32_t, kernels::kChecksumRowWords>;
 
 constexpr RowFactors make_row_factors() {
   RowFactors factors{};
   for (uint64_t k = 0; k < factors.size(); ++k) {
-    factors[k] = static_cast<uint32_t>(mix(k) >> 32U) | 1U;
+    factors[k] = kernels::checksum_word_factor(k);
   }
   return factors;
 }

@@ -5,14 +5,6 @@
 
 namespace tessera {
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): consecutive numbers become unrelated.
-constexpr uint64_t mix(uint64_t value) {
-  value += 0x9e3779b97f4a7c15ULL;
-  value = (value ^ (value >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-  value = (value ^ (value >> 27U)) * 0x94d049bb133111ebULL;
-  return value ^ (value >> 31U);
-}
-
 /// What is done with one full row of kChecksumRowBytes. No alignment is needed.
 struct RowLoops {
   /// S(r).

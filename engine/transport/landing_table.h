@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/request/handoff_key.h"
 #include "engine/transport/messages.h"
 #include "engine/transport/transport_options.h"
+#include "kernels/core/image_mover.h"
 
 namespace tessera {
 
@@ -28,8 +30,8 @@ struct LandingCounts {
   int64_t refused_parcels = 0;
 };
 
-/// Any thread. The mutex guards everything and is held while one image is copied: that is what
-/// makes forget() and remove_region() final.
+/// Any thread. The mutex guards everything and is held while one image is copied, in a device's
+/// memory one batch: that is what makes forget() and remove_region() final.
 class LandingTable final {
  public:
   struct Answer {
@@ -38,7 +40,10 @@ class LandingTable final {
     int64_t copied_bytes = 0;
   };
 
-  explicit LandingTable(const CacheBlocks& blocks, TransportFaults faults = {});
+  /// `mover` outlives the table: the device in whose memory blocks and slots are; null: the host's.
+  explicit LandingTable(const CacheBlocks& blocks,
+                        TransportFaults faults = {},
+                        kernels::ImageMover* mover = nullptr);
 
   void add_region(uint64_t connection, const LandingSlots& slots);
   /// After this call nothing reads the region.
@@ -49,8 +54,11 @@ class LandingTable final {
                             std::vector<int32_t> block_ids);
   /// See KvReceiver::forget().
   void forget(const HandoffKey& key);
-  /// `ready` came on `connection` and is not trusted.
-  [[nodiscard]] Answer land(uint64_t connection, const Ready& ready);
+  /// `batch` came on `connection` and is not trusted. One answer each. Throws DeviceError.
+  [[nodiscard]] std::vector<Answer> land(uint64_t connection, std::span<const Ready> batch);
+  [[nodiscard]] Answer land(uint64_t connection, const Ready& ready) {
+    return land(connection, std::span(&ready, 1)).front();
+  }
   [[nodiscard]] LandingCounts counts() const;
 
  private:
@@ -71,14 +79,26 @@ class LandingTable final {
   /// How many forgotten keys are remembered.
   static constexpr size_t kMaxForgotten = 4096;
 
+  /// A parcel that is to be summed, and copied unless it is of the self-test.
+  struct Landing {
+    const Ready* ready = nullptr;
+    size_t answer = 0;                   ///< its place among the answers
+    Expectation* expectation = nullptr;  ///< null: of the self-test
+    kernels::ImageMover::Image image = {};
+  };
+
+  void land_some(uint64_t connection, std::span<const Ready> batch, std::vector<Answer>& answers);
+  [[nodiscard]] bool can_join(const Landing& landing, std::span<const Landing> landings) const;
+  Answer look_at(Region& region, uint64_t connection, Landing& landing);
+  Answer look_up(const Region& region, uint64_t connection, Landing& landing);
+  std::vector<uint64_t> move(std::span<const Landing> landings);
+  Answer finish(Region& region, const Landing& landing, uint64_t checksum);
+  void flip_if_due(const void* image);
   Answer refuse();
-  Answer land_in(Region& region, uint64_t connection, const Ready& ready);
-  Answer land_expected(Region& region, Expectation& expectation, const Ready& ready);
-  Answer check_self_test(const Region& region, const Ready& ready);
-  void flip_if_due(std::byte* image);
 
   const CacheBlocks blocks_;
   const TransportFaults faults_;
+  kernels::ImageMover* const mover_;
   mutable std::mutex mutex_;
   std::unordered_map<uint64_t, Region> regions_;
   std::unordered_map<HandoffKey, Expectation, HandoffKeyHash> expectations_;

@@ -215,15 +215,7 @@ class LocalPeer final : private SendPeer::Port {
         regions_(std::move(regions)),
         acks_(regions_.size()),
         core_(account.id, regions_, {options, *this, *counters_, listener}) {
-    size_t pattern_bytes = 0;
-    for (const LandingRegion& region : regions_) {
-      pattern_bytes = std::max(
-          pattern_bytes, static_cast<size_t>(region.slot_bytes + (int64_t{8} * region.num_slots)));
-    }
-    pattern_.resize(pattern_bytes);
-    for (size_t i = 0; i < pattern_bytes; ++i) {
-      pattern_[i] = static_cast<std::byte>(i * 31 / 7);
-    }
+    pattern_ = make_self_test_pattern(regions_);
     core_.start_self_test(pattern_, Deadline::Clock::now());
   }
   bool turn(Time now) {

@@ -20,8 +20,6 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-/// Longer than the gap between two batches of a running transfer, far below a scheduler's slice.
-constexpr microseconds kSpin{50};
 /// Bounds of the sleep while operations are under way: a quarter of the time since anything
 /// happened.
 constexpr microseconds kMinActiveSleep{50};
@@ -31,9 +29,10 @@ constexpr milliseconds kMaxSleep{100};
 
 }  // namespace
 
-ProgressThread::ProgressThread(std::string name, Work& work)
+ProgressThread::ProgressThread(std::string name, Work& work, microseconds spin)
     : work_(work),
       name_(std::move(name)),
+      spin_(spin),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       wake_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   TESSERA_CHECK(epoll_ >= 0 && wake_event_ >= 0, "no file descriptors for a transport thread");
@@ -96,7 +95,7 @@ void ProgressThread::run(const std::stop_token& stop) {
       last_event = now;
       continue;
     }
-    if (now - last_event < kSpin) {
+    if (now - last_event < spin_) {
       sched_yield();
       continue;
     }

@@ -2,6 +2,7 @@
 // and wakes for its events and for commands of other threads.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <stop_token>
@@ -36,8 +37,13 @@ class ProgressThread final {
     virtual void finish() = 0;
   };
 
-  /// Starts the thread; `work` outlives it.
-  ProgressThread(std::string name, Work& work);
+  /// Longer than the gap between two batches of a running transfer, far below a scheduler's slice.
+  static constexpr std::chrono::microseconds kHostSpin{50};
+  /// The same where batches are large and lie in a GPU's memory, whose events are slow to wake for.
+  static constexpr std::chrono::microseconds kDeviceSpin{500};
+
+  /// Starts the thread; `work` outlives it. It looks on for `spin` after something happened.
+  ProgressThread(std::string name, Work& work, std::chrono::microseconds spin = kHostSpin);
   /// Runs the commands that were posted, then Work::finish(), then joins.
   ~ProgressThread();
   ProgressThread(const ProgressThread&) = delete;
@@ -57,6 +63,7 @@ class ProgressThread final {
 
   Work& work_;
   const std::string name_;
+  const std::chrono::microseconds spin_;
   int epoll_;
   int wake_event_;
   std::mutex mutex_;  // guards commands_

@@ -9,12 +9,25 @@
 namespace tessera {
 namespace {
 
-/// One flush covers about so much: enough to hide its round trip, little enough for the peer to
-/// copy in while the next is under way. Of a small region a part, for the same reason.
-constexpr int64_t kPutBatchBytes = int64_t{1} << 20U;
-constexpr int64_t kBatchesInFlight = 4;
+/// Each slot's content begins so much further in the pattern, so that one that was written in
+/// another's place is noticed. Keeps the alignment that GPUs copy fast.
+constexpr int64_t kSelfTestShift = 64;
 
 }  // namespace
+
+std::vector<std::byte> make_self_test_pattern(std::span<const LandingRegion> regions) {
+  int64_t num_bytes = 0;
+  for (const LandingRegion& region : regions) {
+    num_bytes = std::max(num_bytes, region.slot_bytes + (kSelfTestShift * region.num_slots));
+  }
+  std::vector<std::byte> pattern(static_cast<size_t>(num_bytes));
+  uint32_t state = 1;
+  for (std::byte& byte : pattern) {  // without a period near a slot's size
+    state = (state * 1664525U) + 1013904223U;
+    byte = static_cast<std::byte>(state >> 24U);
+  }
+  return pattern;
+}
 
 SendPeer::SendPeer(PeerId id,
                    std::span<const LandingRegion> regions,
@@ -27,8 +40,8 @@ SendPeer::SendPeer(PeerId id,
   for (const LandingRegion& region : regions) {
     queues_.emplace_back(region.num_slots, region.slot_bytes, options_.max_puts);
     slot_bytes_.push_back(region.slot_bytes);
-    batch_bytes_.push_back(
-        std::min(kPutBatchBytes, region.slot_bytes * region.num_slots / kBatchesInFlight));
+    batch_bytes_.push_back(std::min(surroundings.max_batch_bytes,
+                                    region.slot_bytes * region.num_slots / kBatchesInFlight));
     num_slots_.push_back(region.num_slots);
   }
 }
@@ -39,8 +52,7 @@ void SendPeer::start_self_test(std::span<const std::byte> pattern, Time now) {
     const int64_t wanted = (options_.self_test_bytes + slot_bytes_[rank] - 1) / slot_bytes_[rank];
     const int64_t num_parcels = std::clamp<int64_t>(wanted, 1, num_slots_[rank]);
     for (int32_t slot = 0; slot < num_parcels; ++slot) {
-      // Another content for each slot, so that one written in another's place is noticed.
-      const std::byte* source = pattern.data() + (8 * static_cast<ptrdiff_t>(slot));
+      const std::byte* source = pattern.data() + (kSelfTestShift * slot);
       queues_[rank].push(
           {kSelfTestKey, static_cast<int32_t>(rank), slot, source, slot_bytes_[rank]});
       self_test_.num_bytes += slot_bytes_[rank];

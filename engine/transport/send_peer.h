@@ -17,8 +17,18 @@
 
 namespace tessera {
 
+/// Bytes for a self-test of these regions: a slot, and kSelfTestShift for each slot.
+[[nodiscard]] std::vector<std::byte> make_self_test_pattern(std::span<const LandingRegion> regions);
+
 class SendPeer final {
  public:
+  /// One flush covers about so much: enough to hide its round trip, little enough for the peer to
+  /// copy in while the next is under way. Of a small region a part, for the same reason. A GPU's
+  /// lane and copies are a hundred times as fast, the round trip is not.
+  static constexpr int64_t kHostBatchBytes = int64_t{1} << 20U;
+  static constexpr int64_t kBatchesInFlight = 4;
+  static constexpr int64_t kDeviceBatchBytes = int64_t{32} << 20U;
+
   using Time = SlotQueue::Time;
   /// What moves the bytes. Ranks are positions in the regions of connect().
   class Port {
@@ -38,11 +48,13 @@ class SendPeer final {
     Port& port;
     LaneCounters& counters;
     KvSender::Listener& listener;
+    int64_t max_batch_bytes = kHostBatchBytes;
   };
 
   SendPeer(PeerId id, std::span<const LandingRegion> regions, const Surroundings& surroundings);
 
-  /// `pattern` holds a slot and 8 bytes for each slot of a region, and stays valid. Ends in
+  /// `pattern` is as make_self_test_pattern() makes it, wherever puts can read it. It stays valid
+  /// until the self-test ends, in
   /// on_connected(), or in a status() that is not ok.
   void start_self_test(std::span<const std::byte> pattern, Time now);
   void send(const std::vector<Parcel>& parcels);

@@ -1,6 +1,7 @@
 #include "engine/transport/slot_queue.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "engine/base/check.h"
 
@@ -118,7 +119,7 @@ SlotQueue::Answer SlotQueue::handle_damaged(int32_t number) {
 
 void SlotQueue::release(int32_t number) {
   slots_[static_cast<size_t>(number)].state = State::kFree;
-  free_.push_back(number);
+  free_.insert(std::upper_bound(free_.begin(), free_.end(), number, std::greater<>()), number);
 }
 
 void SlotQueue::drop_waiting(const HandoffKey& key) {

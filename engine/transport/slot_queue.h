@@ -77,7 +77,7 @@ class SlotQueue final {
   const int64_t slot_bytes_;
   const int32_t max_puts_;
   std::vector<Slot> slots_;
-  std::vector<int32_t> free_;
+  std::vector<int32_t> free_;    ///< falling: the lowest are taken first, so that runs form
   std::vector<int32_t> to_put_;  ///< slots whose parcel is to be put again
   std::deque<Parcel> waiting_;
   int32_t num_putting_ = 0;

@@ -28,7 +28,8 @@ struct SenderOptions {
   int32_t max_puts = 3;                             ///< of one parcel, when it lands damaged
   int64_t self_test_bytes = int64_t{64} << 20U;     ///< at most the region, at least one slot
   int64_t min_self_test_mb_per_s = 0;               ///< of the slowest rank; 0: any
-  bool allow_staged_handoff = false;                ///< device memory over a TCP lane
+  int64_t max_ring_bytes = int64_t{192} << 20U;     ///< of one link's send ring in a GPU's memory
+  bool allow_staged_handoff = false;                ///< device memory over a lane that stages it
   TransportFaults faults;
 };
 
@@ -38,6 +39,14 @@ struct ReceiverOptions {
   int32_t max_revoked_regions = 256;  ///< kept away from use; costs address space
   TransportFaults faults;
 };
+
+/// Slots begin where copies are fastest.
+inline constexpr int64_t kSlotAlignment = 64;
+
+/// Of an image of so many bytes.
+[[nodiscard]] constexpr int64_t landing_slot_bytes(int64_t image_bytes) noexcept {
+  return (image_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
+}
 
 /// Where a receiver puts what has landed: the image of block b begins at base + b * stride_bytes.
 struct CacheBlocks {

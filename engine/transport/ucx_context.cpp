@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucp/api/ucp.h>
+#include <ucs/config/global_opts.h>
 #include <ucs/debug/debug.h>
 #include <unistd.h>
 
@@ -94,7 +95,23 @@ void disable_signal_handlers() {
     return;
   }
   for (const int signal : {SIGILL, SIGBUS, SIGFPE, SIGSEGV}) {
-    ucs_debug_disable_signal(signal);
+    struct sigaction current {};  // libraries of late install none, and complain
+    if (sigaction(signal, nullptr, &current) == 0 && current.sa_handler != SIG_DFL) {
+      ucs_debug_disable_signal(signal);
+    }
+  }
+}
+
+/// What that cache does not hold UCX takes for the host's. It is filled by hooks in the CUDA
+/// library, which do not see what was allocated before UCX began, nor what a statically linked
+/// runtime does.
+void disable_memory_type_cache() {
+  if (environment("UCX_MEMTYPE_CACHE")) {
+    return;
+  }
+  const ucs_status_t status = ucs_global_opts_set_value("MEMTYPE_CACHE", "n");
+  if (status != UCS_OK) {
+    log_warning("ucx_setting_unknown", "name", "MEMTYPE_CACHE", "error", ucs_status_string(status));
   }
 }
 
@@ -112,9 +129,12 @@ bool is_readable(const char* byte) {
 
 }  // namespace
 
-Result<std::shared_ptr<UcxContext>> UcxContext::create() {
+Result<std::shared_ptr<UcxContext>> UcxContext::create(bool is_for_cuda) {
   static std::once_flag once;
   std::call_once(once, disable_signal_handlers);
+  if (is_for_cuda) {
+    disable_memory_type_cache();
+  }
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) {
@@ -131,18 +151,45 @@ Result<std::shared_ptr<UcxContext>> UcxContext::create() {
   if (status != UCS_OK) {
     return unavailable(str_cat("UCX did not start: ", ucs_status_string(status)));
   }
-  return std::shared_ptr<UcxContext>(new UcxContext(context));
+  std::shared_ptr<UcxContext> made(new UcxContext(context));
+  TESSERA_RETURN_IF_ERROR(is_for_cuda ? made->check_cuda() : Status::ok());
+  return made;
 }
 
 UcxContext::~UcxContext() {
   ucp_cleanup(context_);
 }
 
+Status UcxContext::check_cuda() const {
+  ucp_context_attr_t attributes{};
+  attributes.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+  const ucs_status_t status = ucp_context_query(context_, &attributes);
+  if (status != UCS_OK) {
+    return unavailable(
+        str_cat("UCX cannot tell what memory it knows: ", ucs_status_string(status)));
+  }
+  if ((attributes.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0) {
+    return Status::ok();
+  }
+  return failed_precondition(str_cat(
+      "this UCX (",
+      ucp_get_version_string(),
+      ") has no CUDA support in use and would take GPU memory for the host's. Install one "
+      "that has, for example the PyPI package libucx-cu13, name the folder of its libucp.so "
+      "first in LD_LIBRARY_PATH, and let UCX_TLS, if it is set, name cuda_copy and "
+      "cuda_ipc"));
+}
+
 Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
                                     void* base,
-                                    int64_t num_bytes) {
+                                    int64_t num_bytes,
+                                    bool is_cuda) {
   ucp_mem_map_params_t params{};
   params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
+  if (is_cuda) {
+    params.field_mask |= UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE;
+    params.memory_type = UCS_MEMORY_TYPE_CUDA;
+  }
   params.address = base;
   params.length = static_cast<size_t>(num_bytes);
   ucp_mem_h handle = nullptr;
@@ -152,6 +199,9 @@ Result<UcxMemory> UcxMemory::create(const std::shared_ptr<UcxContext>& context,
   }
   UcxMemory memory(context, handle);
   TESSERA_RETURN_IF_ERROR(memory.query());
+  if (is_cuda && memory.is_host_) {
+    return unavailable("UCX registered GPU memory as the host's");
+  }
   const char* first = static_cast<const char*>(base);
   if (memory.is_host_ && !(is_readable(first) && is_readable(first + num_bytes - 1))) {
     return invalid_argument(

@@ -17,9 +17,10 @@ namespace tessera {
 /// One for each sender or receiver. Any thread.
 class UcxContext final {
  public:
-  /// What UCX_* environment variables do not say is set to what this transport needs.
-  /// Errors: UNAVAILABLE.
-  [[nodiscard]] static Result<std::shared_ptr<UcxContext>> create();
+  /// What UCX_* environment variables do not say is set to what this transport needs. With
+  /// `is_for_cuda` UCX asks the driver what memory is, in the whole process, and has to know GPUs'.
+  /// Errors: UNAVAILABLE, FAILED_PRECONDITION (a UCX without CUDA support; says how to get one).
+  [[nodiscard]] static Result<std::shared_ptr<UcxContext>> create(bool is_for_cuda = false);
   ~UcxContext();
   UcxContext(const UcxContext&) = delete;
   UcxContext& operator=(const UcxContext&) = delete;
@@ -28,6 +29,7 @@ class UcxContext final {
 
  private:
   explicit UcxContext(ucp_context* context) : context_(context) {}
+  [[nodiscard]] Status check_cuda() const;
 
   ucp_context* context_;
 };
@@ -35,11 +37,13 @@ class UcxContext final {
 /// Memory that UCX may read and a peer may write. Move-only.
 class UcxMemory final {
  public:
-  /// Errors: INVALID_ARGUMENT (memory that neither the host nor this build of UCX can read),
-  /// UNAVAILABLE.
+  /// `is_cuda`: it is a GPU's, whole or part of one allocation of cudaMalloc(), and that GPU is the
+  /// thread's current one, and the context is for it; else the host's. Errors: INVALID_ARGUMENT
+  /// (memory that the host cannot read), UNAVAILABLE.
   [[nodiscard]] static Result<UcxMemory> create(const std::shared_ptr<UcxContext>& context,
                                                 void* base,
-                                                int64_t num_bytes);
+                                                int64_t num_bytes,
+                                                bool is_cuda = false);
   /// New memory in the host, in a segment that peers on this host can map where there is such a
   /// lane. Errors: UNAVAILABLE.
   [[nodiscard]] static Result<UcxMemory> allocate(const std::shared_ptr<UcxContext>& context,

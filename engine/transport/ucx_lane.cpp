@@ -1,5 +1,8 @@
 #include "engine/transport/ucx_lane.h"
 
+#include <algorithm>
+#include <array>
+
 namespace tessera {
 namespace {
 
@@ -30,6 +33,13 @@ std::string parse_lanes(std::string_view printed) {
     printed.remove_prefix(end == std::string_view::npos ? printed.size() : end + 1);
   }
   return lanes;
+}
+
+bool has_device_lane(std::string_view lanes) {
+  constexpr std::array<std::string_view, 4> kTransports = {"cuda_ipc/", "rc_", "dc_", "gga_"};
+  return std::any_of(kTransports.begin(), kTransports.end(), [lanes](std::string_view transport) {
+    return lanes.starts_with(transport) || lanes.find("," + std::string(transport)) != lanes.npos;
+  });
 }
 
 }  // namespace tessera

@@ -11,4 +11,7 @@ namespace tessera {
 /// none.
 [[nodiscard]] std::string parse_lanes(std::string_view printed);
 
+/// Whether one of these lanes reads and writes GPU memory itself.
+[[nodiscard]] bool has_device_lane(std::string_view lanes);
+
 }  // namespace tessera

@@ -159,6 +159,14 @@ Status UcxLink::import_remote_key(const std::string& remote_key) {
   return status == UCS_OK ? Status::ok() : ucx_error("remote key", status);
 }
 
+bool UcxLink::is_host_key(const std::string& remote_key) {
+  // A packed key begins with the map of memory domains (8 bytes) and the memory's type (1 byte), so
+  // that versions of UCX understand each other. UCX itself offers no way to ask.
+  constexpr size_t kTypeOffset = 8;
+  return remote_key.size() <= kTypeOffset ||
+         static_cast<unsigned char>(remote_key[kTypeOffset]) == UCS_MEMORY_TYPE_HOST;
+}
+
 std::byte* UcxLink::find_shared(uint64_t remote_address) const {
   void* address = nullptr;
   const bool is_shared =
@@ -192,6 +200,10 @@ void UcxLink::put(const void* source, int64_t num_bytes, uint64_t remote_address
   params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   params.cb.send = &UcxCallbacks::on_put_done;
   params.user_data = this;
+  if (has_cuda_sources_) {
+    params.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+    params.memory_type = UCS_MEMORY_TYPE_CUDA;
+  }
   void* request = ucp_put_nbx(
       endpoint_, source, static_cast<size_t>(num_bytes), remote_address, remote_key_, &params);
   if (UCS_PTR_IS_ERR(request)) {

@@ -49,11 +49,16 @@ class UcxLink final {
   [[nodiscard]] bool is_connected() const noexcept { return endpoint_ != nullptr; }
   /// For put(). After connect(). Errors: UNAVAILABLE.
   [[nodiscard]] Status import_remote_key(const std::string& remote_key);
-  /// Where this process itself can store what the peer reads at `remote_address`: memory that both
-  /// have mapped, until the link is destroyed, whatever becomes of the peer. Null: put().
+  /// Whether the key is of memory that the host, where it is, can read.
+  [[nodiscard]] static bool is_host_key(const std::string& remote_key);
+  /// Where this process itself can store what the peer reads at `remote_address`: host memory that
+  /// both have mapped, until the link is destroyed, whatever becomes of the peer. Null: put().
   [[nodiscard]] std::byte* find_shared(uint64_t remote_address) const;
-  /// `source` stays valid until a later flush() is done.
+  /// `source` stays valid until a later flush() is done. Of a GPU's memory, the work that wrote it
+  /// is complete.
   void put(const void* source, int64_t num_bytes, uint64_t remote_address);
+  /// Sources of put() are in a GPU's memory from now on, so that UCX need not ask each time.
+  void set_cuda_sources() noexcept { has_cuda_sources_ = true; }
   /// Calls `done` when all earlier puts are visible at the peer, or never (see failure()).
   void flush(std::function<void()> done);
   void send(MessageKind kind, std::string bytes);
@@ -103,6 +108,7 @@ class UcxLink final {
   std::list<Operation> operations_;  // in flight; UCX holds pointers to them
   std::vector<Message> inbox_;
   Status failure_;
+  bool has_cuda_sources_ = false;
   bool is_closing_ = false;
   int num_closes_ = 0;
 };

@@ -7,6 +7,8 @@
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/transport/checksum.h"
+#include "engine/transport/device_guard.h"
+#include "engine/transport/ucx_lane.h"
 
 namespace tessera {
 namespace {
@@ -32,19 +34,21 @@ Status check_region(const LandingRegion& region) {
                                             " bytes"));
 }
 
-/// Bytes without a period near a slot's size.
-std::vector<std::byte> make_pattern(std::span<const LandingRegion> regions) {
-  int64_t num_bytes = 0;
-  for (const LandingRegion& region : regions) {
-    num_bytes = std::max(num_bytes, region.slot_bytes + (int64_t{8} * region.num_slots));
+/// As many slots of each region as a send ring may mirror, in whole batches: a small one costs as
+/// much time as a large one.
+std::vector<LandingRegion> as_large_as_rings(std::vector<LandingRegion> regions,
+                                             int64_t max_ring_bytes) {
+  constexpr int64_t kMultiple = SendPeer::kBatchesInFlight;
+  for (LandingRegion& region : regions) {
+    if (region.num_slots < 1) {
+      continue;  // check_region() has its say
+    }
+    const int64_t fitting = max_ring_bytes / std::max<int64_t>(1, region.slot_bytes);
+    const int64_t num_slots = std::clamp<int64_t>(fitting, 1, region.num_slots);
+    region.num_slots =
+        static_cast<int32_t>(num_slots < kMultiple ? num_slots : num_slots / kMultiple * kMultiple);
   }
-  std::vector<std::byte> pattern(static_cast<size_t>(num_bytes));
-  uint32_t state = 1;
-  for (std::byte& byte : pattern) {
-    state = (state * 1664525U) + 1013904223U;
-    byte = static_cast<std::byte>(state >> 24U);
-  }
-  return pattern;
+  return regions;
 }
 
 }  // namespace
@@ -52,68 +56,142 @@ std::vector<std::byte> make_pattern(std::span<const LandingRegion> regions) {
 UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
                  std::vector<LandingRegion> regions,
                  const SenderOptions& options,
-                 KvSender::Listener& listener)
+                 KvSender::Listener& listener,
+                 kernels::ImageMover* mover)
     : counters_(account.counters),
-      regions_(std::move(regions)),
+      regions_(mover == nullptr ? std::move(regions)
+                                : as_large_as_rings(std::move(regions), options.max_ring_bytes)),
       options_(options),
-      core_(account.id, regions_, {options, *this, *counters_, listener}) {}
+      core_(account.id,
+            regions_,
+            {options,
+             *this,
+             *counters_,
+             listener,
+             mover != nullptr ? SendPeer::kDeviceBatchBytes : SendPeer::kHostBatchBytes}),
+      mover_(mover) {}
 
-void UcxPeer::connect(UcxContext& context, bool has_device_memory, Time now) {
+void UcxPeer::connect(UcxContext& context, Time now) {
   deadline_ = now + options_.connect_timeout;
   Status status = regions_.empty() ? invalid_argument("a peer without ranks") : Status::ok();
   for (size_t rank = 0; rank < regions_.size() && status.is_ok(); ++rank) {
-    status = connect_rank(context, rank, has_device_memory);
+    status = connect_rank(context, rank);
+  }
+  if (status.is_ok() && mover_ != nullptr) {
+    status = guard_device([&] { start_self_test(now); });
+  } else if (status.is_ok()) {
+    pattern_ = make_self_test_pattern(regions_);
+    core_.start_self_test(pattern_, now);
   }
   if (!status.is_ok()) {
     begin_close(std::move(status), now);
-    return;
   }
-  pattern_ = make_pattern(regions_);
-  core_.start_self_test(pattern_, now);
 }
 
-Status UcxPeer::connect_rank(UcxContext& context, size_t rank, bool has_device_memory) {
+/// In device memory. Throws DeviceError.
+void UcxPeer::start_self_test(Time now) {
+  const std::vector<std::byte> pattern = make_self_test_pattern(regions_);
+  const auto num_bytes = static_cast<int64_t>(pattern.size());
+  device_pattern_ = mover_->allocate(num_bytes);
+  mover_->write_blocking(device_pattern_.data(), pattern.data(), num_bytes);
+  core_.start_self_test({static_cast<std::byte*>(device_pattern_.data()), pattern.size()}, now);
+}
+
+Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
   const LandingRegion& region = regions_[rank];
   TESSERA_RETURN_IF_ERROR(check_region(region));
   TESSERA_TRY(std::unique_ptr<UcxLink> made, UcxLink::create(context));
-  UcxLink& link = *links_.emplace_back(RankLink{std::move(made)}).ucx;
+  UcxLink& link = *links_.emplace_back(RankLink{.ring = nullptr, .ucx = std::move(made)}).ucx;
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
-  links_.back().slots = link.find_shared(region.base_address);
+  if (mover_ == nullptr && UcxLink::is_host_key(region.remote_key)) {
+    links_.back().slots = link.find_shared(region.base_address);
+  } else if (mover_ != nullptr && mover_->is_cuda()) {
+    link.set_cuda_sources();
+  }
   const std::string lane = link.lane();
   counters_->set_lane(rank, lane);
-  if (has_device_memory && !options_.allow_staged_handoff &&
-      lane.find("tcp") != std::string::npos) {
-    return failed_precondition(
-        str_cat("rank ",
-                rank,
-                " is reached over ",
-                lane,
-                ", which device memory would have to be staged for; this is not allowed"));
+  TESSERA_RETURN_IF_ERROR(check_lane(rank, lane));
+  if (mover_ != nullptr) {
+    TESSERA_TRY(links_.back().ring, SendRing::create(*mover_, region.num_slots, region.slot_bytes));
   }
   link.send(MessageKind::kHello, encode(LinkHello{region.connection, link.address()}));
   return Status::ok();
 }
 
+Status UcxPeer::check_lane(size_t rank, const std::string& lane) const {
+  const bool is_source_cuda = mover_ != nullptr && mover_->is_cuda();
+  const bool is_target_host = UcxLink::is_host_key(regions_[rank].remote_key);
+  const bool is_direct = is_source_cuda ? !is_target_host && has_device_lane(lane) : is_target_host;
+  if (options_.allow_staged_handoff || is_direct) {
+    return Status::ok();
+  }
+  return failed_precondition(str_cat(
+      "the cache of this worker is in ",
+      is_source_cuda ? "GPU" : "host",
+      " memory, the landing region of rank ",
+      rank,
+      " in ",
+      is_target_host ? "host" : "GPU",
+      " memory, and the lane between them, ",
+      lane,
+      ", has to stage the bytes. Direct are GPU to GPU over cuda_ipc (one host, one PID and "
+      "IPC namespace, each process sees both GPUs) or RDMA, and host to host; "
+      "--allow-staged-handoff takes any lane"));
+}
+
 void UcxPeer::put(size_t rank, std::span<SlotQueue::Put> puts) {
-  UcxLink& link = *links_[rank].ucx;
-  const LandingRegion& region = regions_[rank];
-  std::byte* slots = links_[rank].slots;
-  if (slots != nullptr) {
-    for (SlotQueue::Put& put : puts) {
-      put.checksum =
-          copy_with_checksum(slots + (put.slot * region.slot_bytes), put.source, put.num_bytes);
-    }
-    core_.finish_puts(rank, puts);
+  if (links_[rank].slots != nullptr) {
+    store(rank, links_[rank].slots, puts);
     return;
   }
+  if (mover_ != nullptr) {
+    const Status status = links_[rank].ring->pack(puts);
+    device_status_ = device_status_.is_ok() ? status : device_status_;
+    return;
+  }
+  UcxLink& link = *links_[rank].ucx;
   for (SlotQueue::Put& put : puts) {
-    const int64_t offset = put.slot * region.slot_bytes;
     put.checksum = image_checksum(put.source, put.num_bytes);
-    link.put(put.source, put.num_bytes, region.base_address + static_cast<uint64_t>(offset));
+    link.put(put.source, put.num_bytes, slot_address(rank, put.slot));
   }
   std::vector<SlotQueue::Put> flushed(puts.begin(), puts.end());
   link.flush([this, rank, flushed = std::move(flushed)] { core_.finish_puts(rank, flushed); });
+}
+
+uint64_t UcxPeer::slot_address(size_t rank, int32_t slot) const {
+  const LandingRegion& region = regions_[rank];
+  return region.base_address + static_cast<uint64_t>(slot * region.slot_bytes);
+}
+
+void UcxPeer::store(size_t rank, std::byte* slots, std::span<SlotQueue::Put> puts) {
+  for (SlotQueue::Put& put : puts) {
+    put.checksum = copy_with_checksum(
+        slots + (put.slot * regions_[rank].slot_bytes), put.source, put.num_bytes);
+  }
+  core_.finish_puts(rank, puts);
+}
+
+/// Only what the device has packed is put: UCX's copies know nothing of its streams.
+bool UcxPeer::put_packed(size_t rank) {
+  RankLink& link = links_[rank];
+  if (link.ring == nullptr || !link.ring->is_packing()) {
+    return false;
+  }
+  Result<std::vector<SlotQueue::Put>> packed = link.ring->take_packed();
+  if (!packed.is_ok()) {
+    device_status_ = packed.status();
+    return true;
+  }
+  const std::vector<SlotQueue::Put> puts = std::move(packed).value();
+  if (puts.empty()) {
+    return true;
+  }
+  for (const SendRing::Run& run : link.ring->runs(puts)) {
+    link.ucx->put(run.source, run.num_bytes, slot_address(rank, run.first_slot));
+  }
+  link.ucx->flush([this, rank, puts] { core_.finish_puts(rank, puts); });
+  return true;
 }
 
 void UcxPeer::announce(size_t rank, std::span<const Ready> batch) {
@@ -124,6 +202,7 @@ bool UcxPeer::turn(Time now) {
   bool has_acted = false;
   for (size_t rank = 0; rank < links_.size(); ++rank) {
     has_acted = turn_rank(rank, now) || has_acted;
+    has_acted = (state_ != State::kClosing && put_packed(rank)) || has_acted;
   }
   switch (state_) {
     case State::kOpen:
@@ -154,8 +233,8 @@ bool UcxPeer::turn_rank(size_t rank, Time now) {
 }
 
 void UcxPeer::check_open(Time now) {
-  if (!core_.status().is_ok()) {
-    begin_close(core_.status(), now);
+  if (!core_.status().is_ok() || !device_status_.is_ok()) {
+    begin_close(core_.status().is_ok() ? device_status_ : core_.status(), now);
     return;
   }
   for (const RankLink& link : links_) {
@@ -166,6 +245,7 @@ void UcxPeer::check_open(Time now) {
   }
   if (core_.is_connected()) {
     pattern_ = {};
+    device_pattern_.reset();
   } else if (now >= deadline_) {
     begin_close(
         Status(StatusCode::kDeadlineExceeded, "the peer did not answer the self-test in time"),
@@ -210,8 +290,22 @@ void UcxPeer::end_close(Time now) {
   const bool are_closed = std::all_of(
       links_.begin(), links_.end(), [](const RankLink& link) { return link.ucx->is_closed(); });
   if (are_closed || now >= deadline_) {
-    links_.clear();
+    end_links();
   }
+}
+
+void UcxPeer::end_links() {
+  for (RankLink& link : links_) {
+    link.ucx.reset();
+  }
+  if (mover_ != nullptr && core_.is_reading()) {
+    // The workers are gone, but not the copies that they left to the device.
+    const Status status = guard_device([this] { mover_->drain_blocking(); });
+    if (!status.is_ok()) {
+      log_error("transport_device_failed", "status", status.to_string());
+    }
+  }
+  links_.clear();
 }
 
 bool UcxPeer::is_active() const noexcept {

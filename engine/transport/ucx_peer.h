@@ -5,11 +5,14 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/transport/send_peer.h"
+#include "engine/transport/send_ring.h"
 #include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_link.h"
+#include "kernels/core/image_mover.h"
 
 namespace tessera {
 
@@ -18,14 +21,16 @@ class UcxPeer final : private SendPeer::Port {
  public:
   using Time = SendPeer::Time;
 
-  /// `options` and `listener` outlive the peer.
+  /// `options`, `listener` and `mover` (of the device that parcels lie in; null: the host) outlive
+  /// the peer.
   UcxPeer(const SenderAccounts::Opened& account,
           std::vector<LandingRegion> regions,
           const SenderOptions& options,
-          KvSender::Listener& listener);
+          KvSender::Listener& listener,
+          kernels::ImageMover* mover);
 
   /// Makes the links and starts the self-test; has_failed() when that was impossible.
-  void connect(UcxContext& context, bool has_device_memory, Time now);
+  void connect(UcxContext& context, Time now);
   /// Ends what is in flight, tells the ranks, closes. is_over() some time later.
   void leave(Time now);
   [[nodiscard]] bool turn(Time now);
@@ -42,6 +47,7 @@ class UcxPeer final : private SendPeer::Port {
  private:
   enum class State : uint8_t { kOpen, kLeaving, kClosing };
   struct RankLink {
+    std::unique_ptr<SendRing> ring;  ///< of images in a device's memory
     std::unique_ptr<UcxLink> ucx;
     std::byte* slots = nullptr;     ///< where this process can store into them itself
     bool has_said_goodbye = false;  ///< we did
@@ -50,19 +56,30 @@ class UcxPeer final : private SendPeer::Port {
 
   void put(size_t rank, std::span<SlotQueue::Put> puts) override;
   void announce(size_t rank, std::span<const Ready> batch) override;
-  Status connect_rank(UcxContext& context, size_t rank, bool has_device_memory);
+  Status connect_rank(UcxContext& context, size_t rank);
+  [[nodiscard]] Status check_lane(size_t rank, const std::string& lane) const;
+  void start_self_test(Time now);
+  [[nodiscard]] uint64_t slot_address(size_t rank, int32_t slot) const;
+  void store(size_t rank, std::byte* slots, std::span<SlotQueue::Put> puts);
+  /// True while a device packs.
+  bool put_packed(size_t rank);
   bool turn_rank(size_t rank, Time now);
   void turn_leaving(Time now);
   void check_open(Time now);
   void begin_close(Status status, Time now);
   void end_close(Time now);
+  void end_links();
 
   const std::shared_ptr<LaneCounters> counters_;  // shared with the accounts
   const std::vector<LandingRegion> regions_;
   const SenderOptions& options_;
   SendPeer core_;
   std::vector<RankLink> links_;
-  std::vector<std::byte> pattern_;  // read by the self-test's puts
+  // Read by the self-test's puts: in the memory that parcels lie in.
+  std::vector<std::byte> pattern_;
+  kernels::DeviceBuffer device_pattern_;
+  kernels::ImageMover* const mover_;
+  Status device_status_;
   State state_ = State::kOpen;
   Time deadline_;  // of connecting, leaving or closing
   Status status_;

@@ -7,6 +7,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
+#include "engine/transport/device_guard.h"
 #include "engine/transport/progress_thread.h"
 #include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_context.h"
@@ -20,11 +21,19 @@ using Time = ProgressThread::Time;
 
 class UcxSender final : public KvSender, private ProgressThread::Work {
  public:
-  UcxSender(const SenderOptions& options, Listener& listener, std::shared_ptr<UcxContext> context)
+  UcxSender(const SenderOptions& options,
+            Listener& listener,
+            kernels::ImageMover* mover,
+            std::shared_ptr<UcxContext> context)
       : options_(options),
         listener_(listener),
+        mover_(mover),
         context_(std::move(context)),
-        thread_("kv-send", *this) {}
+        thread_("kv-send",
+                *this,
+                mover != nullptr ? ProgressThread::kDeviceSpin : ProgressThread::kHostSpin) {
+    thread_.post([this] { enter_device(mover_); });
+  }
 
   Status register_memory(void* base, int64_t num_bytes) override;
   PeerId connect(const std::vector<LandingRegion>& regions) override;
@@ -47,6 +56,7 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
 
   const SenderOptions options_;
   Listener& listener_;
+  kernels::ImageMover* const mover_;
   const std::shared_ptr<UcxContext> context_;  // shared with the memories
   SenderAccounts accounts_;
   std::mutex mutex_;  // guards memories_
@@ -66,7 +76,9 @@ void UcxSender::post_to(PeerId id, Action action) {
 }
 
 Status UcxSender::register_memory(void* base, int64_t num_bytes) {
-  TESSERA_TRY(UcxMemory memory, UcxMemory::create(context_, base, num_bytes));
+  enter_device(mover_);
+  TESSERA_TRY(UcxMemory memory,
+              UcxMemory::create(context_, base, num_bytes, mover_ != nullptr && mover_->is_cuda()));
   const std::lock_guard lock(mutex_);
   memories_.push_back(std::move(memory));
   return Status::ok();
@@ -80,14 +92,8 @@ PeerId UcxSender::connect(const std::vector<LandingRegion>& regions) {
 
 void UcxSender::add_peer(const SenderAccounts::Opened& account,
                          std::vector<LandingRegion> regions) {
-  bool has_device_memory = false;
-  {
-    const std::lock_guard lock(mutex_);
-    has_device_memory = std::any_of(
-        memories_.begin(), memories_.end(), [](const UcxMemory& m) { return !m.is_host(); });
-  }
-  auto peer = std::make_unique<UcxPeer>(account, std::move(regions), options_, listener_);
-  peer->connect(*context_, has_device_memory, Deadline::Clock::now());
+  auto peer = std::make_unique<UcxPeer>(account, std::move(regions), options_, listener_, mover_);
+  peer->connect(*context_, Deadline::Clock::now());
   for (const int fd : peer->event_fds()) {
     thread_.watch(fd);
   }
@@ -160,10 +166,13 @@ void UcxSender::finish() {
 }  // namespace
 
 Result<std::unique_ptr<KvSender>> create_ucx_sender(const SenderOptions& options,
-                                                    KvSender::Listener& listener) {
-  TESSERA_TRY(std::shared_ptr<UcxContext> context, UcxContext::create());
+                                                    KvSender::Listener& listener,
+                                                    kernels::ImageMover* mover) {
+  enter_device(mover);
+  TESSERA_TRY(std::shared_ptr<UcxContext> context,
+              UcxContext::create(mover != nullptr && mover->is_cuda()));
   return std::unique_ptr<KvSender>(
-      std::make_unique<UcxSender>(options, listener, std::move(context)));
+      std::make_unique<UcxSender>(options, listener, mover, std::move(context)));
 }
 
 }  // namespace tessera

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "kernels/core/image_mover.h"
+
 namespace tessera::kernels {
 
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
@@ -29,6 +31,10 @@ void DeviceBuffer::reset() noexcept {
 }
 
 std::unique_ptr<DeviceGraph> Device::record(StreamView, const std::function<void()>&) {
+  return nullptr;
+}
+
+std::unique_ptr<ImageMover> Device::make_image_mover() {
   return nullptr;
 }
 

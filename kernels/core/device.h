@@ -10,6 +10,7 @@
 namespace tessera::kernels {
 
 class Device;
+class ImageMover;
 
 /// Move-only owner of device memory, aligned to 64 bytes or more. Returns it to its Device.
 class DeviceBuffer final {
@@ -80,6 +81,9 @@ class Device {
   /// that have run before with the same shapes. Null from devices that do not record.
   [[nodiscard]] virtual std::unique_ptr<DeviceGraph> record(StreamView stream,
                                                             const std::function<void()>& work);
+  /// What a transport needs where the host cannot read the memory; null where it can. The device
+  /// outlives it.
+  [[nodiscard]] virtual std::unique_ptr<ImageMover> make_image_mover();
   /// "cpu: 2 threads, avx512_bf16" for the log.
   [[nodiscard]] virtual std::string description() const = 0;
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/image_mover.h"
 #include "kernels/cuda/pinned_staging.h"
 
 namespace tessera::kernels::cuda {
@@ -114,6 +115,10 @@ std::unique_ptr<DeviceGraph> CudaDevice::record(StreamView stream,
   cudaGraphExec_t executable = nullptr;
   TESSERA_CUDA(cudaGraphInstantiate(&executable, graph.get(), 0));
   return std::make_unique<CudaGraph>(*this, GraphExec(executable));
+}
+
+std::unique_ptr<ImageMover> CudaDevice::make_image_mover() {
+  return create_cuda_image_mover(*this);
 }
 
 int64_t CudaDevice::free_bytes() const {

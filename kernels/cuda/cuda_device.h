@@ -35,6 +35,7 @@ class CudaDevice final : public Device {
   [[nodiscard]] bool can_record() const noexcept override { return true; }
   [[nodiscard]] std::unique_ptr<DeviceGraph> record(StreamView stream,
                                                     const std::function<void()>& work) override;
+  [[nodiscard]] std::unique_ptr<ImageMover> make_image_mover() override;
   [[nodiscard]] std::string description() const override { return description_; }
 
   /// Makes this the thread's current device; the stream that `stream` names. The default stream is

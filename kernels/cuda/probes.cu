@@ -1,5 +1,6 @@
 // Probes of the latent cache: signed sums of what was computed (a warp is a token) and of what lies
-// in a cache (a block of threads is a cache block). Sums are added up in a fixed order.
+// in a cache (a block of threads is a cache block, a warp a row at a time). Sums are added up in a
+// fixed order.
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device_math.cuh"
@@ -11,11 +12,28 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+/// Few cache blocks at a time: their rows have to fill the GPU.
+constexpr int kCacheThreads = 1024;
 
-__device__ double signed_value(int64_t layer, int64_t position, int64_t column, double value) {
-  const uint64_t word = probe_sign_word(layer, position, column / kProbeWordColumns);
-  return ((word >> (column % kProbeWordColumns)) & 1U) != 0 ? -value : value;
-}
+/// The signs of one token's row, column after column: a word of them is made once.
+class RowSigns {
+ public:
+  __device__ RowSigns(int64_t layer, int64_t position) : layer_(layer), position_(position) {}
+  __device__ double apply(int64_t column, double value) {
+    const int64_t index = column / kProbeWordColumns;
+    if (index != index_) {
+      index_ = index;
+      word_ = probe_sign_word(layer_, position_, index);
+    }
+    return ((word_ >> (column % kProbeWordColumns)) & 1U) != 0 ? -value : value;
+  }
+
+ private:
+  int64_t layer_;
+  int64_t position_;
+  int64_t index_ = -1;
+  uint64_t word_ = 0;
+};
 
 /// The column, as signs count them, of column `c` of a row.
 __device__ int64_t sign_column(const DeviceColumns& columns, int width, int c) {
@@ -44,12 +62,10 @@ __global__ void __launch_bounds__(kThreads) probe_latents(const OfLatents p) {
   const float* latent = p.latent.row(t);
   const float* rope = p.rope.row(t);
   double sum = 0.0;
+  RowSigns signs(p.layer, p.positions[t]);
   for (int c = static_cast<int>(threadIdx.x) % kWarp; c < p.width + p.rope_width; c += kWarp) {
     const float value = c < p.width ? latent[p.columns.latent_column(c)] : rope[c - p.width];
-    sum += signed_value(p.layer,
-                        p.positions[t],
-                        sign_column(p.columns, p.width, c),
-                        to_float(from_float<T>(value)));
+    sum += signs.apply(sign_column(p.columns, p.width, c), to_float(from_float<T>(value)));
   }
   sum = warp_sum(sum);
   if (threadIdx.x % kWarp == 0) {
@@ -70,23 +86,23 @@ struct OfCache {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) probe_cache(const OfCache p) {
-  __shared__ double shared[kThreads / kWarp];
+__global__ void __launch_bounds__(kCacheThreads) probe_cache(const OfCache p) {
+  __shared__ double shared[kCacheThreads / kWarp];
   const int64_t first = (p.first_index + blockIdx.x * p.index_step) * kBlockTokens;
   const int64_t num_tokens = min(max(p.end - first, int64_t{0}), kBlockTokens);
   const int width = p.cache.latent_width + p.cache.rope_width;
   ProbeSum own;
-  for (int64_t i = threadIdx.x; i < num_tokens * width; i += kThreads) {
-    const int64_t offset = i / width;
-    const int c = static_cast<int>(i % width);
-    const T* row = reinterpret_cast<const T*>(p.cache.row(p.blocks[blockIdx.x], offset));
-    const double value = to_float(row[c]);
-    own.sum += signed_value(
-        p.layer, first + offset, sign_column(p.columns, p.cache.latent_width, c), value);
-    own.magnitude += fabs(value);
+  for (int64_t t = threadIdx.x / kWarp; t < num_tokens; t += kCacheThreads / kWarp) {
+    const T* row = reinterpret_cast<const T*>(p.cache.row(p.blocks[blockIdx.x], t));
+    RowSigns signs(p.layer, first + t);
+    for (int c = static_cast<int>(threadIdx.x) % kWarp; c < width; c += kWarp) {
+      const double value = to_float(row[c]);
+      own.sum += signs.apply(sign_column(p.columns, p.cache.latent_width, c), value);
+      own.magnitude += fabs(value);
+    }
   }
-  own.sum = block_sum<kThreads>(own.sum, shared);
-  own.magnitude = block_sum<kThreads>(own.magnitude, shared);
+  own.sum = block_sum<kCacheThreads>(own.sum, shared);
+  own.magnitude = block_sum<kCacheThreads>(own.magnitude, shared);
   if (threadIdx.x == 0) {
     ProbeSum& kept = p.sums[blockIdx.x];
     kept.sum = p.layer == 0 ? own.sum : kept.sum + own.sum;
@@ -121,7 +137,7 @@ void CudaOps::do_cache_probe(const CacheProbeParams& params, StreamView stream) 
   visit_dtype(params.cache.dtype, [&](auto tag) {
     launch("cache_probe",
            probe_cache<decltype(tag)>,
-           {to_grid(params.blocks.dim(0)), kThreads},
+           {to_grid(params.blocks.dim(0)), kCacheThreads},
            device_.enter(stream),
            OfCache{device_cache(params.cache),
                    params.blocks.as<int32_t>(),

@@ -290,7 +290,7 @@ std::vector<OptionSpec> routing_options() {
       {.name = "allow-staged-handoff",
        .group = "Handoff",
        .field = &Options::allow_staged_handoff,
-       .help = "Accept a TCP lane for device memory",
+       .help = "Accept lanes that stage GPU memory through the host",
        .roles = kWorkers},
       {.name = "handoff-faults",
        .group = "Handoff",

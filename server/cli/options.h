@@ -68,7 +68,6 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions {
   int64_t worker_wait_s = 10;
 
   int64_t handoff_lease_s = 10;
-  int64_t landing_slots = 32;
   bool allow_staged_handoff = false;
   std::string handoff_faults;  ///< for tests
 

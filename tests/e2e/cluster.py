@@ -131,12 +131,13 @@ class Cluster:
     """Prefill workers, decode groups and one router."""
 
     def __init__(self, binary, model, prefill=(), decode=(), router=(), num_prefill=1, num_decode=1,
-                 common=(), environment=None):
-        def make(role, arguments):
-            return RoleProcess(binary, role, model, [*common, *arguments], environment)
+                 common=(), environment=None, decode_environment=None):
+        def make(role, arguments, variables):
+            return RoleProcess(binary, role, model, [*common, *arguments], variables)
 
-        self.prefills = [make("prefill", prefill) for _ in range(num_prefill)]
-        self.decodes = [make("decode", decode) for _ in range(num_decode)]
+        self.prefills = [make("prefill", prefill, environment) for _ in range(num_prefill)]
+        self.decodes = [make("decode", decode, {**(environment or {}), **(decode_environment or {})})
+                        for _ in range(num_decode)]
         workers = []
         for worker in self.prefills:
             workers += ["--prefill-workers", worker.rpc_address]

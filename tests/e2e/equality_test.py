@@ -56,11 +56,13 @@ def compare(request, expected, actual, problems, label):
 
 def run_mode(options, mode, ranks, requests, expected, problems):
     layout, ranks = mode_arguments(mode, ranks)
-    common = ["--dtype", "float32"]
+    common = ["--dtype", "float32", "--device", options.device]
+    gpus = {"CUDA_VISIBLE_DEVICES": options.decode_gpus} if options.decode_gpus else None
     label = f"{mode} x {ranks}"
     with Cluster(options.server, options.model, common=[],
                  prefill=[*common, *layout, "--max-num-batched-tokens", "512"],
-                 decode=[*common, *layout, "--tensor-parallel-size", str(ranks)]) as cluster:
+                 decode=[*common, *layout, "--tensor-parallel-size", str(ranks)],
+                 decode_environment=gpus) as cluster:
         worst = 0.0
         for request, answer in zip(requests, expected):
             worst = max(worst, compare(request, answer, cluster.complete(request), problems, label))
@@ -82,13 +84,15 @@ def main():
     parser.add_argument("--max-length", type=int, default=3000)
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--mode", action="append", help="as in 'dcp:2'; default: all")
+    parser.add_argument("--device", default="cpu", help="of prefill and decode")
+    parser.add_argument("--decode-gpus", help="CUDA_VISIBLE_DEVICES of the decode group")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}")
     requests = make_requests(random.Random(options.seed), options.prompts, options.vocab_size,
                              options.max_length)
     with TesseraServer(options.server, options.model,
-                       arguments=["--combined", "--dtype", "float32"]) as server:
+                       arguments=["--combined", "--dtype", "float32", "--device", "cpu"]) as server:
         expected = [complete(server.url, request) for request in requests]
     modes = MODES
     if options.mode:

@@ -6,8 +6,12 @@
 // leaves the writer's cache. All ways are measured in turn, several times; medians are printed, and
 // the ratio to the prompt's puts with its range.
 //
+// With --device cuda the images go from one GPU's memory into another's (or the same one's).
+//
 //   UCX_TLS=tcp,self UCX_NET_DEVICES=lo kv_transfer_bench [--megabytes 64] [--prompts 8]
 //                                       [--repetitions 5] [--slots 16]
+//   kv_transfer_bench --device cuda --source 0 --target 1 --image-bytes 2498560 4497408
+//                     --images 16 128 512 --slots 32
 
 #include <algorithm>
 #include <array>
@@ -19,6 +23,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +37,7 @@
 #include "engine/transport/ucx_context.h"
 #include "engine/transport/ucx_link.h"
 #include "engine/transport/ucx_transport.h"
+#include "tools/bench/bench_memory.h"
 
 namespace tessera::bench {
 namespace {
@@ -44,6 +50,12 @@ struct Options {
   int32_t num_prompts = 8;
   int32_t num_repetitions = 5;
   int32_t num_slots = 16;
+  std::vector<int64_t> image_bytes = {
+      1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 22};
+  std::vector<int64_t> num_images;  ///< of one prompt; empty: by the megabytes
+  std::string device = "cpu";
+  int source = 0;  ///< GPU
+  int target = 0;
 };
 
 /// What one measurement yields. In memory that parent and children share.
@@ -64,19 +76,6 @@ double median(std::vector<double> values) {
 
 HandoffKey key_of(int32_t prompt) {
   return {{1, static_cast<uint64_t>(prompt) + 1}, 1};
-}
-
-/// In large pages where there are any, each touched. Never unmapped: the process ends soon.
-std::byte* make_memory(int64_t num_bytes, int fill) {
-  const auto size = static_cast<size_t>(num_bytes);
-  void* pages = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) {
-    std::perror("mmap");
-    std::_Exit(1);
-  }
-  madvise(pages, size, MADV_HUGEPAGE);
-  std::memset(pages, fill, size);
-  return static_cast<std::byte*>(pages);
 }
 
 /// A stream of strings between two processes.
@@ -121,7 +120,9 @@ struct Case {
   int64_t num_images = 0;   ///< of a prompt
   int32_t num_prompts = 0;  ///< one after the other, from and into the same memory
   int32_t num_slots = 0;
-  int64_t num_places = 0;             ///< images in what plain puts write
+  int64_t num_places = 0;  ///< images in what plain puts write
+  int source = -1;         ///< GPU; below 0: the host
+  int target = -1;
   const std::byte* images = nullptr;  ///< what is put
   Pipe to_sender;
   Pipe to_receiver;
@@ -166,13 +167,17 @@ double prompt_mb_per_s(const Case& run, Clock::time_point start) {
 }
 
 void receive_parcels(const Case& run) {
-  std::byte* cache = make_memory(run.image_bytes * run.num_images, 1);
+  const BenchMemory cache(run.target, run.image_bytes * run.num_images, 1);
   Events events;
   ReceiverOptions options;
   options.num_slots = run.num_slots;
+  options.max_regions = 2;
   const auto receiver =
-      create_ucx_receiver(
-          options, 0, {cache, run.image_bytes, run.image_bytes, run.num_images}, events)
+      create_ucx_receiver(options,
+                          0,
+                          {cache.data(), run.image_bytes, run.image_bytes, run.num_images},
+                          events,
+                          cache.mover())
           .value();
   const LandingRegion region = receiver->open().value();
   std::vector<int32_t> blocks(static_cast<size_t>(run.num_images));
@@ -201,17 +206,18 @@ LandingRegion read_region(const Case& run) {
 }
 
 void send_parcels(const Case& run) {
-  std::byte* cache = make_memory(run.image_bytes * run.num_images, 7);
+  const BenchMemory cache(run.source, run.image_bytes * run.num_images, 7);
   Events events;
-  const auto sender = create_ucx_sender({}, events).value();
-  if (!sender->register_memory(cache, run.image_bytes * run.num_images).is_ok()) {
+  const auto sender = create_ucx_sender({}, events, cache.mover()).value();
+  if (!sender->register_memory(cache.data(), run.image_bytes * run.num_images).is_ok()) {
     return;
   }
   const PeerId peer = sender->connect({read_region(run)});
   events.await(1);
   const auto parcel = [&](int32_t prompt, int32_t index) {
     const int64_t image = index % run.num_images;
-    return Parcel{key_of(prompt), 0, index, cache + (image * run.image_bytes), run.image_bytes};
+    return Parcel{
+        key_of(prompt), 0, index, cache.data() + (image * run.image_bytes), run.image_bytes};
   };
   std::vector<double> speeds;
   for (int32_t prompt = 0; prompt < run.num_prompts; ++prompt) {
@@ -250,9 +256,18 @@ void turn(UcxLink& link) {
 }
 
 void receive_puts(const Case& run) {
-  const auto context = UcxContext::create().value();
-  const UcxMemory memory = UcxMemory::allocate(context, run.image_bytes * run.num_places).value();
-  std::memset(memory.data(), 1, static_cast<size_t>(run.image_bytes * run.num_places));
+  const int64_t num_bytes = run.image_bytes * run.num_places;
+  std::optional<BenchMemory> on_gpu;
+  if (run.target >= 0) {
+    on_gpu.emplace(run.target, num_bytes, 1);
+  }
+  const auto context = UcxContext::create(on_gpu.has_value()).value();
+  const UcxMemory memory = on_gpu
+                               ? UcxMemory::create(context, on_gpu->data(), num_bytes, true).value()
+                               : UcxMemory::allocate(context, num_bytes).value();
+  if (!on_gpu) {
+    std::memset(memory.data(), 1, static_cast<size_t>(num_bytes));
+  }
   const auto link = UcxLink::create(*context).value();
   run.to_sender.write(link->address());
   run.to_sender.write(memory.remote_key().value());
@@ -281,10 +296,14 @@ void put_all(UcxLink& link, const Case& run, const LandingRegion& region) {
 }
 
 void send_puts(Case run) {
-  const auto context = UcxContext::create().value();
-  run.images = make_memory(run.image_bytes * run.num_images, 7);
+  const BenchMemory images(run.source, run.image_bytes * run.num_images, 7);
+  run.images = images.data();
+  const auto context = UcxContext::create(images.is_cuda()).value();
   const LandingRegion region = read_region(run);
   const auto link = UcxLink::create(*context).value();
+  if (images.is_cuda()) {
+    link->set_cuda_sources();
+  }
   if (!link->connect(region.worker_address).is_ok() ||
       !link->import_remote_key(region.remote_key).is_ok()) {
     return;
@@ -329,7 +348,7 @@ double memcpy_mb_per_s(const Case& run) {
   return prompt_mb_per_s(run, start);
 }
 
-void run_size(const Options& options, int64_t image_bytes, Figures* shared) {
+void run_size(const Options& options, int64_t image_bytes, int64_t num_images, Figures* shared) {
   std::vector<double> ours;
   std::vector<double> plain;
   std::vector<double> round;
@@ -339,7 +358,9 @@ void run_size(const Options& options, int64_t image_bytes, Figures* shared) {
   for (int32_t repetition = 0; repetition < options.num_repetitions; ++repetition) {
     Case run;
     run.image_bytes = image_bytes;
-    run.num_images = std::max<int64_t>(1, options.megabytes * 1'000'000 / image_bytes);
+    run.num_images = num_images;
+    run.source = options.device == "cuda" ? options.source : -1;
+    run.target = options.device == "cuda" ? options.target : -1;
     run.num_prompts = options.num_prompts;
     run.num_slots = options.num_slots;
     run.figures = shared;
@@ -352,12 +373,15 @@ void run_size(const Options& options, int64_t image_bytes, Figures* shared) {
     measure([&] { receive_parcels(run); }, [&] { send_parcels(run); });
     ours.push_back(shared->mb_per_s);
     ratios.push_back(ours.back() / plain.back());
-    copies.push_back(memcpy_mb_per_s(run));
+    copies.push_back(options.device == "cuda" ? 0.0 : memcpy_mb_per_s(run));
     medians_us.push_back(shared->median_us);
   }
   const auto [lowest, highest] = std::minmax_element(ratios.begin(), ratios.end());
-  std::printf("%8ld KiB %8.0f %8.0f %6.2f (%4.2f-%4.2f) %9.0f %8.0f %9.0f  %s\n",
+  const double prompt_mb = static_cast<double>(image_bytes * num_images) / 1e6;
+  std::printf("%8ld KiB %6ld %8.3f %8.0f %8.0f %6.2f (%4.2f-%4.2f) %9.0f %8.0f %9.0f  %s\n",
               static_cast<long>(image_bytes / 1024),
+              static_cast<long>(num_images),
+              prompt_mb / median(ours) * 1e3,
               median(ours),
               median(plain),
               median(ratios),
@@ -381,6 +405,11 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   app.add_option("--prompts", options.num_prompts, "sent one after the other");
   app.add_option("--repetitions", options.num_repetitions, "of both ways in turn");
   app.add_option("--slots", options.num_slots, "landing slots");
+  app.add_option("--image-bytes", options.image_bytes, "sizes of one block's image");
+  app.add_option("--images", options.num_images, "of one prompt; else as many as --megabytes says");
+  app.add_option("--device", options.device, "cpu or cuda");
+  app.add_option("--source", options.source, "GPU that images come from");
+  app.add_option("--target", options.target, "GPU that they go to");
   CLI11_PARSE(app, argc, argv);
   void* shared =
       mmap(nullptr, sizeof(Figures), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -388,8 +417,10 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
     std::perror("mmap");
     return 1;
   }
-  std::printf("%12s %8s %8s %6s %11s %9s %8s %9s\n",
+  std::printf("%12s %6s %8s %8s %8s %6s %11s %9s %8s %9s\n",
               "image",
+              "images",
+              "ms",
               "MB/s",
               "put MB/s",
               "ratio",
@@ -397,8 +428,14 @@ int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
               "put slots",
               "memcpy",
               "median us");
-  for (int64_t kib = 64; kib <= 4096; kib *= 2) {
-    run_size(options, kib * 1024, new (shared) Figures());
+  for (const int64_t image_bytes : options.image_bytes) {
+    std::vector<int64_t> counts = options.num_images;
+    if (counts.empty()) {
+      counts = {std::max<int64_t>(1, options.megabytes * 1'000'000 / image_bytes)};
+    }
+    for (const int64_t num_images : counts) {
+      run_size(options, image_bytes, num_images, new (shared) Figures());
+    }
   }
   return 0;
 }

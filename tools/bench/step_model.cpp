@@ -87,8 +87,7 @@ Result<std::unique_ptr<StepModel>> StepModel::create(const WorkerConfig& worker,
               choose_attention(worker, config, WorkerRole::kDecode));
   const ShardOptions& sharding = attention.sharding;
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, sharding));
-  TESSERA_TRY(const ComputeDevice device,
-              choose_compute_device(worker, sharding.num_ranks, MemoryUse::kOperations));
+  TESSERA_TRY(const ComputeDevice device, choose_compute_device(worker, sharding.num_ranks));
   TESSERA_TRY(const MemoryPlan memory,
               plan_memory(config,
                           worker,

@@ -1,5 +1,7 @@
 #include "engine/config/memory_plan.h"
 
+#include <cstdlib>
+
 #include <gtest/gtest.h>
 
 namespace tessera {
@@ -179,6 +181,27 @@ TEST(MemoryPlanTest, WindowsThatDoNotFitAreNamed) {
   EXPECT_EQ(plan.status().code(), StatusCode::kResourceExhausted);
   EXPECT_NE(plan.status().message().find("128 sequences 4.0 GiB"), std::string::npos)
       << plan.status().message();
+}
+
+TEST(MemoryPlanTest, MemoryForHandoffsIsTakenFromTheCache) {
+  WorkerConfig options;
+  options.max_num_seqs = 4096;
+  const MemoryBudget budget{.available_bytes = 4 * kGibi, .is_exclusive = true};
+  const auto without = plan_memory(demo_config(), options, CacheShape{}, 2, budget);
+  const CacheShape shape{.handoff_elements = kGibi / 2};
+  const auto with = plan_memory(demo_config(), options, shape, 2, budget);
+  ASSERT_TRUE(without.is_ok());
+  ASSERT_TRUE(with.is_ok());
+  EXPECT_EQ(with.value().handoff_bytes, kGibi);
+  EXPECT_TRUE(with.value().is_within_memory());
+  const int64_t difference = without.value().kv_cache_bytes - with.value().kv_cache_bytes;
+  EXPECT_LE(std::abs(difference - kGibi), with.value().bytes_per_block);
+  EXPECT_NE(describe(with.value(), demo_config()).find("handoff memory"), std::string::npos);
+  EXPECT_EQ(describe(without.value(), demo_config()).find("handoff memory"), std::string::npos);
+  const CacheShape too_much{.handoff_elements = 2 * kGibi};
+  const auto refused = plan_memory(demo_config(), options, too_much, 2, budget);
+  EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.status().message().find("memory for handoffs 4"), std::string::npos);
 }
 
 TEST(MemoryPlanTest, TheLongestSequenceLeavesRoomForWhatLandsBesideIt) {

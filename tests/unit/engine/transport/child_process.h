@@ -68,8 +68,7 @@ class ChildProcess final {
 void fill_image(std::span<char> image, uint64_t seed, int32_t index);
 [[nodiscard]] bool holds_image(std::span<const char> image, uint64_t seed, int32_t index);
 
-/// The roles; run in the child. `fd` is its end of the channel.
-int run_sender_child(int fd, const std::vector<std::string>& arguments);
-int run_receiver_child(int fd, const std::vector<std::string>& arguments);
+/// Runs "sender", "receiver", "put" or "target" in the child. `fd` is its end of the channel.
+int run_child(int fd, const std::string& role, const std::vector<std::string>& arguments);
 
 }  // namespace tessera

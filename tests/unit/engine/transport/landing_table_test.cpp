@@ -6,7 +6,9 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/base/check.h"
 #include "engine/transport/checksum.h"
+#include "tests/support/fake_image_mover.h"
 
 namespace tessera {
 namespace {
@@ -22,7 +24,7 @@ HandoffKey key_of(uint64_t low) {
   return {{1, low}, 1};
 }
 
-class LandingTableTest : public testing::Test {
+class LandingTableTest : public ::testing::Test {
  protected:
   explicit LandingTableTest(TransportFaults faults = {}) : table_(blocks(), faults) {
     table_.add_region(kConnection, {slots_.data(), kNumSlots, kSlot});
@@ -199,6 +201,107 @@ TEST_F(FlippedLandingTest, TheSecondImageIsDamagedOnPurpose) {
   EXPECT_EQ(table_.land(kConnection, put(key_of(1), 0, 0, 'a')).code, AckCode::kLanded);
   EXPECT_EQ(table_.land(kConnection, put(key_of(1), 1, 0, 'b')).code, AckCode::kDamaged);
   EXPECT_EQ(table_.land(kConnection, put(key_of(1), 1, 0, 'b')).code, AckCode::kLanded);
+}
+
+/// Slots and blocks in a device's memory, which copies several images at once.
+class DeviceLandingTableTest : public LandingTableTest {
+ protected:
+  explicit DeviceLandingTableTest(TransportFaults faults = {})
+      : on_device_(blocks(), faults, &mover_) {
+    on_device_.add_region(kConnection, {slots_.data(), kNumSlots, kSlot});
+  }
+
+  testing::FakeImageMover mover_{3};
+  LandingTable on_device_;
+};
+
+TEST_F(DeviceLandingTableTest, CopiesABatchAtOnceAndAnswersEachParcel) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {5, 6, 7, 2}));
+  const std::vector<Ready> batch = {put(key_of(1), 0, 0, 'a'),
+                                    put(key_of(2), 0, 1, 'x'),
+                                    put(key_of(1), 1, 2, 'b'),
+                                    put(key_of(1), 3, 3, 'd')};
+  const std::vector<LandingTable::Answer> answers = on_device_.land(kConnection, batch);
+  ASSERT_EQ(answers.size(), 4U);
+  EXPECT_EQ(answers[0].code, AckCode::kLanded);
+  EXPECT_EQ(answers[1].code, AckCode::kLater);
+  EXPECT_EQ(answers[2].copied_bytes, kImage);
+  EXPECT_FALSE(answers[3].is_complete);
+  EXPECT_TRUE(on_device_.land(kConnection, put(key_of(1), 2, 0, 'c')).is_complete);
+  EXPECT_EQ(byte_of_block(5), 'a');
+  EXPECT_EQ(byte_of_block(6), 'b');
+  EXPECT_EQ(byte_of_block(7), 'c');
+  EXPECT_EQ(byte_of_block(2), 'd');
+  EXPECT_EQ(mover_.largest_batch(), 3);
+  EXPECT_TRUE(mover_.is_idle());
+}
+
+TEST_F(DeviceLandingTableTest, BatchesLargerThanTheDeviceTakesAreCut) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {0, 1, 2, 3}));
+  std::vector<Ready> batch;
+  for (int32_t i = 0; i < kNumSlots; ++i) {
+    batch.push_back(put(key_of(1), i, i, static_cast<char>('a' + i)));
+  }
+  const std::vector<LandingTable::Answer> answers = on_device_.land(kConnection, batch);
+  EXPECT_TRUE(answers.back().is_complete);
+  EXPECT_EQ(byte_of_block(3), 'd');
+  EXPECT_EQ(mover_.largest_batch(), 3);
+}
+
+TEST_F(DeviceLandingTableTest, WhatComesTwiceInOneBatchIsCopiedOnce) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {0, 1}));
+  const Ready first = put(key_of(1), 0, 0, 'a');
+  const Ready again = put(key_of(1), 0, 1, 'z');
+  const std::vector<LandingTable::Answer> answers =
+      on_device_.land(kConnection, std::vector<Ready>{first, first, again});
+  for (const LandingTable::Answer& answer : answers) {
+    EXPECT_EQ(answer.code, AckCode::kLanded);
+  }
+  EXPECT_EQ(byte_of_block(0), 'a');
+  EXPECT_EQ(on_device_.counts().landed_parcels, 1);
+}
+
+TEST_F(DeviceLandingTableTest, ADamagedImageOfABatchIsRefusedAlone) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {0, 1}));
+  Ready damaged = put(key_of(1), 0, 0, 'a');
+  damaged.checksum ^= 1U;
+  const std::vector<LandingTable::Answer> answers =
+      on_device_.land(kConnection, std::vector<Ready>{damaged, put(key_of(1), 1, 1, 'b')});
+  EXPECT_EQ(answers[0].code, AckCode::kDamaged);
+  EXPECT_EQ(answers[1].code, AckCode::kLanded);
+  EXPECT_FALSE(answers[1].is_complete);
+  EXPECT_EQ(on_device_.counts().refused_parcels, 1);
+  EXPECT_TRUE(on_device_.land(kConnection, put(key_of(1), 0, 0, 'c')).is_complete);
+  EXPECT_EQ(byte_of_block(0), 'c');
+}
+
+TEST_F(DeviceLandingTableTest, SelfTestsAreSummedOnTheDevice) {
+  EXPECT_EQ(on_device_.land(kConnection, put(kSelfTestKey, 0, 0, 's')).code, AckCode::kLanded);
+  Ready wrong = put(kSelfTestKey, 0, 0, 's');
+  wrong.checksum ^= 1U;
+  EXPECT_EQ(on_device_.land(kConnection, wrong).code, AckCode::kDamaged);
+}
+
+TEST_F(DeviceLandingTableTest, ABrokenDeviceIsReportedAndNothingCounted) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {0}));
+  const Ready ready = put(key_of(1), 0, 0, 'a');
+  mover_.fail();
+  EXPECT_THROW(static_cast<void>(on_device_.land(kConnection, ready)), DeviceError);
+  EXPECT_EQ(on_device_.counts().landed_parcels, 0);
+  on_device_.forget(key_of(1));  // nothing is locked
+}
+
+class FlippingDeviceTest : public DeviceLandingTableTest {
+ protected:
+  FlippingDeviceTest() : DeviceLandingTableTest({.flip = 2}) {}
+};
+
+TEST_F(FlippingDeviceTest, AFaultMadeOnPurposeDamagesTheDevicesImage) {
+  EXPECT_FALSE(on_device_.expect(kConnection, key_of(1), {0, 1}));
+  const std::vector<LandingTable::Answer> answers = on_device_.land(
+      kConnection, std::vector<Ready>{put(key_of(1), 0, 0, 'a'), put(key_of(1), 1, 1, 'b')});
+  EXPECT_EQ(answers[0].code, AckCode::kLanded);
+  EXPECT_EQ(answers[1].code, AckCode::kDamaged);
 }
 
 }  // namespace

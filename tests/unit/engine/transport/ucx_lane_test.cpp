@@ -20,5 +20,14 @@ TEST(UcxLaneTest, AnotherTextHasNoLane) {
   EXPECT_EQ(parse_lanes("# UCP endpoint\n# lane[\n# lane[0]: x\n"), "");
 }
 
+TEST(UcxLaneTest, KnowsWhichLanesReadDeviceMemory) {
+  EXPECT_TRUE(has_device_lane("sysv/memory,cuda_ipc/cuda"));
+  EXPECT_TRUE(has_device_lane("cuda_ipc/cuda,tcp/eth0"));
+  EXPECT_TRUE(has_device_lane("rc_mlx5/mlx5_0:1,tcp/eth0"));
+  EXPECT_FALSE(has_device_lane("tcp/eth0,sysv/memory,cuda_copy/cuda"));
+  EXPECT_FALSE(has_device_lane("tcp/src_dc_0"));
+  EXPECT_FALSE(has_device_lane(""));
+}
+
 }  // namespace
 }  // namespace tessera

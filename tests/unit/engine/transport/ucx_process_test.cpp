@@ -475,11 +475,9 @@ INSTANTIATE_TEST_SUITE_P(Lanes,
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  if (arguments.size() > 2 && (arguments[1] == "sender" || arguments[1] == "receiver")) {
+  if (arguments.size() > 2 && arguments[0] == "3") {
     const std::vector<std::string> rest(arguments.begin() + 2, arguments.end());
-    const int fd = std::stoi(arguments[0]);
-    return arguments[1] == "sender" ? tessera::run_sender_child(fd, rest)
-                                    : tessera::run_receiver_child(fd, rest);
+    return tessera::run_child(std::stoi(arguments[0]), arguments[1], rest);
   }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

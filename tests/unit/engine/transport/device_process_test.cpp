@@ -1,0 +1,164 @@
+// The transport between two processes whose images lie in a device's memory: of a fake device, and,
+// where this is built for GPUs, of those.
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/engine/transport/child_process.h"
+#ifdef TESSERA_HAS_CUDA
+#include "kernels/cuda/cuda_backend.h"
+#endif
+
+namespace tessera {
+namespace {
+
+constexpr std::chrono::seconds kPatience{20};
+
+/// Where the images are, and the lanes (empty: UCX's choice).
+struct Way {
+  std::string source;
+  std::string target;
+  std::string lanes;
+};
+
+class DeviceProcessTest : public testing::TestWithParam<Way> {
+ protected:
+  void SetUp() override {
+#ifdef TESSERA_HAS_CUDA
+    const std::string last = std::to_string(kernels::cuda::num_cuda_devices() - 1);
+    if (GetParam().target.starts_with("cuda:") && GetParam().target > "cuda:" + last) {
+      GTEST_SKIP() << "needs another GPU than those up to " << last;
+    }
+#endif
+    if (!GetParam().lanes.empty()) {
+      settings_ = {"UCX_TLS=" + GetParam().lanes, "UCX_NET_DEVICES=lo"};
+    }
+  }
+  [[nodiscard]] bool is_direct() const {
+    const bool is_source_cuda = GetParam().source.starts_with("cuda:");
+    const bool has_device_lane = GetParam().lanes.empty();
+    return is_source_cuda == GetParam().target.starts_with("cuda:") &&
+           (!is_source_cuda || has_device_lane);
+  }
+
+  std::vector<std::string> settings_;
+};
+
+TEST_P(DeviceProcessTest, BlocksArriveExactly) {
+  constexpr int32_t kBlocks = 300;
+  const std::string image = "300032";
+  const std::string blocks = std::to_string(kBlocks);
+  ChildProcess receiver({"receiver", image, blocks, "flip=11", GetParam().target}, settings_);
+  ChildProcess sender({"sender", image, blocks, "7", "drop_ready=5", GetParam().source, "staged"},
+                      settings_);
+  receiver.lines().write("open");
+  const std::string region = receiver.lines().read(kPatience);
+  sender.lines().write("connect " + region);
+  sender.expect_line("connected 1");
+  receiver.lines().write("expect " + std::to_string(region_from(region).connection) + " 1 " +
+                         blocks);
+  receiver.expect_line("expected");
+  sender.lines().write("send 1 0 " + blocks);
+  EXPECT_TRUE(sender.await_line("acked 1 " + blocks));
+  receiver.expect_line("landed 1");
+  receiver.lines().write("count 7 " + blocks);
+  receiver.expect_line("holds " + blocks);
+  sender.lines().write("disconnect");
+  EXPECT_TRUE(sender.await_line("disconnected 1"));
+  EXPECT_EQ(sender.leave(), 0);
+  EXPECT_EQ(receiver.leave(), 0);
+}
+
+TEST_P(DeviceProcessTest, RegionsOfWorkersThatSaidGoodbyeAreUsedAgainOthersNever) {
+  const std::string target = GetParam().target;
+  if (target == "host") {
+    GTEST_SKIP() << "host memory is taken link by link";
+  }
+  ChildProcess receiver({"receiver", "50048", "4", "", target}, settings_);
+  ChildProcess sender({"sender", "50048", "4", "1", "", GetParam().source, "staged"}, settings_);
+  for (int round = 1; round <= 9; ++round) {  // more than there are
+    receiver.lines().write("open");
+    const std::string region = receiver.lines().read(kPatience);
+    sender.lines().write("connect " + region);
+    sender.expect_line("connected " + std::to_string(round));
+    sender.lines().write("disconnect");
+    EXPECT_TRUE(sender.await_line("disconnected " + std::to_string(round)));
+    receiver.lines().write("close " + std::to_string(region_from(region).connection));
+    receiver.expect_line("closed");
+  }
+  for (int killed = 0; killed < 4; ++killed) {
+    ChildProcess other({"sender", "50048", "4", "1", "", GetParam().source, "staged"}, settings_);
+    receiver.lines().write("open");
+    const std::string region = receiver.lines().read(kPatience);
+    other.lines().write("connect " + region);
+    other.expect_line("connected 1");
+    other.kill();
+    EXPECT_TRUE(receiver.await_line("connection_failed"));
+    receiver.lines().write("close " + std::to_string(region_from(region).connection));
+    receiver.expect_line("closed");
+  }
+  receiver.lines().write("open");
+  receiver.expect_line("RESOURCE_EXHAUSTED");
+}
+
+TEST_P(DeviceProcessTest, ASourceMayBeWrittenAsSoonAsItsPutIsComplete) {
+  const std::string num_bytes = std::to_string(8 << 20);
+  ChildProcess target({"target", num_bytes, "21", GetParam().target}, settings_);
+  ChildProcess source({"put", num_bytes, "21", GetParam().source}, settings_);
+  source.lines().write(target.lines().read(kPatience));
+  source.expect_line("poisoned");
+  RecordProperty("lane", source.lines().read(kPatience));
+  target.lines().write("look");
+  target.expect_line("whole");
+}
+
+TEST_P(DeviceProcessTest, MemoryThatHasToBeStagedForIsRefusedUnlessAllowed) {
+  ChildProcess receiver({"receiver", "4096", "1", "", GetParam().target}, settings_);
+  ChildProcess sender({"sender", "4096", "1", "1", "", GetParam().source}, settings_);
+  receiver.lines().write("open");
+  sender.lines().write("connect " + receiver.lines().read(kPatience));
+  sender.expect_line(is_direct() ? "connected 1" : "peer_failed 1");
+}
+
+TEST(UcxCudaTest, ALibraryWithoutCudaIsRefusedAtStart) {
+  ChildProcess sender({"sender", "4096", "1", "1", "", "fake-cuda"},
+                      {"UCX_TLS=tcp,self", "UCX_NET_DEVICES=lo"});
+  sender.expect_line("refused FAILED_PRECONDITION");
+}
+
+std::vector<Way> ways() {
+#ifdef TESSERA_HAS_CUDA
+  return {{"cuda:0", "cuda:0", ""},
+          {"cuda:0", "cuda:1", ""},
+          {"cuda:0", "cuda:0", "tcp,cuda_copy,self"},
+          {"cuda:0", "host", ""},
+          {"host", "cuda:0", ""}};
+#else
+  return {{"fake", "fake", "tcp,self"},
+          {"fake", "fake", "sysv,posix,self"},
+          {"fake", "host", "sysv,posix,self"},
+          {"host", "fake", "tcp,self"}};
+#endif
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, DeviceProcessTest, testing::ValuesIn(ways()), [](const auto& way) {
+  std::string name = way.param.source + "To" + way.param.target + way.param.lanes.substr(0, 4);
+  std::erase_if(name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; });
+  return name;
+});
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (arguments.size() > 2 && arguments[0] == "3") {
+    const std::vector<std::string> rest(arguments.begin() + 2, arguments.end());
+    return tessera::run_child(std::stoi(arguments[0]), arguments[1], rest);
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
