@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
+#include "kernels/cuda/attention/decode_sm90_combine.cuh"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_map.h"

@@ -1,0 +1,61 @@
+// What Hopper's decode attention is given, and the shapes that it is compiled for.
+#pragma once
+
+#include "kernels/cuda/sm90.cuh"
+
+namespace tessera::kernels::cuda {
+
+/// What the copy engine reads, in boxes of 64 x 64: rows beyond the heads and columns beyond the
+/// widths come as zeros.
+struct DecodeSm90Maps {
+  CUtensorMap latents;   ///< [blocks, 64, w]
+  CUtensorMap ropes;     ///< [blocks, 64, dr]
+  CUtensorMap q_latent;  ///< [B, H, w]
+  CUtensorMap q_rope;    ///< [B, H, dr]
+};
+
+struct DecodeSm90Args {
+  const int* block_tables = nullptr;  ///< [B, ...]
+  int64_t table_stride = 0;
+  const int* lengths = nullptr;  ///< [B]
+  int num_sequences = 0;
+  float scale_log2 = 0.0F;  ///< softmax scale times log2(e)
+  int num_heads = 0;
+  int latent_width = 0;          ///< w
+  __nv_bfloat16* out = nullptr;  ///< [B, H, w]
+  int64_t out_stride[2] = {};
+  float* log_sum_exp = nullptr;  ///< [B, H], natural
+  int64_t lse_stride = 0;
+  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + B, H, kValueWidth], and
+  /// log-sum-exps of base 2 [parts + B, H].
+  float* split_out = nullptr;
+  float* split_lse = nullptr;
+  int* costs_before = nullptr;  ///< [B + 1], of the sequences before each; of all at the end
+};
+
+template <int kValuePanels_, bool kIsWide_>
+struct DecodeSm90Shape {
+  static constexpr int kValuePanels = kValuePanels_;
+  static constexpr bool kIsWide = kIsWide_;
+  static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
+  static constexpr int kBlock = 64;
+  static constexpr int kPanelBytes = kBlock * 128;
+  static constexpr int kStageBytes = kPanels * kPanelBytes;
+  static constexpr int kTileBytes = kPanels * kPanelBytes;  // queries of one warpgroup
+  static constexpr int kNumTiles = kIsWide ? 2 : 1;
+  static constexpr int kQueryBytes = kNumTiles * kTileBytes;
+  static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 64 columns of a warpgroup's sums
+  static constexpr int kStateBytes = 2048;                       // maxima and sums of one warpgroup
+  static constexpr int kBarrierBytes = 1024 + kStateBytes;
+  static constexpr int kMaxShared = 232448 - 1024;  // less what alignment may take
+  static constexpr int kFixedBytes = kBarrierBytes + kMergeBytes + kQueryBytes;
+  static constexpr int kFit = (kMaxShared - kFixedBytes) / kStageBytes;
+  // Narrow: an even number, so that a stage is always read by the same warpgroup. Otherwise one
+  // that is ahead could take a stage's last phase but one for the one it waits for.
+  static constexpr int kStages = kFit > 8 ? 8 : (kIsWide ? kFit : kFit / 2 * 2);
+  static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
+  static constexpr int kThreads = 384;
+  static constexpr int kValueWidth = kValuePanels * 64;
+};
+
+}  // namespace tessera::kernels::cuda

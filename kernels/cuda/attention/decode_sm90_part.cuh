@@ -1,0 +1,133 @@
+// Which cache blocks a thread block of Hopper's decode attention works on: found by each from the
+// lengths alone, so that the host need not know them.
+#pragma once
+
+#include "kernels/cuda/attention/decode_sm90_args.cuh"
+#include "kernels/cuda/attention/decode_split.h"
+
+namespace tessera::kernels::cuda {
+namespace detail {
+
+using namespace sm90;  // NOLINT: instructions
+
+/// The part of one thread block: sequences [begin, end).
+struct Part {
+  DecodeSplit split;
+  int number = 0;
+  int begin = 0;
+  int end = 0;
+  int before = 0;  ///< cost of the sequences before `begin`
+};
+
+/// What a part has of one sequence.
+struct PartBlocks {
+  int first = 0;
+  int last = 0;
+  int total = 0;
+  int length = 0;
+};
+
+__device__ __forceinline__ int blocks_of_length(int length) {
+  return (length + 63) / 64;
+}
+
+/// Steps to the next sequence: `before` becomes the cost of the sequences before it.
+__device__ __forceinline__ PartBlocks next_blocks(const DecodeSm90Args& args,
+                                                  const Part& part,
+                                                  int sequence,
+                                                  int& before) {
+  PartBlocks blocks;
+  blocks.length = args.lengths[sequence];
+  blocks.total = blocks_of_length(blocks.length);
+  const BlockRange range = part.split.blocks(part.number, before, blocks.total);
+  blocks.first = range.begin;
+  blocks.last = range.end;
+  before += DecodeSplit::cost(blocks.total);
+  return blocks;
+}
+
+/// Sum of `value` over the threads before this one, and over all: of the whole block.
+struct ScanResult {
+  int before = 0;
+  int all = 0;
+};
+
+template <int kThreads>
+__device__ __forceinline__ ScanResult scan_block(int value, int* warp_sums) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  int sum = value;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const int other = __shfl_up_sync(0xFFFFFFFFU, sum, offset);
+    sum += lane >= offset ? other : 0;
+  }
+  __syncthreads();
+  if (lane == 31) {
+    warp_sums[warp] = sum;
+  }
+  __syncthreads();
+  ScanResult result;
+  result.before = sum - value;
+#pragma unroll
+  for (int i = 0; i < kThreads / 32; ++i) {
+    result.before += i < warp ? warp_sums[i] : 0;
+    result.all += warp_sums[i];
+  }
+  return result;
+}
+
+/// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would
+/// take registers from the sums for as long as the kernel runs.
+template <int kThreads>
+__device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
+  const auto cost_of = [&](int sequence) {
+    return sequence < args.num_sequences
+               ? DecodeSplit::cost(blocks_of_length(args.lengths[sequence]))
+               : 0;
+  };
+  int* found = scratch + 24;  // begin, end, cost before
+  int total = 0;
+  for (int base = 0; base < args.num_sequences; base += kThreads) {
+    total += scan_block<kThreads>(cost_of(base + threadIdx.x), scratch).all;
+  }
+  const DecodeSplit split = DecodeSplit::create(total, gridDim.x);
+  if (threadIdx.x == 0) {
+    found[0] = args.num_sequences;
+    found[1] = 0;
+  }
+  const int number = blockIdx.x;
+  int base_cost = 0;
+  for (int base = 0; base < args.num_sequences; base += kThreads) {
+    const int sequence = base + threadIdx.x;
+    const int cost = cost_of(sequence);
+    const ScanResult scan = scan_block<kThreads>(cost, scratch);
+    const int before = base_cost + scan.before;
+    const int num_blocks = cost - DecodeSplit::kSequenceCost;
+    if (sequence < args.num_sequences && split.first_part(before) <= number &&
+        split.last_part(before, num_blocks) >= number) {
+      atomicMin(found, sequence);
+      atomicMax(found + 1, sequence + 1);
+    }
+    if (number == 0 && sequence < args.num_sequences) {
+      args.costs_before[sequence] = before;
+    }
+    __syncthreads();
+    if (found[0] == sequence) {
+      found[2] = before;
+    }
+    base_cost += scan.all;
+  }
+  if (number == 0 && threadIdx.x == 0) {
+    args.costs_before[args.num_sequences] = total;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    part = {split, number, found[0], found[1], found[2]};
+  }
+  __syncthreads();
+}
+
+}  // namespace detail
+
+}  // namespace tessera::kernels::cuda

@@ -1,0 +1,138 @@
+// The ring of cache blocks in shared memory: the warp that fills it, and how a warpgroup reads it.
+#pragma once
+
+#include "kernels/cuda/attention/decode_sm90_part.cuh"
+
+namespace tessera::kernels::cuda {
+namespace detail {
+
+using namespace sm90;  // NOLINT: instructions
+
+/// Addresses in shared memory.
+struct Ring {
+  uint32_t full = 0;  ///< barriers, 8 bytes each
+  uint32_t empty = 0;
+  uint32_t slots = 0;
+};
+
+template <typename Shape>
+__device__ __forceinline__ void load_queries(const DecodeSm90Maps& maps,
+                                             const Ring& queries,
+                                             int sequence,
+                                             int number) {
+  barrier_wait(queries.empty, (number + 1) & 1);
+  barrier_expect(queries.full, Shape::kQueryBytes);
+  for (int tile = 0; tile < Shape::kNumTiles; ++tile) {
+    const uint32_t to = queries.slots + tile * Shape::kTileBytes;
+#pragma unroll
+    for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
+      copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes,
+                            &maps.q_latent,
+                            panel * 64,
+                            tile * 64,
+                            sequence,
+                            queries.full);
+    }
+    copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes,
+                          &maps.q_rope,
+                          0,
+                          tile * 64,
+                          sequence,
+                          queries.full);
+  }
+}
+
+template <typename Shape>
+__device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
+                                           const Ring& ring,
+                                           int id,
+                                           int number) {
+  const int slot = number % Shape::kStages;
+  const uint32_t full = ring.full + slot * 8;
+  barrier_wait(ring.empty + slot * 8, (number / Shape::kStages + 1) & 1);
+  barrier_expect(full, Shape::kStageBytes);
+  const uint32_t to = ring.slots + slot * Shape::kStageBytes;
+#pragma unroll
+  for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
+    copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes, &maps.latents, panel * 64, 0, id, full);
+  }
+  copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes, &maps.ropes, 0, 0, id, full);
+}
+
+/// One warp: queries and blocks of the part, in the order in which they are worked on.
+template <typename Shape>
+__device__ __forceinline__ void produce(const DecodeSm90Args& args,
+                                        const DecodeSm90Maps& maps,
+                                        const Part& part,
+                                        const Ring& queries,
+                                        const Ring& ring) {
+  const int lane = threadIdx.x % 32;
+  int number = 0;
+  int before = part.before;
+  for (int sequence = part.begin; sequence < part.end; ++sequence) {
+    const PartBlocks blocks = next_blocks(args, part, sequence, before);
+    const int* table = args.block_tables + sequence * args.table_stride;
+    if (lane == 0) {
+      load_queries<Shape>(maps, queries, sequence, sequence - part.begin);
+    }
+    for (int begin = blocks.first; begin < blocks.last; begin += 32) {
+      const int own = begin + lane < blocks.last ? table[begin + lane] : 0;
+      const int num = min(32, blocks.last - begin);
+      for (int i = 0; i < num; ++i, ++number) {
+        const int id = __shfl_sync(0xFFFFFFFFU, own, i);
+        if (lane == 0) {
+          load_block<Shape>(maps, ring, id, number);
+        }
+        __syncwarp();
+      }
+    }
+  }
+}
+
+/// The blocks of one sequence's part, as one warpgroup meets them in the ring.
+template <typename Shape>
+struct BlockReader {
+  const Ring& ring;
+  uint8_t* stages;
+  int number = 0;  ///< of the part's blocks before this sequence's
+  PartBlocks blocks;
+
+  /// Waits for block `block`; returns its address. Value rows that were never written become zero.
+  __device__ __forceinline__ uint32_t wait(int block) const {
+    const int slot = slot_of(block);
+    barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
+    const int valid = num_valid(block);
+    if (valid < 64) {
+      clear_rows<Shape>(stages + slot * Shape::kStageBytes, valid, threadIdx.x % 128);
+      fence_async_proxy();
+      if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
+        named_barrier<2, 128>();
+      } else {
+        named_barrier<3, 128>();
+      }
+    }
+    return ring.slots + slot * Shape::kStageBytes;
+  }
+  __device__ __forceinline__ void release(int block) const {
+    if (threadIdx.x % 32 == 0) {  // a warp only knows of its own products
+      barrier_arrive(ring.empty + slot_of(block) * 8);
+    }
+  }
+  __device__ __forceinline__ void mask(float (&scores)[32], int block) const {
+    if (num_valid(block) < 64) {
+      mask_scores<Shape>(scores, num_valid(block), threadIdx.x % 32);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int slot_of(int block) const {
+    return (number + block - blocks.first) % Shape::kStages;
+  }
+  __device__ __forceinline__ int num_valid(int block) const {
+    return min(64, blocks.length - block * 64);
+  }
+};
+
+}  // namespace detail
+
+}  // namespace tessera::kernels::cuda
