@@ -101,9 +101,9 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
   }
   TESSERA_RETURN_IF_ERROR(with_remedy(validate_sharding(config, plan.sharding), worker, wanted));
   CacheShape shape = cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices);
-  if (role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda) {
-    shape.handoff_elements = handoff_elements(worker, config, plan.sharding, shape);
-  }
+  const bool hands_over = role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda;
+  shape.handoff_elements =
+      hands_over ? handoff_elements(worker, config, plan.sharding, shape) : int64_t{0};
   TESSERA_TRY(plan.memory,
               plan_memory(config,
                           worker,

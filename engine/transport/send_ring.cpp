@@ -36,12 +36,13 @@ std::byte* SendRing::slot(int32_t number) const noexcept {
 
 Status SendRing::pack(std::span<const SlotQueue::Put> puts) {
   const auto max_images = static_cast<size_t>(mover_.max_images());
-  while (!puts.empty()) {
+  Status status;
+  while (!puts.empty() && status.is_ok()) {
     const auto batch = puts.first(std::min(max_images, puts.size()));
     puts = puts.subspan(batch.size());
-    TESSERA_RETURN_IF_ERROR(guard_device([&] { begin(batch); }));
+    status = guard_device([&] { begin(batch); });
   }
-  return Status::ok();
+  return status;
 }
 
 void SendRing::begin(std::span<const SlotQueue::Put> puts) {
@@ -54,11 +55,13 @@ void SendRing::begin(std::span<const SlotQueue::Put> puts) {
 
 Result<std::vector<SlotQueue::Put>> SendRing::take_packed() {
   std::vector<SlotQueue::Put> puts;
-  TESSERA_RETURN_IF_ERROR(guard_device([&] {
-    if (!packing_.empty() && mover_.is_done(packing_.front().batch)) {
-      puts = finish_first();
-    }
-  }));
+  const Status status = guard_device([&] {
+    const bool is_done = !packing_.empty() && mover_.is_done(packing_.front().batch);
+    puts = is_done ? finish_first() : std::move(puts);
+  });
+  if (!status.is_ok()) {
+    return status;
+  }
   return puts;
 }
 

@@ -19,6 +19,9 @@ namespace {
 /// Messages are small; a longer one is not ours.
 constexpr size_t kMaxMessageBytes = 8192;
 constexpr int kMaxProgressCalls = 16;
+/// A packed key begins with the map of memory domains (8 bytes) and the memory's type (1 byte), so
+/// that versions of UCX understand each other. UCX itself offers no way to ask.
+constexpr size_t kKeyTypeOffset = 8;
 
 Status ucx_error(const char* what, ucs_status_t status) {
   return unavailable(str_cat("UCX ", what, ": ", ucs_status_string(status)));
@@ -160,11 +163,8 @@ Status UcxLink::import_remote_key(const std::string& remote_key) {
 }
 
 bool UcxLink::is_host_key(const std::string& remote_key) {
-  // A packed key begins with the map of memory domains (8 bytes) and the memory's type (1 byte), so
-  // that versions of UCX understand each other. UCX itself offers no way to ask.
-  constexpr size_t kTypeOffset = 8;
-  return remote_key.size() <= kTypeOffset ||
-         static_cast<unsigned char>(remote_key[kTypeOffset]) == UCS_MEMORY_TYPE_HOST;
+  return remote_key.size() <= kKeyTypeOffset ||
+         static_cast<unsigned char>(remote_key[kKeyTypeOffset]) == UCS_MEMORY_TYPE_HOST;
 }
 
 std::byte* UcxLink::find_shared(uint64_t remote_address) const {

@@ -38,15 +38,16 @@ Status check_region(const LandingRegion& region) {
 /// much time as a large one.
 std::vector<LandingRegion> as_large_as_rings(std::vector<LandingRegion> regions,
                                              int64_t max_ring_bytes) {
-  constexpr int64_t kMultiple = SendPeer::kBatchesInFlight;
   for (LandingRegion& region : regions) {
     if (region.num_slots < 1) {
       continue;  // check_region() has its say
     }
     const int64_t fitting = max_ring_bytes / std::max<int64_t>(1, region.slot_bytes);
     const int64_t num_slots = std::clamp<int64_t>(fitting, 1, region.num_slots);
-    region.num_slots =
-        static_cast<int32_t>(num_slots < kMultiple ? num_slots : num_slots / kMultiple * kMultiple);
+    region.num_slots = static_cast<int32_t>(num_slots < SendPeer::kBatchesInFlight
+                                                ? num_slots
+                                                : num_slots / SendPeer::kBatchesInFlight *
+                                                      SendPeer::kBatchesInFlight);
   }
   return regions;
 }

@@ -51,6 +51,10 @@ class ReceiverEvents final : public KvReceiver::Listener {
  public:
   explicit ReceiverEvents(LineChannel& lines) : lines_(lines) {}
   void on_landed(int32_t /*rank*/, const HandoffKey& key) override {
+    {
+      const std::lock_guard lock(mutex_);
+      ++num_landed_;
+    }
     lines_.write("landed " + std::to_string(key.request.low));
   }
   void on_connection_failed(int32_t /*rank*/,
@@ -58,9 +62,16 @@ class ReceiverEvents final : public KvReceiver::Listener {
                             const Status& /*status*/) override {
     lines_.write("connection_failed");
   }
+  /// What has landed may be looked at after this.
+  [[nodiscard]] int num_landed() {
+    const std::lock_guard lock(mutex_);
+    return num_landed_;
+  }
 
  private:
   LineChannel& lines_;
+  std::mutex mutex_;
+  int num_landed_ = 0;
 };
 
 std::string memory_kind(const std::vector<std::string>& arguments, size_t index) {
@@ -182,6 +193,7 @@ static int run_receiver_child(int fd, const std::vector<std::string>& arguments)
       uint64_t seed = 0;
       int32_t count = 0;
       in >> seed >> count;
+      TESSERA_CHECK(events.num_landed() > 0, "count what has landed");
       int32_t num_held = 0;
       for (int32_t i = 0; i < count; ++i) {
         num_held += holds_image(memory.read(i * image_bytes, image_bytes), seed, i) ? 1 : 0;
