@@ -10,8 +10,8 @@ namespace tessera {
 struct WorkerConfig {
   std::string model;  ///< checkpoint folder
   std::string device = "auto";
-  std::string nccl_library;  ///< path of libnccl; empty: as the system finds it
-  std::string all_reduce = "auto";  ///< "nccl": never through peer memory
+  std::string nccl_library;                    ///< path of libnccl; empty: as the system finds it
+  std::string all_reduce = "auto";             ///< "nccl": never through peer memory
   std::string gpu_memory_utilization = "0.9";  ///< share of a GPU's memory that may be taken
   std::string dtype = "auto";
   std::string load_format = "auto";

@@ -50,7 +50,7 @@ class DecodeGraphs final {
   kernels::Device& device_;
   const int64_t max_rows_;
   const int64_t max_table_width_;
-  const bool is_enabled_;  // by a device that records
+  const bool is_enabled_;                              // by a device that records
   std::map<std::pair<int64_t, int64_t>, Size> sizes_;  // by rows and table width
   ModelInput padded_;
 };

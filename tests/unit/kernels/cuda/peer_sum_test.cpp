@@ -70,7 +70,8 @@ class PeerSumTest : public ::testing::Test {
 TEST_F(PeerSumTest, AddsAnyNumberOfElements) {
   // Around a thread's four elements, a block's and all blocks' together; a second time after the
   // others, so that no call finds what it expects from the one before.
-  for (const int64_t count : {1, 2, 3, 4, 5, 2047, 2048, 2049, 131'071, 131'077, 199'999, 3, 2048}) {
+  for (const int64_t count :
+       {1, 2, 3, 4, 5, 2047, 2048, 2049, 131'071, 131'077, 199'999, 3, 2048}) {
     auto parts = random_parts(count);
     std::vector<float> expected = parts[0];
     for (int64_t i = 0; i < count; ++i) {
