@@ -9,7 +9,6 @@
 #pragma once
 
 #include "kernels/cuda/attention/decode_sm90_ring.cuh"
-#include "kernels/cuda/attention/decode_sm90_sums.cuh"
 
 namespace tessera::kernels::cuda {
 namespace detail {

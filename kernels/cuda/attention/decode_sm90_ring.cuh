@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/decode_sm90_part.cuh"
+#include "kernels/cuda/attention/decode_sm90_sums.cuh"
 
 namespace tessera::kernels::cuda {
 namespace detail {
