@@ -14,13 +14,14 @@ build=build/cuda-release
 output=build/tessera.tar.zst
 ucx=''
 while (($# > 0)); do
+  (($# > 1)) || fail "$1 needs a value"
   case $1 in
     --build-dir) build=$2 ;;
     --output) output=$2 ;;
     --ucx) ucx=$2 ;;
     *) fail "unknown argument $1; see the top of tools/package.sh" ;;
   esac
-  shift 2 || fail "$1 needs a value"
+  shift 2
 done
 [[ -x $build/bin/tessera ]] || fail "no $build/bin/tessera: build it first (tools/test.sh does)"
 max_bytes=$((60 * 1024 * 1024))
@@ -53,7 +54,7 @@ add_libraries() {
 fetch_ucx() {
   local folder=$root/build/package/ucx
   python3 -m venv "$root/build/package/venv"
-  "$root/build/package/venv/bin/pip" --quiet download --no-deps --dest "$folder" libucx-cu13
+  "$root/build/package/venv/bin/pip" --quiet download --no-deps --dest "$folder" libucx-cu13==1.22.0
   python3 -m zipfile -e "$folder"/*.whl "$folder"
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test that needs no GPU. Safe to run again.
-#   tools/test.sh         optimised build (with the CUDA backend where nvcc is found) and all tests,
+#   tools/test.sh         optimised build (with the CUDA backend where nvcc and nccl.h are found) and all tests,
 #                         then unit tests under ASan and UBSan
 #   tools/test.sh --fast  without the sanitizer build
 # shellcheck source=tools/common.sh
@@ -42,7 +42,9 @@ step 'python packages' make_venv
 release=cpu-release
 nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 if [[ -x $nvcc ]] && "$nvcc" --version | grep -q 'release 1[3-9]\.'; then
-  release=cuda-release
+  for header in "$(dirname "$(realpath "$nvcc")")"/../include/nccl.h /usr{,/local}/include/nccl.h; do
+    [[ ! -e $header ]] || release=cuda-release
+  done
 fi
 step "configure $release" cmake --preset "$release" -DTESSERA_PYTHON="$root/build/venv/bin/python"
 step "build $release" cmake --build --preset "$release"

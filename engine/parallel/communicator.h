@@ -23,8 +23,8 @@ class Communicator {
   // All of these throw DeviceError once the group has been aborted, a waiting member too.
   // Operands stay valid until the stream has passed the call.
 
-  /// x = sum over the members, added up in the order of their ranks: every member gets the same
-  /// bits. `x`: float32, contiguous.
+  /// x = sum over the members: every one of them gets the same bits. The order of adding is that of
+  /// the ranks, but for what NCCL adds. `x`: float32, contiguous.
   void all_reduce(const kernels::TensorView& x, kernels::StreamView stream);
   /// Member m gets heads [m h, (m + 1) h) of the sum of all partials. `partial` [B, G h, d] of each
   /// of the G members, `out` [B, h, d]: float32, contiguous.

@@ -2,10 +2,7 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
-#include <stop_token>
 #include <thread>
 #include <utility>
 
@@ -14,6 +11,7 @@
 #include "engine/base/check.h"
 #include "engine/base/log.h"
 #include "engine/base/text.h"
+#include "engine/parallel/nccl_handles.h"
 #include "engine/parallel/nccl_library.h"
 
 namespace tessera {
@@ -24,119 +22,12 @@ using kernels::DeviceBuffer;
 using kernels::StreamView;
 using kernels::TensorView;
 
-constexpr std::chrono::milliseconds kErrorPoll{100};
+constexpr std::chrono::seconds kMemberLimit{60};
 constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
 
 size_t count_of(int64_t count) {
   return static_cast<size_t>(count);
 }
-
-/// All NCCL handles of a set of ranks, and what ends them together.
-class NcclHandles final {
- public:
-  NcclHandles(std::shared_ptr<const NcclLibrary> library, std::function<void()> abort_small_sum)
-      : library_(std::move(library)), abort_small_sum_(std::move(abort_small_sum)) {}
-  ~NcclHandles() {
-    watch_ = {};  // joins
-    for (ncclComm_t handle : handles_) {
-      if (!is_aborted()) {
-        library_->CommDestroy(handle);
-      }
-    }
-  }
-  NcclHandles(const NcclHandles&) = delete;
-  NcclHandles& operator=(const NcclHandles&) = delete;
-
-  /// One handle a device, as a group of their own; none for a single device.
-  Result<std::vector<ncclComm_t>> add_group(const std::vector<int>& devices) {
-    std::vector<ncclComm_t> handles(devices.size(), nullptr);
-    if (devices.size() > 1) {
-      const ncclResult_t result =
-          library_->CommInitAll(handles.data(), static_cast<int>(devices.size()), devices.data());
-      if (result != ncclSuccess) {
-        return unavailable(str_cat("NCCL ",
-                                   library_->version,
-                                   " cannot connect ",
-                                   devices.size(),
-                                   " GPUs: ",
-                                   library_->GetErrorString(result)));
-      }
-      handles_.insert(handles_.end(), handles.begin(), handles.end());
-    }
-    return handles;
-  }
-  /// After the last group: starts to look for errors.
-  void watch() {
-    if (!handles_.empty()) {
-      watch_ = std::jthread([this](const std::stop_token& stop) { poll(stop); });
-    }
-  }
-
-  void abort(const std::string& reason) noexcept {
-    const std::lock_guard lock(mutex_);
-    if (is_aborted()) {
-      return;
-    }
-    reason_ = reason;
-    is_aborted_.store(true, std::memory_order_release);
-    if (abort_small_sum_) {
-      abort_small_sum_();
-    }
-    for (ncclComm_t handle : handles_) {
-      library_->CommAbort(handle);
-    }
-  }
-  [[nodiscard]] bool is_aborted() const noexcept {
-    return is_aborted_.load(std::memory_order_acquire);
-  }
-  void throw_if_aborted() const {
-    if (is_aborted()) {
-      throw DeviceError(reason_);
-    }
-  }
-  /// Throws DeviceError naming `call` unless NCCL took it.
-  void check(ncclResult_t result, const char* call) const {
-    throw_if_aborted();
-    if (result != ncclSuccess) {
-      throw DeviceError(str_cat("NCCL ", call, ": ", library_->GetErrorString(result)));
-    }
-  }
-  [[nodiscard]] const NcclLibrary& library() const noexcept { return *library_; }
-
- private:
-  void poll(const std::stop_token& stop) {
-    std::mutex mutex;
-    std::condition_variable_any wakeup;
-    std::unique_lock lock(mutex);
-    while (!wakeup.wait_for(lock, stop, kErrorPoll, [&] { return stop.stop_requested(); })) {
-      if (const std::string error = find_error(); !error.empty()) {
-        log_error("nccl_failed", "error", error);
-        abort(error);
-        return;
-      }
-    }
-  }
-  [[nodiscard]] std::string find_error() {
-    const std::lock_guard lock(mutex_);  // not while they are being aborted
-    for (size_t i = 0; i < handles_.size() && !is_aborted(); ++i) {
-      ncclResult_t error = ncclSuccess;
-      const ncclResult_t result = library_->CommGetAsyncError(handles_[i], &error);
-      error = result != ncclSuccess ? result : error;
-      if (error != ncclSuccess && error != ncclInProgress) {
-        return str_cat("NCCL: ", library_->GetErrorString(error));
-      }
-    }
-    return {};
-  }
-
-  const std::shared_ptr<const NcclLibrary> library_;
-  const std::function<void()> abort_small_sum_;
-  std::vector<ncclComm_t> handles_;  // before watch()
-  std::mutex mutex_;                 // guards aborting
-  std::atomic<bool> is_aborted_{false};
-  std::string reason_;  // set before is_aborted_
-  std::jthread watch_;
-};
 
 /// What the members of one group share.
 struct Group {
@@ -152,18 +43,14 @@ class NcclCommunicator final : public Communicator {
  public:
   struct Place {
     int member = 0;
-    int rank = 0;  ///< of all ranks: whose device and stream it is
-    kernels::Device* memory = nullptr;
+    int rank = 0;                                 ///< of all ranks: whose device and stream it is
+    std::shared_ptr<const DeviceBuffer> staging;  ///< of the rank, for operands on their way
   };
   NcclCommunicator(std::shared_ptr<Group> group, Place place, const NcclOptions& options)
       : group_(std::move(group)),
         place_(place),
         native_stream_(options.native_stream),
-        small_sum_(options.small_sum) {
-    if (size() > 1) {
-      staging_ = place.memory->allocate(options.staging_bytes);
-    }
-  }
+        small_sum_(options.small_sum) {}
   [[nodiscard]] int rank() const noexcept override { return place_.member; }
   [[nodiscard]] int size() const noexcept override {
     return static_cast<int>(group_->members.size());
@@ -174,9 +61,9 @@ class NcclCommunicator final : public Communicator {
   void set_small_sum_limit(int64_t max_elements) { small_sum_limit_ = max_elements; }
   /// NCCL's all-reduce of x [count].
   void sum_by_nccl(float* x, int64_t count, StreamView stream) {
-    check(nccl().AllReduce(
-              x, x, static_cast<size_t>(count), ncclFloat32, ncclSum, comm(), stream_of(stream)),
-          "all-reduce");
+    call("all-reduce", [&](const NcclLibrary& nccl) {
+      return nccl.AllReduce(x, x, count_of(count), ncclFloat32, ncclSum, comm(), stream_of(stream));
+    });
   }
 
  private:
@@ -186,16 +73,19 @@ class NcclCommunicator final : public Communicator {
   [[nodiscard]] ncclComm_t comm() const {
     return group_->members[static_cast<size_t>(place_.member)];
   }
-  [[nodiscard]] const NcclLibrary& nccl() const { return group_->handles->library(); }
-  void check(ncclResult_t result, const char* call) const { group_->handles->check(result, call); }
+  template <typename Enqueue>
+  void call(const char* what, const Enqueue& enqueue) const {
+    group_->handles->call(what, enqueue);
+  }
   static void check(cudaError_t result, const char* call) {
     if (result != cudaSuccess) {
       throw DeviceError(str_cat(call, ": ", cudaGetErrorString(result)));
     }
   }
   [[nodiscard]] float* staging(int64_t count) const {
-    TESSERA_CHECK(count * kFloatBytes <= staging_.num_bytes(), "an operand above staging_bytes");
-    return static_cast<float*>(staging_.data());
+    TESSERA_CHECK(count * kFloatBytes <= place_.staging->num_bytes(),
+                  "an operand above staging_bytes");
+    return static_cast<float*>(place_.staging->data());
   }
 
   /// `rows` rows of `width` floats, from rows `from_stride` floats apart to rows `to_stride` apart.
@@ -248,9 +138,10 @@ class NcclCommunicator final : public Communicator {
       }
       source = transposed;
     }
-    check(nccl().ReduceScatter(
-              source, out.data, count_of(rows * width), ncclFloat32, ncclSum, comm(), native),
-          "reduce-scatter");
+    call("reduce-scatter", [&](const NcclLibrary& nccl) {
+      return nccl.ReduceScatter(
+          source, out.data, count_of(rows * width), ncclFloat32, ncclSum, comm(), native);
+    });
   }
 
   void do_all_gather_columns(const ConstTensorView& own,
@@ -262,8 +153,9 @@ class NcclCommunicator final : public Communicator {
     // A member cannot know who else wants them: those who compute logits in parts sample on one.
     TESSERA_CHECK((out.data != nullptr) == (rank() == 0), "columns are gathered on member 0");
     if (rank() != 0) {
-      check(nccl().Send(own.data, count_of(own.num_elements()), ncclFloat32, 0, comm(), native),
-            "send");
+      call("send", [&](const NcclLibrary& nccl) {
+        return nccl.Send(own.data, count_of(own.num_elements()), ncclFloat32, 0, comm(), native);
+      });
       return;
     }
     receive_columns(own, widths, out, native);
@@ -276,15 +168,17 @@ class NcclCommunicator final : public Communicator {
     const int64_t rows = own.dim(0);
     const int64_t all = out.dim(1);
     float* received = size() > 1 ? staging(rows * (all - widths[0])) : nullptr;
-    check(nccl().GroupStart(), "group start");
-    int64_t offset = 0;
-    for (int member = 1; member < size(); ++member) {
-      const int64_t count = rows * widths[static_cast<size_t>(member)];
-      check(nccl().Recv(received + offset, count_of(count), ncclFloat32, member, comm(), native),
-            "receive");
-      offset += count;
-    }
-    check(nccl().GroupEnd(), "group end");
+    call("receive", [&](const NcclLibrary& nccl) {
+      ncclResult_t result = nccl.GroupStart();
+      int64_t offset = 0;
+      for (int member = 1; member < size() && result == ncclSuccess; ++member) {
+        const int64_t count = rows * widths[static_cast<size_t>(member)];
+        result = nccl.Recv(received + offset, count_of(count), ncclFloat32, member, comm(), native);
+        offset += count;
+      }
+      const ncclResult_t end = nccl.GroupEnd();
+      return result != ncclSuccess ? result : end;
+    });
     const float* source = own.as<float>();
     int64_t column = 0;
     for (const int64_t width : widths) {
@@ -302,10 +196,15 @@ class NcclCommunicator final : public Communicator {
     std::atomic<int64_t>& mine = widths[static_cast<size_t>(rank())];
     TESSERA_CHECK(mine.load() == 0 || mine.load() == own, "a member's columns changed");
     mine.store(own);
+    const auto limit = std::chrono::steady_clock::now() + kMemberLimit;
     std::vector<int64_t> all;
     for (const std::atomic<int64_t>& width : widths) {
       while (width.load() == 0) {
         group_->handles->throw_if_aborted();
+        if (std::chrono::steady_clock::now() > limit) {
+          throw DeviceError(
+              str_cat("rank ", rank(), ": a member did not say how many columns it has"));
+        }
         std::this_thread::yield();
       }
       all.push_back(width.load());
@@ -323,8 +222,9 @@ class NcclCommunicator final : public Communicator {
       copy_rows(own.as<float>(), out.as<float>(), {1, count, count, count}, native);
       return;
     }
-    check(nccl().AllGather(own.data, out.data, count_of(count), ncclFloat32, comm(), native),
-          "all-gather");
+    call("all-gather", [&](const NcclLibrary& nccl) {
+      return nccl.AllGather(own.data, out.data, count_of(count), ncclFloat32, comm(), native);
+    });
   }
 
   const std::shared_ptr<Group> group_;
@@ -332,20 +232,25 @@ class NcclCommunicator final : public Communicator {
   const std::function<void*(int, StreamView)> native_stream_;
   const SmallSum small_sum_;
   int64_t small_sum_limit_ = -1;  // a group of one has nothing to add
-  DeviceBuffer staging_;
 };
 
 void choose_sums(const NcclOptions& options, const std::vector<NcclCommunicator*>& ranks) {
-  const int64_t limit = small_sum_limit_blocking(
-      options.memory, options.small_sum, [&](int rank, float* x, int64_t count, StreamView stream) {
-        ranks[static_cast<size_t>(rank)]->sum_by_nccl(x, count, stream);
-      });
+  const RankSum by_nccl = [&](int rank, float* x, int64_t count, StreamView stream) {
+    ranks[static_cast<size_t>(rank)]->sum_by_nccl(x, count, stream);
+  };
+  const int64_t limit = small_sum_limit_blocking(options.memory, options.small_sum, by_nccl, [&] {
+    ranks.front()->abort("a rank failed while sums were timed");
+  });
   for (NcclCommunicator* rank : ranks) {
     rank->set_small_sum_limit(limit);
   }
 }
 
 }  // namespace
+
+Status check_nccl(const std::string& library) {
+  return NcclLibrary::load(library).status();
+}
 
 Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions& options,
                                                                int subgroup_size) {
@@ -370,13 +275,15 @@ Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions
       TESSERA_TRY(auto members, handles->add_group({begin, begin + subgroup_size}));
       subgroup = std::make_shared<Group>(handles, std::move(members));
     }
-    kernels::Device* memory = options.memory[static_cast<size_t>(rank)];
+    // One for both: a rank's collectives follow each other on its stream.
+    const auto staging = std::make_shared<const DeviceBuffer>(
+        options.memory[static_cast<size_t>(rank)]->allocate(options.staging_bytes));
     auto of_all = std::make_unique<NcclCommunicator>(
-        world, NcclCommunicator::Place{rank, rank, memory}, options);
+        world, NcclCommunicator::Place{rank, rank, staging}, options);
     worlds.push_back(of_all.get());
     ranks.push_back({std::move(of_all),
                      std::make_unique<NcclCommunicator>(
-                         subgroup, NcclCommunicator::Place{member, rank, memory}, options)});
+                         subgroup, NcclCommunicator::Place{member, rank, staging}, options)});
   }
   handles->watch();
   if (options.small_sum.run && num_ranks > 1) {

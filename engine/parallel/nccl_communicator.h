@@ -28,8 +28,12 @@ struct NcclOptions {
   SmallSum small_sum;  ///< for all_reduce of all ranks, where it is the faster way
 };
 
+/// Whether NCCL can be loaded: the errors of NcclLibrary::load().
+[[nodiscard]] Status check_nccl(const std::string& library);
+
 /// As make_thread_communicators(), for operands in device memory. An operand above `staging_bytes`
 /// is a bug: TESSERA_CHECK. Errors: those of NcclLibrary::load(); UNAVAILABLE with NCCL's reason.
+/// Throws DeviceError.
 [[nodiscard]] Result<std::vector<RankCommunicators>> make_nccl_communicators(
     const NcclOptions& options, int subgroup_size);
 

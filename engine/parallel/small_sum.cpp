@@ -20,7 +20,10 @@ constexpr int64_t kLeastElements = 2048;
 /// Seconds of a call on rank 0, the least of several means: what else goes on only makes it longer.
 class Timer final {
  public:
-  Timer(const std::vector<kernels::Device*>& devices, int64_t max_elements) : devices_(devices) {
+  Timer(const std::vector<kernels::Device*>& devices,
+        int64_t max_elements,
+        const std::function<void()>& abort)
+      : devices_(devices), abort_(abort) {
     const auto bytes = max_elements * static_cast<int64_t>(sizeof(float));
     const std::vector<float> zeros(static_cast<size_t>(max_elements));
     for (kernels::Device* device : devices) {
@@ -42,6 +45,7 @@ class Timer final {
             least = rank == 0 ? seconds : least;
           } catch (...) {
             failures[rank] = std::current_exception();
+            abort_();
           }
         });
       }
@@ -78,6 +82,7 @@ class Timer final {
   }
 
   const std::vector<kernels::Device*>& devices_;
+  const std::function<void()>& abort_;
   std::vector<kernels::DeviceBuffer> buffers_;
 };
 
@@ -85,8 +90,9 @@ class Timer final {
 
 int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
                                  const SmallSum& small,
-                                 const RankSum& large) {
-  Timer timer(devices, small.max_elements);
+                                 const RankSum& large,
+                                 const std::function<void()>& abort) {
+  Timer timer(devices, small.max_elements, abort);
   int64_t limit = 0;
   for (int64_t count = std::min(kLeastElements, small.max_elements); count <= small.max_elements;
        count *= 4) {

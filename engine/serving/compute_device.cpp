@@ -4,6 +4,8 @@
 #include <charconv>
 #include <thread>
 
+#include "engine/base/check.h"
+#include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "kernels/cpu/cpu_backend.h"
 #ifdef TESSERA_HAS_CUDA
@@ -28,6 +30,16 @@ using kernels::cuda::PeerSum;
 /// Elements of a sum that may go through peer memory: 256 rows of 2,048.
 constexpr int64_t kMaxPeerSum = int64_t{1} << 19;
 
+/// Null where the GPUs cannot have memory in common: NCCL does without.
+std::shared_ptr<PeerSum> connect_memory(std::span<kernels::Device* const> devices) {
+  try {
+    return PeerSum::create(devices, kMaxPeerSum);
+  } catch (const DeviceError& error) {
+    log_warning("no_peer_memory", "error", error.what());
+    return nullptr;
+  }
+}
+
 Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
                                                     std::span<kernels::Backend* const> backends,
                                                     int subgroup_size,
@@ -45,10 +57,8 @@ Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
   options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
     return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
   };
-  std::shared_ptr<PeerSum> peers;
-  if (worker.all_reduce == "auto") {
-    peers = PeerSum::create(options.memory, kMaxPeerSum);
-  }
+  const std::shared_ptr<PeerSum> peers =
+      worker.all_reduce == "auto" ? connect_memory(options.memory) : nullptr;
   if (peers != nullptr) {
     options.small_sum = {
         .run =
@@ -58,7 +68,11 @@ Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
         .abort = [peers] { peers->abort(); },
         .max_elements = peers->max_elements()};
   }
-  return make_nccl_communicators(options, subgroup_size);
+  try {
+    return make_nccl_communicators(options, subgroup_size);
+  } catch (const DeviceError& error) {
+    return unavailable(str_cat("GPUs cannot be connected: ", error.what()));
+  }
 }
 #else
 constexpr bool kHasCuda = false;
@@ -74,6 +88,9 @@ DeviceMemory device_memory(int) {
 }
 std::unique_ptr<kernels::Backend> create_cuda_backend(int) {
   return nullptr;
+}
+Status check_nccl(const std::string&) {
+  return Status::ok();
 }
 Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig&,
                                                     std::span<kernels::Backend* const>,
@@ -91,24 +108,24 @@ int threads_of_rank(const WorkerConfig& worker, int64_t num_ranks) {
 }
 
 /// Why these ranks cannot compute on GPUs; OK when they can.
-Status check_cuda(int64_t num_ranks) {
+Status check_cuda(const WorkerConfig& worker, int64_t num_ranks) {
   if (!kHasCuda) {
     return invalid_argument("--device cuda: this binary was built without the CUDA backend");
   }
   if (num_cuda_devices() < num_ranks) {
-    return invalid_argument(str_cat("--device cuda: each rank needs a GPU, ",
+    return invalid_argument(str_cat("--device cuda: each rank needs a Hopper GPU, ",
                                     num_ranks,
                                     " wanted, found ",
                                     num_cuda_devices()));
   }
-  return Status::ok();
+  return num_ranks > 1 ? check_nccl(worker.nccl_library) : Status::ok();
 }
 
 Result<DeviceKind> choose_kind(const WorkerConfig& worker, int64_t num_ranks) {
   if (worker.device == "cpu") {
     return DeviceKind::kCpu;
   }
-  const Status status = check_cuda(num_ranks);
+  const Status status = check_cuda(worker, num_ranks);
   if (status.is_ok()) {
     return DeviceKind::kCuda;
   }

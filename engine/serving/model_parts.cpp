@@ -83,12 +83,22 @@ int64_t handoff_elements(const WorkerConfig& worker,
   return kGpuLandingRegions * worker.landing_slots * kBlockTokens * token_elements;
 }
 
+/// What hands caches over goes to GPUs only when it is told to: both ends have to, with a UCX that
+/// has CUDA support, and workers on one host have to share its GPUs out.
+WorkerConfig with_device(const WorkerConfig& worker, WorkerRole role) {
+  WorkerConfig chosen = worker;
+  if (role != WorkerRole::kCombined && worker.device == "auto") {
+    chosen.device = "cpu";
+  }
+  return chosen;
+}
+
 Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, WorkerRole role) {
   Decisions decided;
   WorkerPlan& plan = decided.plan;
   TESSERA_TRY(decided.attention, choose_attention(worker, config, role));
   const ShardOptions& wanted = decided.attention.sharding;
-  TESSERA_TRY(decided.device, choose_compute_device(worker, wanted.num_ranks));
+  TESSERA_TRY(decided.device, choose_compute_device(with_device(worker, role), wanted.num_ranks));
   plan.dtype = decided.device.dtype;
   plan.sharding = wanted;
   plan.window = wanted.window;

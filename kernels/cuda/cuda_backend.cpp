@@ -18,6 +18,8 @@ class CudaBackend final : public Backend {
   CudaOps ops_;  // uses device_
 };
 
+constexpr int kHopper = 9;  ///< major compute capability
+
 }  // namespace
 
 int num_cuda_devices() noexcept {
@@ -25,6 +27,14 @@ int num_cuda_devices() noexcept {
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     ignore_cuda(cudaGetLastError());
     return 0;
+  }
+  for (int index = 0; index < count; ++index) {
+    int major = 0;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
+        major != kHopper) {
+      ignore_cuda(cudaGetLastError());
+      return index;
+    }
   }
   return count;
 }

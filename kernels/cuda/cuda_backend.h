@@ -9,7 +9,8 @@
 
 namespace tessera::kernels::cuda {
 
-/// GPUs that this process sees; 0 where there is no driver.
+/// GPUs that this process sees, up to the first that is not of the Hopper kind; 0 where there is no
+/// driver.
 [[nodiscard]] int num_cuda_devices() noexcept;
 
 struct DeviceMemory {

@@ -49,6 +49,15 @@ CUmemLocation location_of(int device) {
 }  // namespace
 
 PeerMemory::PeerMemory(int owner, std::span<const int> devices, int64_t num_bytes) {
+  try {
+    map(owner, devices, num_bytes);
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+void PeerMemory::map(int owner, std::span<const int> devices, int64_t num_bytes) {
   CUmemAllocationProp properties = {};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.location = location_of(owner);
@@ -68,21 +77,28 @@ PeerMemory::PeerMemory(int owner, std::span<const int> devices, int64_t num_byte
   }
   check_driver(driver().set_access(address, size, access.data(), access.size()), "cuMemSetAccess");
   TESSERA_CUDA(cudaMemset(data_, 0, size));
+  TESSERA_CUDA(cudaStreamSynchronize(cudaStreamLegacy));  // other streams do not wait for it
+}
+
+void PeerMemory::release() noexcept {
+  const auto size = static_cast<size_t>(num_bytes_);
+  if (data_ != nullptr) {
+    const auto address = reinterpret_cast<CUdeviceptr>(data_);
+    static_cast<void>(driver().unmap(address, size));
+    static_cast<void>(driver().free(address, size));
+  }
+  if (handle_ != 0) {
+    static_cast<void>(driver().release(handle_));
+  }
 }
 
 PeerMemory::~PeerMemory() {
-  if (data_ == nullptr) {
-    return;
-  }
-  const auto address = reinterpret_cast<CUdeviceptr>(data_);
-  static_cast<void>(driver().unmap(address, static_cast<size_t>(num_bytes_)));
-  static_cast<void>(driver().free(address, static_cast<size_t>(num_bytes_)));
-  static_cast<void>(driver().release(handle_));
+  release();
 }
 
 PeerMemory::PeerMemory(PeerMemory&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       num_bytes_(other.num_bytes_),
-      handle_(other.handle_) {}
+      handle_(std::exchange(other.handle_, 0)) {}
 
 }  // namespace tessera::kernels::cuda

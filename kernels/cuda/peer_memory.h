@@ -22,6 +22,9 @@ class PeerMemory final {
   [[nodiscard]] char* data() const noexcept { return data_; }
 
  private:
+  void map(int owner, std::span<const int> devices, int64_t num_bytes);
+  void release() noexcept;
+
   char* data_ = nullptr;
   int64_t num_bytes_ = 0;          // of whole pages
   unsigned long long handle_ = 0;  // NOLINT(google-runtime-int): CUmemGenericAllocationHandle

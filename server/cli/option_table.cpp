@@ -47,7 +47,8 @@ std::vector<OptionSpec> model_options() {
       {.name = "device",
        .group = "Model",
        .field = &Options::device,
-       .help = "What computes; auto is the GPU where there is one that can do what is asked",
+       .help = "What computes; auto is GPUs where they are, but for workers that hand caches over: "
+               "the CPU",
        .choices = {"auto", "cpu", "cuda"},
        .roles = kWorkers | bits({Role::kEval})},
       {.name = "nccl-library",
@@ -58,7 +59,8 @@ std::vector<OptionSpec> model_options() {
       {.name = "all-reduce",
        .group = "Model",
        .field = &Options::all_reduce,
-       .help = "Sums over GPUs; auto goes past NCCL, through peer memory, where that is faster",
+       .help = "Sums over GPUs; auto goes past NCCL, through peer memory, where that is faster, as "
+               "measured at start",
        .choices = {"auto", "nccl"},
        .roles = kWorkers | bits({Role::kEval})},
       {.name = "gpu-memory-utilization",

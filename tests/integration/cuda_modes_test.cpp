@@ -119,7 +119,10 @@ class CudaModesTest : public ::testing::TestWithParam<Case> {
     EXPECT_TRUE(settle_basis(config_, GetParam().folder, mode).is_ok());
     const ModeSetup setup = resolve_mode(mode, config_).value();
     const auto compute = choose_compute(worker, setup.sharding.num_ranks);
-    EXPECT_TRUE(compute.is_ok()) << compute.status().to_string();
+    if (!compute.is_ok()) {
+      ADD_FAILURE() << compute.status().to_string();
+      return nullptr;
+    }
     const auto checkpoint = Checkpoint::open(GetParam().folder);
     auto model = MeasuredModel::create(
         {.config = config_,
@@ -136,7 +139,10 @@ class CudaModesTest : public ::testing::TestWithParam<Case> {
          .num_sequences = kNumPrompts,
          .max_prompt = kMaxPrompt,
          .max_length = kMaxPrompt + kNewTokens});
-    EXPECT_TRUE(model.is_ok()) << model.status().to_string();
+    if (!model.is_ok()) {
+      ADD_FAILURE() << model.status().to_string();
+      return nullptr;
+    }
     for (int64_t i = 0; i < kNumPrompts; ++i) {
       const Tokens& ids = prompts_[static_cast<size_t>(i)];
       if (ids.size() > 1) {
@@ -169,6 +175,7 @@ class CudaModesTest : public ::testing::TestWithParam<Case> {
 TEST_P(CudaModesTest, GreedyTokensInFloat32AreTheCpus) {
   const auto cpu = load("cpu", DType::kFloat32);
   const auto gpu = load("cuda", DType::kFloat32);
+  ASSERT_TRUE(cpu != nullptr && gpu != nullptr);
   std::vector<Tokens> expected = prompts_;
   std::vector<Tokens> actual = prompts_;
   std::vector<bool> is_equal(prompts_.size(), true);
@@ -193,6 +200,7 @@ TEST_P(CudaModesTest, GreedyTokensInFloat32AreTheCpus) {
 TEST_P(CudaModesTest, BFloat16StaysNearTheCpusFloat32) {
   const auto cpu = load("cpu", DType::kFloat32);
   const auto gpu = load("cuda", DType::kBFloat16);
+  ASSERT_TRUE(cpu != nullptr && gpu != nullptr);
   const int64_t vocab = config_.vocab_size;
   std::vector<Tokens> ids = prompts_;
   double kl = 0.0;

@@ -111,18 +111,23 @@ std::vector<KernelTime> GpuKernelTimes::finish_blocking() {
 }
 
 std::string kernel_class(const std::string& name) {
-  constexpr std::array<std::pair<const char*, const char*>, 12> kClasses = {
+  // The first that is part of the name counts.
+  constexpr std::array<std::pair<const char*, const char*>, 16> kClasses = {
       {{"nccl", "collectives"},
-       {"all_reduce", "collectives"},
+       {"peer_sum", "collectives"},
+       {"combine_rows", "other"},  // of experts
        {"decode", "attention"},
        {"prefill", "attention"},
+       {"attend", "attention"},
        {"combine", "attention"},
+       {"merge", "attention"},
        {"sample", "sampling"},
-       {"grouped", "products"},
+       {"choose_tokens", "sampling"},
+       {"multiply", "products"},
        {"gemm", "products"},
        {"nvjet", "products"},
        {"cutlass", "products"},
-       {"cublas", "products"},
+       {"dot_kernel", "products"},
        {"splitK", "products"}}};
   const auto* found = std::find_if(kClasses.begin(), kClasses.end(), [&](const auto& entry) {
     return name.find(entry.first) != std::string::npos;

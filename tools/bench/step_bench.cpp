@@ -16,7 +16,7 @@
 #include <CLI/CLI.hpp>
 
 #include "tools/bench/step_model.h"
-#ifdef TESSERA_HAS_CUDA
+#ifdef TESSERA_HAS_CUPTI
 #include "tools/bench/gpu_kernel_times.h"
 #endif
 
@@ -64,7 +64,7 @@ double prefill_seconds(StepModel& model, const Options& options, int64_t num_tok
   return median(seconds);
 }
 
-#ifdef TESSERA_HAS_CUDA
+#ifdef TESSERA_HAS_CUPTI
 /// Where rank 0's GPU spends `repeats` runs of `work`: by class, then the longest kernels.
 template <typename Work>
 void report_kernels(const Work& work, int64_t repeats) {
@@ -119,7 +119,7 @@ void report_decode(StepModel& model, const Options& options, int64_t batch, int6
       bandwidth / 1e9,
       bound * 1e3,
       seconds / bound);
-#ifdef TESSERA_HAS_CUDA
+#ifdef TESSERA_HAS_CUPTI
   if (options.shows_kernels) {
     report_kernels([&] { decode_seconds(model, options, batch, context); }, options.steps);
   }
@@ -133,7 +133,7 @@ void report_prefill(StepModel& model, const Options& options, int64_t prompt) {
               static_cast<long long>(prompt),
               static_cast<double>(prompt) / seconds,
               seconds * 1e3);
-#ifdef TESSERA_HAS_CUDA
+#ifdef TESSERA_HAS_CUPTI
   if (options.shows_kernels) {
     report_kernels([&] { prefill_seconds(model, options, prompt); }, 5);
   }
@@ -190,7 +190,7 @@ int main(int argc, char** argv) {
   app.add_option("--steps", options.steps)->check(CLI::Range(1, 1 << 16));
   app.add_option("--prompt", options.prompts, "0: none")->check(CLI::Range(0, 1 << 16));
   app.add_option("--batch", options.batches)->check(CLI::Range(1, 1024));
-#ifdef TESSERA_HAS_CUDA
+#ifdef TESSERA_HAS_CUPTI
   app.add_flag("--kernels", options.shows_kernels, "where the GPU's time goes");
 #endif
   CLI11_PARSE(app, argc, argv);

@@ -24,7 +24,7 @@ if(TESSERA_ENABLE_CUDA)
   find_package(CUDAToolkit 13.0 REQUIRED)
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
   if(NOT NCCL_INCLUDE_DIR)
-    message(FATAL_ERROR "TESSERA_ENABLE_CUDA is ON but nccl.h was not found; the library itself is "
-                        "loaded at run time")
+    message(FATAL_ERROR "TESSERA_ENABLE_CUDA is ON but nccl.h was not found: install NVIDIA's package "
+                        "libnccl-dev or set NCCL_INCLUDE_DIR. The library itself is loaded at run time")
   endif()
 endif()

@@ -166,6 +166,34 @@ TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaits) {
                DeviceError);
 }
 
+TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaitsInARecordedStep) {
+  std::vector<DeviceBuffer> operands;
+  std::vector<std::unique_ptr<kernels::DeviceGraph>> steps(kRanks);
+  for (int rank = 0; rank < kRanks; ++rank) {
+    operands.push_back(backends_[static_cast<size_t>(rank)]->device().allocate(4096));
+  }
+  const auto sum = [&](int rank) {
+    float* own = static_cast<float*>(operands[static_cast<size_t>(rank)].data());
+    gpus_->world(rank).all_reduce(TensorView{own, DType::kFloat32, {1024}}, {});
+  };
+  gpus_->run_blocking([&](int rank) {
+    kernels::Device& device = backends_[static_cast<size_t>(rank)]->device();
+    sum(rank);
+    device.synchronize_blocking({});
+    steps[static_cast<size_t>(rank)] = device.record({}, [&] { sum(rank); });
+  });
+  // The recorded steps live on: NCCL would wait for their end.
+  EXPECT_THROW(gpus_->run_blocking([&](int rank) {
+    if (rank == 1) {
+      throw DeviceError("rank 1 fails");
+    }
+    steps[0]->launch({});
+    backends_[0]->device().synchronize_blocking({});
+  }),
+               DeviceError);
+  EXPECT_THROW(gpus_->run_blocking(sum), DeviceError) << "for good";
+}
+
 TEST(NcclLibraryTest, ALibraryThatIsNotThereIsNamed) {
   NcclOptions options;
   options.library = "/nonexistent/libnccl.so";
