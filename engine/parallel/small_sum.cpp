@@ -34,15 +34,14 @@ class Timer final {
   }
 
   double seconds_blocking(const RankSum& sum, int64_t count) {
-    double least = 1.0;
+    std::vector<double> seconds(devices_.size());
     std::vector<std::exception_ptr> failures(devices_.size());
     {
       std::vector<std::jthread> ranks;
       for (size_t rank = 0; rank < devices_.size(); ++rank) {
         ranks.emplace_back([&, rank] {
           try {
-            const double seconds = run_rank(sum, rank, count);
-            least = rank == 0 ? seconds : least;
+            seconds[rank] = run_rank(sum, rank, count);
           } catch (...) {
             failures[rank] = std::current_exception();
             abort_();
@@ -50,12 +49,12 @@ class Timer final {
         });
       }
     }
-    for (const std::exception_ptr& failure : failures) {
-      if (failure) {
-        std::rethrow_exception(failure);
-      }
+    const auto failed = std::find_if(
+        failures.begin(), failures.end(), [](const auto& failure) { return failure != nullptr; });
+    if (failed != failures.end()) {
+      std::rethrow_exception(*failed);
     }
-    return least;
+    return seconds.front();
   }
 
  private:

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <numeric>
-#include <optional>
 #include <random>
 #include <utility>
 #include <vector>
@@ -78,6 +78,37 @@ void fill_with_noise(PagedLatentCache& cache, kernels::Device& device) {
 
 }  // namespace
 
+namespace {
+
+/// As a decode worker plans it.
+Result<MemoryPlan> plan(const WorkerConfig& worker,
+                        const ModelConfig& config,
+                        const AttentionChoice& attention,
+                        const ComputeDevice& device) {
+  return plan_memory(config,
+                     worker,
+                     cache_shape(config, attention, attention.sharding, 0),
+                     kernels::dtype_bytes(device.dtype),
+                     memory_budget(device, attention.sharding.num_ranks));
+}
+
+using WeightSource = std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)>;
+
+/// All ranks load at once from what it returns.
+Result<WeightSource> weight_source(const WorkerConfig& worker, const ModelConfig& config) {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  if (worker.load_format != "dummy") {
+    TESSERA_TRY(Checkpoint opened, Checkpoint::open(worker.model));
+    checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
+  }
+  return WeightSource([&config, checkpoint](kernels::Backend& backend, const LoadOptions& load) {
+    return checkpoint ? load_model_weights(config, *checkpoint, backend, load)
+                      : make_dummy_weights(config, backend, load, 1);
+  });
+}
+
+}  // namespace
+
 Result<std::unique_ptr<StepModel>> StepModel::create(const WorkerConfig& worker,
                                                      const StepModelSize& size) {
   std::unique_ptr<StepModel> model(new StepModel());
@@ -88,12 +119,7 @@ Result<std::unique_ptr<StepModel>> StepModel::create(const WorkerConfig& worker,
   const ShardOptions& sharding = attention.sharding;
   TESSERA_RETURN_IF_ERROR(validate_sharding(config, sharding));
   TESSERA_TRY(const ComputeDevice device, choose_compute_device(worker, sharding.num_ranks));
-  TESSERA_TRY(const MemoryPlan memory,
-              plan_memory(config,
-                          worker,
-                          cache_shape(config, attention, sharding, 0),
-                          kernels::dtype_bytes(device.dtype),
-                          memory_budget(device, sharding.num_ranks)));
+  TESSERA_TRY(const MemoryPlan memory, plan(worker, config, attention, device));
   model->is_on_cpu_ = device.kind == DeviceKind::kCpu;
   model->num_threads_ = compute_threads(worker);
   model->attention_ = describe(attention, config, sharding.num_ranks);
@@ -112,14 +138,7 @@ Result<std::unique_ptr<StepModel>> StepModel::create(const WorkerConfig& worker,
       .make_communicators = communicator_factory(device, worker),
       .load = {.dtype = device.dtype, .progress = {}, .transform = &attention.transform},
       .load_weights = {}};
-  std::optional<Checkpoint> checkpoint;
-  if (worker.load_format != "dummy") {
-    TESSERA_TRY(checkpoint, Checkpoint::open(worker.model));
-  }
-  setup.load_weights = [&](kernels::Backend& backend, const LoadOptions& load) {
-    return checkpoint ? load_model_weights(config, *checkpoint, backend, load)
-                      : make_dummy_weights(config, backend, load, 1);
-  };
+  TESSERA_TRY(setup.load_weights, weight_source(worker, config));
   std::vector<std::unique_ptr<kernels::Backend>> backends;
   for (int64_t rank = 0; rank < sharding.num_ranks; ++rank) {
     backends.push_back(make_backend(device, rank));
