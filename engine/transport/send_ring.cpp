@@ -8,16 +8,15 @@
 
 namespace tessera {
 
-Result<std::unique_ptr<SendRing>> SendRing::create(kernels::ImageMover& mover,
+Result<std::unique_ptr<SendRing>> SendRing::create(DevicePool& pool,
                                                    int32_t num_slots,
                                                    int64_t slot_bytes) {
-  kernels::DeviceBuffer memory;
-  TESSERA_RETURN_IF_ERROR(guard_device([&] { memory = mover.allocate(num_slots * slot_bytes); }));
-  return std::unique_ptr<SendRing>(new SendRing(mover, slot_bytes, std::move(memory)));
+  TESSERA_TRY(kernels::DeviceBuffer memory, pool.take(num_slots * slot_bytes));
+  return std::unique_ptr<SendRing>(new SendRing(pool, slot_bytes, std::move(memory)));
 }
 
-SendRing::SendRing(kernels::ImageMover& mover, int64_t slot_bytes, kernels::DeviceBuffer memory)
-    : mover_(mover), slot_bytes_(slot_bytes), memory_(std::move(memory)) {}
+SendRing::SendRing(DevicePool& pool, int64_t slot_bytes, kernels::DeviceBuffer memory)
+    : pool_(pool), mover_(pool.mover()), slot_bytes_(slot_bytes), memory_(std::move(memory)) {}
 
 SendRing::~SendRing() {
   const Status status = guard_device([this] {
@@ -27,7 +26,9 @@ SendRing::~SendRing() {
   });
   if (!status.is_ok()) {
     log_error("transport_device_failed", "status", status.to_string());
+    return;
   }
+  pool_.give_back(std::move(memory_));
 }
 
 std::byte* SendRing::slot(int32_t number) const noexcept {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/result.h"
+#include "engine/transport/device_pool.h"
 #include "engine/transport/slot_queue.h"
 #include "kernels/core/image_mover.h"
 
@@ -26,11 +27,12 @@ class SendRing final {
     int32_t first_slot = 0;
   };
 
-  /// `mover` outlives it. Errors: UNAVAILABLE (no memory).
-  [[nodiscard]] static Result<std::unique_ptr<SendRing>> create(kernels::ImageMover& mover,
+  /// `pool` outlives it. Errors: UNAVAILABLE (no memory).
+  [[nodiscard]] static Result<std::unique_ptr<SendRing>> create(DevicePool& pool,
                                                                 int32_t num_slots,
                                                                 int64_t slot_bytes);
-  /// When nothing reads the ring any more.
+  /// Waits for what is still packed. Copies that a link left behind may still read the memory: it
+  /// goes back to the pool.
   ~SendRing();
   SendRing(const SendRing&) = delete;
   SendRing& operator=(const SendRing&) = delete;
@@ -52,12 +54,13 @@ class SendRing final {
     std::vector<SlotQueue::Put> puts;
   };
 
-  SendRing(kernels::ImageMover& mover, int64_t slot_bytes, kernels::DeviceBuffer memory);
+  SendRing(DevicePool& pool, int64_t slot_bytes, kernels::DeviceBuffer memory);
   [[nodiscard]] std::byte* slot(int32_t number) const noexcept;
   // These throw DeviceError.
   void begin(std::span<const SlotQueue::Put> puts);
   std::vector<SlotQueue::Put> finish_first();
 
+  DevicePool& pool_;
   kernels::ImageMover& mover_;
   const int64_t slot_bytes_;
   kernels::DeviceBuffer memory_;

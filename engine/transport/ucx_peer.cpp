@@ -19,6 +19,9 @@ using MessageKind = UcxLink::MessageKind;
 constexpr std::chrono::seconds kCloseTimeout{2};
 /// Not every step of closing announces itself by an event.
 constexpr std::chrono::milliseconds kClosePeriod{1};
+/// A device packs in microseconds; after this something holds it up.
+constexpr std::chrono::seconds kDrainTimeout{2};
+constexpr std::chrono::milliseconds kStuckPeriod{100};
 constexpr int32_t kMaxSlots = 65536;
 constexpr int64_t kMaxSlotBytes = int64_t{1} << 32U;
 
@@ -58,10 +61,11 @@ UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
                  std::vector<LandingRegion> regions,
                  const SenderOptions& options,
                  KvSender::Listener& listener,
-                 kernels::ImageMover* mover)
-    : counters_(account.counters),
-      regions_(mover == nullptr ? std::move(regions)
-                                : as_large_as_rings(std::move(regions), options.max_ring_bytes)),
+                 DevicePool* pool)
+    : id_(account.id),
+      counters_(account.counters),
+      regions_(pool == nullptr ? std::move(regions)
+                               : as_large_as_rings(std::move(regions), options.max_ring_bytes)),
       options_(options),
       core_(account.id,
             regions_,
@@ -69,44 +73,58 @@ UcxPeer::UcxPeer(const SenderAccounts::Opened& account,
              *this,
              *counters_,
              listener,
-             mover != nullptr ? SendPeer::kDeviceBatchBytes : SendPeer::kHostBatchBytes}),
-      mover_(mover) {}
+             pool != nullptr ? SendPeer::kDeviceBatchBytes : SendPeer::kHostBatchBytes}),
+      pool_(pool),
+      mover_(pool != nullptr ? &pool->mover() : nullptr) {}
 
 void UcxPeer::connect(UcxContext& context, Time now) {
   deadline_ = now + options_.connect_timeout;
   Status status = regions_.empty() ? invalid_argument("a peer without ranks") : Status::ok();
-  for (size_t rank = 0; rank < regions_.size() && status.is_ok(); ++rank) {
-    status = connect_rank(context, rank);
+  for (size_t rank = 0; rank < regions_.size(); ++rank) {
+    // Also after a failure: a rank that hears nothing cannot use its region again.
+    const Status greeted = greet_rank(context, rank);
+    status = status.is_ok() ? greeted : status;
+    status = status.is_ok() ? prepare_rank(rank) : status;
   }
   if (status.is_ok() && mover_ != nullptr) {
-    status = guard_device([&] { start_self_test(now); });
+    status = start_self_test(now);
   } else if (status.is_ok()) {
     pattern_ = make_self_test_pattern(regions_);
     core_.start_self_test(pattern_, now);
   }
   if (!status.is_ok()) {
-    begin_close(std::move(status), now);
+    status_ = std::move(status);
+    leave(now);
   }
 }
 
-/// In device memory. Throws DeviceError.
-void UcxPeer::start_self_test(Time now) {
+/// In device memory.
+Status UcxPeer::start_self_test(Time now) {
   const std::vector<std::byte> pattern = make_self_test_pattern(regions_);
   const auto num_bytes = static_cast<int64_t>(pattern.size());
-  device_pattern_ = mover_->allocate(num_bytes);
-  mover_->write_blocking(device_pattern_.data(), pattern.data(), num_bytes);
+  TESSERA_TRY(device_pattern_, pool_->take(num_bytes));
+  TESSERA_RETURN_IF_ERROR(guard_device(
+      [&] { mover_->write_blocking(device_pattern_.data(), pattern.data(), num_bytes); }));
   core_.start_self_test({static_cast<std::byte*>(device_pattern_.data()), pattern.size()}, now);
+  return Status::ok();
 }
 
-Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
+Status UcxPeer::greet_rank(UcxContext& context, size_t rank) {
   const LandingRegion& region = regions_[rank];
   TESSERA_RETURN_IF_ERROR(check_region(region));
   TESSERA_TRY(std::unique_ptr<UcxLink> made, UcxLink::create(context));
   UcxLink& link = *links_.emplace_back(RankLink{.ring = nullptr, .ucx = std::move(made)}).ucx;
   TESSERA_RETURN_IF_ERROR(link.connect(region.worker_address));
+  link.send(MessageKind::kHello, encode(LinkHello{region.connection, link.address()}));
+  return Status::ok();
+}
+
+Status UcxPeer::prepare_rank(size_t rank) {
+  const LandingRegion& region = regions_[rank];
+  UcxLink& link = *links_[rank].ucx;
   TESSERA_RETURN_IF_ERROR(link.import_remote_key(region.remote_key));
   if (mover_ == nullptr && UcxLink::is_host_key(region.remote_key)) {
-    links_.back().slots = link.find_shared(region.base_address);
+    links_[rank].slots = link.find_shared(region.base_address);
   } else if (mover_ != nullptr && mover_->is_cuda()) {
     link.set_cuda_sources();
   }
@@ -114,9 +132,8 @@ Status UcxPeer::connect_rank(UcxContext& context, size_t rank) {
   counters_->set_lane(rank, lane);
   TESSERA_RETURN_IF_ERROR(check_lane(rank, lane));
   if (mover_ != nullptr) {
-    TESSERA_TRY(links_.back().ring, SendRing::create(*mover_, region.num_slots, region.slot_bytes));
+    TESSERA_TRY(links_[rank].ring, SendRing::create(*pool_, region.num_slots, region.slot_bytes));
   }
-  link.send(MessageKind::kHello, encode(LinkHello{region.connection, link.address()}));
   return Status::ok();
 }
 
@@ -216,6 +233,9 @@ bool UcxPeer::turn(Time now) {
     case State::kClosing:
       end_close(now);
       break;
+    case State::kDraining:
+      turn_draining(now);
+      break;
   }
   return has_acted;
 }
@@ -234,8 +254,8 @@ bool UcxPeer::turn_rank(size_t rank, Time now) {
 }
 
 void UcxPeer::check_open(Time now) {
-  if (!core_.status().is_ok() || !device_status_.is_ok()) {
-    begin_close(core_.status().is_ok() ? device_status_ : core_.status(), now);
+  if (!device_status_.is_ok()) {
+    begin_close(device_status_, now);
     return;
   }
   for (const RankLink& link : links_) {
@@ -244,13 +264,22 @@ void UcxPeer::check_open(Time now) {
       return;
     }
   }
+  status_ = core_.status();
   if (core_.is_connected()) {
-    pattern_ = {};
-    device_pattern_.reset();
-  } else if (now >= deadline_) {
-    begin_close(
-        Status(StatusCode::kDeadlineExceeded, "the peer did not answer the self-test in time"),
-        now);
+    free_pattern();
+  } else if (status_.is_ok() && now >= deadline_) {
+    status_ =
+        Status(StatusCode::kDeadlineExceeded, "the peer did not answer the self-test in time");
+  }
+  if (!status_.is_ok()) {
+    leave(now);
+  }
+}
+
+void UcxPeer::free_pattern() {
+  pattern_ = {};
+  if (device_pattern_.data() != nullptr) {
+    pool_->give_back(std::move(device_pattern_));
   }
 }
 
@@ -263,18 +292,20 @@ void UcxPeer::leave(Time now) {
 }
 
 void UcxPeer::turn_leaving(Time now) {
+  const bool is_reading = core_.is_reading();
   bool is_done = true;
-  bool has_failed = now >= deadline_;
+  bool is_in_vain = now >= deadline_;
   for (RankLink& link : links_) {
-    if (!link.has_said_goodbye && !core_.is_reading()) {
+    const bool has_failed = !link.ucx->failure().is_ok() || !link.ucx->is_connected();
+    if (!link.has_said_goodbye && !is_reading) {
       link.ucx->send(MessageKind::kGoodbye, "bye");
       link.has_said_goodbye = true;
     }
-    is_done = is_done && link.is_released;
-    has_failed = has_failed || !link.ucx->failure().is_ok();
+    is_done = is_done && (link.is_released || has_failed);
+    is_in_vain = is_in_vain || (has_failed && is_reading);  // its puts do not end
   }
-  if (is_done || has_failed) {
-    begin_close(Status::ok(), now);
+  if (is_done || is_in_vain) {
+    begin_close(status_, now);
   }
 }
 
@@ -291,26 +322,58 @@ void UcxPeer::end_close(Time now) {
   const bool are_closed = std::all_of(
       links_.begin(), links_.end(), [](const RankLink& link) { return link.ucx->is_closed(); });
   if (are_closed || now >= deadline_) {
-    end_links();
+    end_links(now);
   }
 }
 
-void UcxPeer::end_links() {
+/// Copies that the workers left to the device read rings only, which stay where they are, and write
+/// regions that did not hear a goodbye. Sources are read by what packs the rings.
+void UcxPeer::end_links(Time now) {
+  bool is_packing = !device_status_.is_ok();
   for (RankLink& link : links_) {
     link.ucx.reset();
+    is_packing = is_packing || (link.ring != nullptr && link.ring->is_packing());
   }
-  if (mover_ != nullptr && core_.is_reading()) {
-    // The workers are gone, but not the copies that they left to the device.
-    const Status status = guard_device([this] { mover_->drain_blocking(); });
-    if (!status.is_ok()) {
-      log_error("transport_device_failed", "status", status.to_string());
+  for (RankLink& link : links_) {
+    if (is_packing && link.ring != nullptr) {
+      undrained_.push_back(std::move(link.ring));
     }
   }
   links_.clear();
+  if (is_packing) {
+    state_ = State::kDraining;
+    deadline_ = now + kDrainTimeout;
+    return;
+  }
+  free_pattern();
+}
+
+void UcxPeer::turn_draining(Time now) {
+  bool is_drained = false;
+  Status status = guard_device([&] {
+    drain_mark_ = drain_mark_ ? drain_mark_ : mover_->begin({});
+    is_drained = mover_->is_done(*drain_mark_);
+    if (is_drained) {
+      static_cast<void>(mover_->finish_blocking(*drain_mark_));
+    }
+  });
+  if (status.is_ok() && is_drained) {
+    undrained_.clear();
+    free_pattern();
+    state_ = State::kClosing;
+    return;
+  }
+  if (status.is_ok() && now >= deadline_) {
+    status = Status(StatusCode::kDeadlineExceeded, "the device does not get on");
+  }
+  if (!status.is_ok() && !is_stuck_) {
+    is_stuck_ = true;
+    log_error("transport_sources_kept", "peer", id_, "status", status.to_string());
+  }
 }
 
 bool UcxPeer::is_active() const noexcept {
-  return state_ != State::kOpen || core_.is_busy();
+  return state_ == State::kOpen ? core_.is_busy() : state_ != State::kDraining;
 }
 
 bool UcxPeer::arm() {
@@ -322,6 +385,9 @@ UcxPeer::Time UcxPeer::next_timer(Time now) const {
   const Time resend = now + (options_.resend_period / 4);
   if (state_ == State::kOpen && core_.is_connected()) {
     return core_.is_busy() ? resend : Time::max();
+  }
+  if (state_ == State::kDraining) {
+    return now + (is_stuck_ ? kStuckPeriod : kClosePeriod);
   }
   return std::min(deadline_, state_ == State::kClosing ? now + kClosePeriod : resend);
 }

@@ -3,11 +3,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "engine/transport/device_guard.h"
+#include "engine/transport/device_pool.h"
 #include "engine/transport/progress_thread.h"
 #include "engine/transport/sender_accounts.h"
 #include "engine/transport/ucx_context.h"
@@ -28,6 +30,7 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
       : options_(options),
         listener_(listener),
         mover_(mover),
+        pool_(mover != nullptr ? std::make_optional<DevicePool>(*mover) : std::nullopt),
         context_(std::move(context)),
         thread_("kv-send",
                 *this,
@@ -57,6 +60,7 @@ class UcxSender final : public KvSender, private ProgressThread::Work {
   const SenderOptions options_;
   Listener& listener_;
   kernels::ImageMover* const mover_;
+  std::optional<DevicePool> pool_;             // with a mover; of the thread
   const std::shared_ptr<UcxContext> context_;  // shared with the memories
   SenderAccounts accounts_;
   std::mutex mutex_;  // guards memories_
@@ -92,7 +96,8 @@ PeerId UcxSender::connect(const std::vector<LandingRegion>& regions) {
 
 void UcxSender::add_peer(const SenderAccounts::Opened& account,
                          std::vector<LandingRegion> regions) {
-  auto peer = std::make_unique<UcxPeer>(account, std::move(regions), options_, listener_, mover_);
+  auto peer = std::make_unique<UcxPeer>(
+      account, std::move(regions), options_, listener_, pool_ ? &*pool_ : nullptr);
   peer->connect(*context_, Deadline::Clock::now());
   for (const int fd : peer->event_fds()) {
     thread_.watch(fd);
@@ -158,7 +163,8 @@ void UcxSender::finish() {
       peer->leave(Deadline::Clock::now());
     }
   }
-  while (!peers_.empty()) {
+  const auto is_stuck = [](const auto& entry) { return entry.second->is_stuck(); };
+  while (!std::all_of(peers_.begin(), peers_.end(), is_stuck)) {
     turn(Deadline::Clock::now());
   }
 }

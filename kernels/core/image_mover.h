@@ -38,7 +38,8 @@ class ImageMover {
   [[nodiscard]] virtual DeviceBuffer allocate(int64_t num_bytes) = 0;
 
   /// Queues one batch of at most max_images(), without waiting; sources stay as they are and no
-  /// destination is read until finish_blocking(). What is begun is finished, once.
+  /// destination is read until finish_blocking(). What is begun is finished, once. Batches are done
+  /// in order: one without images is done when the earlier ones are, those that threw too.
   [[nodiscard]] virtual int64_t begin(std::span<const Image> images) = 0;
   /// Whether finish_blocking() would not wait. What was copied is then seen by everyone.
   [[nodiscard]] virtual bool is_done(int64_t batch) = 0;
@@ -51,9 +52,6 @@ class ImageMover {
   /// From and to the host. Small pieces, not on the way of images.
   virtual void write_blocking(void* destination, const void* source, int64_t num_bytes) = 0;
   virtual void read_blocking(void* destination, const void* source, int64_t num_bytes) = 0;
-  /// Waits for everything that this process has the device do, also for others. For the end of a
-  /// connection that failed.
-  virtual void drain_blocking() = 0;
 };
 
 }  // namespace tessera::kernels

@@ -186,14 +186,11 @@ class CudaImageMover final : public ImageMover {
   void read_blocking(void* destination, const void* source, int64_t num_bytes) override {
     copy_blocking(destination, source, num_bytes, cudaMemcpyDeviceToHost);
   }
-  void drain_blocking() override {
-    enter();
-    TESSERA_CUDA(cudaDeviceSynchronize());
-  }
 
  private:
   static constexpr int64_t kSumBytes = kMaxImages * static_cast<int64_t>(sizeof(uint64_t));
 
+  void queue(std::span<const Image> images, const Place& place);
   void add_place() {
     free_.push_back(static_cast<int64_t>(places_.size()));
     places_.push_back({device_.allocate(kSumBytes), make_pinned(kSumBytes), make_event(), {}});
@@ -212,20 +209,31 @@ class CudaImageMover final : public ImageMover {
 };
 
 int64_t CudaImageMover::begin(std::span<const Image> images) {
-  TESSERA_CHECK(!images.empty() && images.size() <= kMaxImages, "a batch of 1 to 64 images");
+  TESSERA_CHECK(images.size() <= kMaxImages, "a batch of at most 64 images");
   enter();
   if (free_.empty()) {
     add_place();
   }
   const int64_t number = free_.back();
   Place& place = places_[static_cast<size_t>(number)];
+  place.num_bytes.clear();
+  for (const Image& image : images) {
+    place.num_bytes.push_back(image.num_bytes);
+  }
+  if (!images.empty()) {
+    queue(images, place);
+  }
+  TESSERA_CUDA(cudaEventRecord(place.done.get(), stream_.get()));
+  free_.pop_back();
+  return number;
+}
+
+void CudaImageMover::queue(std::span<const Image> images, const Place& place) {
   ImageBatch batch;
   batch.sums = static_cast<unsigned long long*>(place.sums.data());
   std::copy(images.begin(), images.end(), batch.images);
-  place.num_bytes.clear();
   int64_t most_rows = 1;
   for (const Image& image : images) {
-    place.num_bytes.push_back(image.num_bytes);
     most_rows = std::max(most_rows, ceil_div(image.num_bytes, kChecksumRowBytes));
   }
   const auto num_images = static_cast<int64_t>(images.size());
@@ -242,9 +250,6 @@ int64_t CudaImageMover::begin(std::span<const Image> images) {
          batch);
   TESSERA_CUDA(cudaMemcpyAsync(
       place.result.get(), batch.sums, sum_bytes, cudaMemcpyDeviceToHost, stream_.get()));
-  TESSERA_CUDA(cudaEventRecord(place.done.get(), stream_.get()));
-  free_.pop_back();
-  return number;
 }
 
 bool CudaImageMover::is_done(int64_t batch) {

@@ -123,6 +123,29 @@ TEST_P(DeviceProcessTest, MemoryThatHasToBeStagedForIsRefusedUnlessAllowed) {
   sender.expect_line(is_direct() ? "connected 1" : "peer_failed 1");
 }
 
+#ifdef TESSERA_HAS_CUDA  // every lane of a fake device is direct
+TEST_P(DeviceProcessTest, WorkersThatWereRefusedCostNoRegion) {
+  const std::string target = GetParam().target;
+  if (target == "host" || is_direct()) {
+    GTEST_SKIP() << "regions are taken anew, or nothing is refused";
+  }
+  ChildProcess receiver({"receiver", "50048", "4", "", target}, settings_);
+  ChildProcess refused({"sender", "50048", "4", "1", "", GetParam().source}, settings_);
+  for (int round = 1; round <= 6; ++round) {  // more than there are
+    receiver.lines().write("open");
+    const std::string region = receiver.lines().read(kPatience);
+    refused.lines().write("connect " + region);
+    refused.expect_line("peer_failed " + std::to_string(round));
+    receiver.lines().write("close " + std::to_string(region_from(region).connection));
+    receiver.expect_line("closed");
+  }
+  ChildProcess good({"sender", "50048", "4", "1", "", GetParam().source, "staged"}, settings_);
+  receiver.lines().write("open");
+  good.lines().write("connect " + receiver.lines().read(kPatience));
+  good.expect_line("connected 1");
+}
+#endif
+
 TEST(UcxCudaTest, ALibraryWithoutCudaIsRefusedAtStart) {
   ChildProcess sender({"sender", "4096", "1", "1", "", "fake-cuda"},
                       {"UCX_TLS=tcp,self", "UCX_NET_DEVICES=lo"});

@@ -32,7 +32,8 @@ class SendRingTest : public ::testing::Test {
 
   std::vector<std::byte> images_ = std::vector<std::byte>(8 * kImageBytes);
   testing::FakeImageMover mover_{3};
-  std::unique_ptr<SendRing> ring_ = SendRing::create(mover_, 8, kSlotBytes).value();
+  DevicePool pool_{mover_};
+  std::unique_ptr<SendRing> ring_ = SendRing::create(pool_, 8, kSlotBytes).value();
 };
 
 TEST_F(SendRingTest, NothingIsPutBeforeTheDeviceHasPackedIt) {
@@ -83,6 +84,14 @@ TEST_F(SendRingTest, WhatIsStillPackedIsFinishedWithTheRing) {
   ASSERT_TRUE(ring_->pack(std::vector{put(0)}).is_ok());
   ring_.reset();
   EXPECT_TRUE(mover_.is_idle());
+}
+
+TEST_F(SendRingTest, TheNextRingTakesTheMemoryOfTheLastAndFreesNone) {
+  ring_.reset();
+  mover_.fill();
+  Result<std::unique_ptr<SendRing>> next = SendRing::create(pool_, 6, kSlotBytes);
+  ASSERT_TRUE(next.is_ok());
+  EXPECT_EQ(SendRing::create(pool_, 6, kSlotBytes).status().code(), StatusCode::kUnavailable);
 }
 
 }  // namespace

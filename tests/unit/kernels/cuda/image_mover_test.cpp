@@ -59,6 +59,18 @@ TEST_F(ImageMoverTest, SumsAndCopiesImagesOfAnySizeAtAnyAlignment) {
   }
 }
 
+TEST_F(ImageMoverTest, ABatchWithoutImagesIsDoneWhenTheEarlierOnesAre) {
+  SCOPED_TRACE(seed_);
+  constexpr int64_t kBytes = int64_t{64} << 20U;
+  const DeviceBuffer source = upload(random_bytes(kBytes));
+  const ImageMover::Image image{nullptr, source.data(), kBytes};
+  const int64_t batch = mover_->begin({&image, 1});
+  const int64_t mark = mover_->begin({});
+  EXPECT_TRUE(mover_->finish_blocking(mark).empty());
+  EXPECT_TRUE(mover_->is_done(batch));
+  EXPECT_EQ(mover_->finish_blocking(batch).size(), 1U);
+}
+
 TEST_F(ImageMoverTest, BatchesUnderWayTogetherKeepTheirSums) {
   SCOPED_TRACE(seed_);
   constexpr int64_t kBytes = 40960 + 64;
