@@ -44,25 +44,6 @@ float gap(std::vector<float> logits) {
   return logits[0] - logits[1];
 }
 
-/// sum p log(p / q) of the softmaxes of two rows of logits.
-double divergence(const float* p, const float* q, int64_t count) {
-  const auto log_sum = [&](const float* x) {
-    const double largest = *std::max_element(x, x + count);
-    double sum = 0.0;
-    for (int64_t i = 0; i < count; ++i) {
-      sum += std::exp(x[i] - largest);
-    }
-    return largest + std::log(sum);
-  };
-  const double norm_p = log_sum(p);
-  const double norm_q = log_sum(q);
-  double total = 0.0;
-  for (int64_t i = 0; i < count; ++i) {
-    total += std::exp(p[i] - norm_p) * ((p[i] - norm_p) - (q[i] - norm_q));
-  }
-  return total;
-}
-
 class CudaModelTest : public ::testing::TestWithParam<std::string> {
  protected:
   void load(DType dtype) {

@@ -72,25 +72,6 @@ Choice choose(const float* logits, int64_t vocab) {
   return {best, logits[best] - second};
 }
 
-/// sum p log(p / q) of the softmaxes of two rows of logits.
-double divergence(const float* p, const float* q, int64_t vocab) {
-  const auto log_norm = [&](const float* x) {
-    const double largest = *std::max_element(x, x + vocab);
-    double sum = 0.0;
-    for (int64_t i = 0; i < vocab; ++i) {
-      sum += std::exp(x[i] - largest);
-    }
-    return largest + std::log(sum);
-  };
-  const double norm_p = log_norm(p);
-  const double norm_q = log_norm(q);
-  double total = 0.0;
-  for (int64_t i = 0; i < vocab; ++i) {
-    total += std::exp(p[i] - norm_p) * ((p[i] - norm_p) - (q[i] - norm_q));
-  }
-  return total;
-}
-
 class CudaModesTest : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {

@@ -1,6 +1,7 @@
 #include "tests/support/model_harness.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -124,6 +125,24 @@ std::vector<int32_t> ModelHarness::generate(std::vector<int32_t> ids, int64_t co
     ids.push_back(argmax(decode(ids).data(), vocab));
   }
   return {ids.begin() + num_prompt, ids.end()};
+}
+
+double divergence(const float* p, const float* q, int64_t count) {
+  const auto log_sum = [&](const float* x) {
+    const double largest = *std::max_element(x, x + count);
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; ++i) {
+      sum += std::exp(x[i] - largest);
+    }
+    return largest + std::log(sum);
+  };
+  const double norm_p = log_sum(p);
+  const double norm_q = log_sum(q);
+  double total = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    total += std::exp(p[i] - norm_p) * ((p[i] - norm_p) - (q[i] - norm_q));
+  }
+  return total;
 }
 
 }  // namespace tessera::test

@@ -59,5 +59,7 @@ class ModelHarness final {
 
 /// Index of the largest value.
 [[nodiscard]] int32_t argmax(const float* values, int64_t count);
+/// sum p log(p / q) of the softmaxes of two rows of `count` logits.
+[[nodiscard]] double divergence(const float* p, const float* q, int64_t count);
 
 }  // namespace tessera::test
