@@ -18,6 +18,7 @@ import openai
 MESSAGES = [{"role": "user", "content": "Tell me about the sea."}]
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "Tell me about the sea."}]}]
 LONG = {"ignore_eos": True}
+HELD = ["tessera_requests_running", "tessera_requests_waiting", "tessera_cache_blocks_used"]
 TESTS = []
 
 
@@ -75,13 +76,15 @@ class Context:
                    if line.startswith((name + "{", name + " ")))
 
     def wait_until_idle(self):
-        """Polls: the server tells nobody when it has freed what a client left behind."""
+        """Polls: the server tells nobody when it has freed what a client left behind. Blocks that
+        were reserved for a handoff are free a little after the request has left both engines."""
         give_up = time.monotonic() + 10.0
         while time.monotonic() < give_up:
-            if self.metric("tessera_requests_running") + self.metric("tessera_requests_waiting") == 0:
+            left = {name: self.metric(name) for name in HELD}
+            if not any(left.values()):
                 return
             time.sleep(0.02)
-        raise AssertionError("the server still runs requests whose clients have gone")
+        raise AssertionError(f"the server still holds what its clients have left: {left}")
 
 
 @test
@@ -296,7 +299,6 @@ def leaving_a_stream_frees_the_request(context):
     next(iter(stream))
     stream.close()
     context.wait_until_idle()
-    check(context.metric("tessera_cache_blocks_used") == 0, "blocks are still held")
     check(context.metric("tessera_http_client_disconnects_total") > before, "not counted")
 
 
