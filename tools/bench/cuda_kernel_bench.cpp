@@ -17,7 +17,10 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/linear_weight.h"
 
 namespace tessera::bench {
 namespace {
@@ -145,8 +148,10 @@ struct Product {
   int64_t rows, out, in;
 };
 
+enum class Way { kOps, kBlas };
+
 /// Products rotate among weights that do not fit the L2 cache together.
-double linear_us(Bench& bench, const Product& product) {
+double linear_us(Bench& bench, const Product& product, Way way = Way::kOps) {
   const int64_t weight_bytes = product.out * product.in * 2;
   const int64_t copies = std::clamp<int64_t>((int64_t{256} << 20) / weight_bytes, 1, 4);
   std::vector<std::unique_ptr<kernels::LinearWeight>> weights;
@@ -163,9 +168,26 @@ double linear_us(Bench& bench, const Product& product) {
   }
   const DeviceBuffer x = bench.random_bytes(product.rows * product.in * 2);
   const DeviceBuffer out = bench.device().allocate(product.rows * product.out * 4);
+  // Every backend here is made by create_cuda_backend().
+  kernels::cuda::Blas blas(static_cast<kernels::cuda::CudaDevice&>(bench.device()));
   return bench.median_us([&](int i) {
+    const kernels::LinearWeight* weight = weights[static_cast<size_t>(i) % weights.size()].get();
+    if (way == Way::kBlas) {
+      static_cast<void>(blas.run({.x = x.data(),
+                                  .weight = kernels::cuda::on_device(weight).group(0),
+                                  .out = out.data(),
+                                  .rows = product.rows,
+                                  .out_features = product.out,
+                                  .in_features = product.in,
+                                  .x_stride = product.in,
+                                  .out_stride = product.out,
+                                  .dtype = DType::kBFloat16,
+                                  .out_dtype = DType::kBFloat16},
+                                 static_cast<cudaStream_t>(bench.stream().handle)));
+      return;
+    }
     bench.ops().linear({.x = {x.data(), DType::kBFloat16, {product.rows, product.in}},
-                        .weight = weights[static_cast<size_t>(i) % weights.size()].get(),
+                        .weight = weight,
                         .bias = {},
                         .out = {out.data(), DType::kBFloat16, {product.rows, product.out}}},
                        bench.stream());
@@ -327,8 +349,19 @@ void report_prefill(Bench& bench, const Ceilings& ceilings) {
 }
 
 void report_linear(Bench& bench, const Ceilings& ceilings) {
-  std::printf("\nlinear      rows    out     in        us  bound us   ratio\n");
-  for (const Product& p : std::initializer_list<Product>{{1, 3072, 2048},
+  std::printf("\nlinear      rows    out     in        us  cuBLASLt  bound us   ratio\n");
+  for (const Product& p : std::initializer_list<Product>{{1, 576, 2048},
+                                                         {1, 2048, 2048},
+                                                         {1, 3072, 2048},
+                                                         {1, 5632, 2048},
+                                                         {1, 2048, 2816},
+                                                         {1, 102400, 2048},
+                                                         {8, 3072, 2048},
+                                                         {8, 24576, 1536},
+                                                         {8, 7168, 16384},
+                                                         {16, 3072, 2048},
+                                                         {16, 24576, 1536},
+                                                         {16, 7168, 16384},
                                                          {64, 3072, 2048},
                                                          {64, 2048, 2048},
                                                          {64, 24576, 1536},
@@ -336,14 +369,16 @@ void report_linear(Bench& bench, const Ceilings& ceilings) {
                                                          {512, 24576, 1536},
                                                          {4096, 7168, 16384}}) {
     const double us = linear_us(bench, p);
+    const double blas_us = linear_us(bench, p, Way::kBlas);
     const auto product = static_cast<double>(p.rows * p.out * p.in);
     const auto bytes = static_cast<double>(2 * (p.out * p.in + p.rows * (p.in + p.out)));
     const double bound = std::max(bytes / ceilings.bandwidth, 2.0 * product / ceilings.rate) * 1e6;
-    std::printf("%16lld %6lld %6lld %9.1f %9.1f %7.2f\n",
+    std::printf("%16lld %6lld %6lld %9.1f %9.1f %9.1f %7.2f\n",
                 static_cast<long long>(p.rows),
                 static_cast<long long>(p.out),
                 static_cast<long long>(p.in),
                 us,
+                blas_us,
                 bound,
                 us / bound);
   }

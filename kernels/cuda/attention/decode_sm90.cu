@@ -61,32 +61,6 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   return args;
 }
 
-/// As launch(), without waiting for the kernel before to end: kernels that wait by themselves.
-template <typename... Params, typename... Args>
-void launch_early(const char* name,
-                  void (*kernel)(Params...),
-                  const LaunchShape& shape,
-                  cudaStream_t stream,
-                  const Args&... args) {
-  if (shape.shared_bytes > kDefaultSharedBytes) {
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)),
-               name);
-  }
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = shape.grid;
-  config.blockDim = shape.block;
-  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, args...), name);
-}
-
 template <typename Shape>
 void run(const DecodeSm90Maps& maps,
          const DecodeSm90Args& args,
