@@ -18,6 +18,7 @@ make_venv() {
   local venv=$root/build/venv
   [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
   "$venv/bin/pip" install --disable-pip-version-check --progress-bar off -r tests/e2e/requirements.txt
+  "$venv/bin/python" tests/deploy/install_helm.py
 }
 
 num_passed=0

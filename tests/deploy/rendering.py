@@ -22,6 +22,10 @@ def find_program(name):
     return str(beside) if beside.exists() else shutil.which(name)
 
 
+def load_all(text):
+    return [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one]
+
+
 def run(command, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
@@ -36,7 +40,7 @@ def _kustomize_text(folder):
 
 def kustomize(folder):
     """The objects of a folder, new ones at each call."""
-    return [one for one in yaml.safe_load_all(_kustomize_text(folder)) if one]
+    return load_all(_kustomize_text(folder))
 
 
 def helm_template(arguments=()):
@@ -45,7 +49,7 @@ def helm_template(arguments=()):
                   *arguments], env={**os.environ, "HELM_CACHE_HOME": "/nonexistent"})
     if result.returncode != 0:
         return None, result.stderr
-    return [one for one in yaml.safe_load_all(result.stdout) if one], ""
+    return load_all(result.stdout), ""
 
 
 def config_of(objects, container, pod):
