@@ -38,6 +38,7 @@ if command -v shellcheck >/dev/null; then
   step 'shellcheck' shellcheck -x tools/*.sh .ci/run
 fi
 step 'python packages' make_venv
+say "$(build/venv/bin/python -B tests/deploy/programs.py)"
 
 # One build for both: with a CUDA toolkit the GPU's code is compiled with the rest, and not run.
 release=cpu-release

@@ -6,6 +6,7 @@ import unittest
 
 import flags
 import policy
+import programs
 import schemas
 from rendering import (BASE, CHART, DEPLOY, OVERLAYS, ROOT, find_program, helm_template, kustomize,
                        run)
@@ -19,8 +20,7 @@ CHART_VALUES = {"default": (), "monitored": ("--set", "podMonitor.enabled=true")
 
 
 def setUpModule():
-    print(run([find_program("kubectl"), "version", "--client"]).stdout.strip())
-    print("helm:", run([HELM, "version", "--short"]).stdout.strip() if HELM else NO_HELM)
+    programs.main()
     print("schemas of Kubernetes", schemas.OLDEST_KUBERNETES, "and", schemas.KUBERNETES)
 
 
@@ -130,7 +130,8 @@ class ChartTest(unittest.TestCase):
             known = {flag for flag in flags.defaults_of(role) if not flag.startswith("no-")}
             with self.subTest(role=role):
                 # Left out on purpose: the file itself, keys in plain text, faults for tests.
-                self.assertEqual(named, known - {"config", "api-key", "handoff-faults"})
+                self.assertEqual(named, known - {"config", "api-key", "handoff-faults"},
+                                 'a new flag needs a line "flag": true in values.schema.json')
 
 
 def normal_form(objects):
