@@ -73,6 +73,8 @@ def check_pod(workload, _objects):
         yield "no seccomp profile"
     if pod.get("automountServiceAccountToken") is not False:
         yield "mounts a service account token"
+    if pod.get("enableServiceLinks") is not False:
+        yield "a Service named tessera would set TESSERA_PORT, which the binary reads as --port"
     for flag in ("hostNetwork", "hostIPC", "hostPID", "shareProcessNamespace"):
         if pod.get(flag):
             yield f"{flag} is set"

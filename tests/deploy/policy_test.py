@@ -70,6 +70,7 @@ BREAKS = [
      "adds capabilities"),
     ("no seccomp", lambda o: pod(o)["securityContext"].pop("seccompProfile"), "seccomp"),
     ("token", lambda o: pod(o).update(automountServiceAccountToken=True), "service account token"),
+    ("service links", lambda o: pod(o).pop("enableServiceLinks"), "would set TESSERA_PORT"),
     ("host network", lambda o: pod(o).update(hostNetwork=True), "hostNetwork"),
     ("host path", lambda o: pod(o)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
      "hostPath"),
