@@ -18,6 +18,7 @@ make_venv() {
   local venv=$root/build/venv
   [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
   "$venv/bin/pip" install --disable-pip-version-check --progress-bar off -r tests/e2e/requirements.txt
+  "$venv/bin/python" tests/deploy/install_helm.py
 }
 
 num_passed=0
@@ -37,6 +38,7 @@ if command -v shellcheck >/dev/null; then
   step 'shellcheck' shellcheck -x tools/*.sh .ci/run
 fi
 step 'python packages' make_venv
+say "$(build/venv/bin/python -B tests/deploy/programs.py)"
 
 # One build for both: with a CUDA toolkit the GPU's code is compiled with the rest, and not run.
 release=cpu-release
