@@ -178,8 +178,9 @@ int32_t MockRunner::draw(uint64_t hash, std::span<const int32_t> forbidden) cons
 
 void MockRunner::copy_block(int32_t source, int32_t destination) {
   const auto size = static_cast<int32_t>(ranks_.size());
+  TESSERA_CHECK(!is_striped_ || source % size == destination % size,
+                "copy_block: blocks of two ranks");
   if (is_striped_) {
-    TESSERA_CHECK(source % size == destination % size, "copy_block: blocks of two ranks");
     ranks_[at(source % size)].cache.copy_block(source / size, destination / size, {});
     return;
   }
