@@ -1,6 +1,5 @@
 #include "server/http/connection.h"
 
-#include <span>
 #include <utility>
 
 #include <boost/asio/buffer.hpp>
@@ -39,10 +38,7 @@ Connection::Connection(Stream stream, ServerCore& core, std::string remote_addre
     : stream_(std::move(stream)),
       timer_(stream_.get_executor()),
       core_(core),
-      remote_address_(std::move(remote_address)) {
-  ErrorCode ignored;  // of a socket that is broken already: reading it says so
-  stream_.non_blocking(true, ignored);
-}
+      remote_address_(std::move(remote_address)) {}
 
 void Connection::start() {
   // Who connects and says nothing gets the time of a header, not that of an idle connection.
@@ -78,28 +74,14 @@ void Connection::read() {
     return;
   }
   is_reading_ = true;
-  stream_.async_wait(Stream::wait_read, [self = shared_from_this()](const ErrorCode& error) {
-    self->on_readable(error);
-  });
-}
-
-/// Reads into a buffer that all connections share: thousands of streams send nothing for minutes.
-void Connection::on_readable(const ErrorCode& error) {
-  ErrorCode result = error;
-  size_t num_bytes = 0;
-  if (!result && phase_ != Phase::kClosed) {
-    const std::span<char> buffer = core_.read_buffer();
-    num_bytes = stream_.read_some(boost::asio::buffer(buffer.data(), buffer.size()), result);
-  }
-  is_reading_ = false;
-  if (result == boost::asio::error::would_block) {
-    read();
-    return;
-  }
-  on_read(result, num_bytes);
+  stream_.async_read_some(boost::asio::buffer(read_buffer_),
+                          [self = shared_from_this()](const ErrorCode& error, size_t num_bytes) {
+                            self->on_read(error, num_bytes);
+                          });
 }
 
 void Connection::on_read(const ErrorCode& error, size_t num_bytes) {
+  is_reading_ = false;
   if (phase_ == Phase::kClosed) {
     return;
   }
@@ -108,10 +90,10 @@ void Connection::on_read(const ErrorCode& error, size_t num_bytes) {
     return;
   }
   if (phase_ == Phase::kIdle || phase_ == Phase::kHeader || phase_ == Phase::kBody) {
-    input_.append(core_.read_buffer().data(), num_bytes);
+    input_.append(read_buffer_.data(), num_bytes);
     parse();
   } else if (phase_ == Phase::kAnswering) {
-    input_.append(core_.read_buffer().data(), num_bytes);
+    input_.append(read_buffer_.data(), num_bytes);
   }
   read();
 }

@@ -3,6 +3,7 @@
 // HTTP thread only. Kept alive by ServerCore's set and by its pending operations.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -42,7 +43,6 @@ class Connection final : public std::enable_shared_from_this<Connection>, privat
   };
 
   void read();
-  void on_readable(const ErrorCode& error);
   void on_read(const ErrorCode& error, size_t num_bytes);
   void on_read_end(const ErrorCode& error);
   void parse();
@@ -70,6 +70,7 @@ class Connection final : public std::enable_shared_from_this<Connection>, privat
   const std::string remote_address_;
   Phase phase_ = Phase::kIdle;
 
+  std::array<char, 8192> read_buffer_;
   std::string input_;  // read and not yet parsed
   std::optional<RequestParser> parser_;
   bool is_reading_ = false;

@@ -2,13 +2,11 @@
 // drain. HTTP thread only, except where stated. Lives longer than every connection.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -36,9 +34,6 @@ class ServerCore final {
   [[nodiscard]] const std::shared_ptr<LoopInbox>& inbox() const noexcept { return inbox_; }
   [[nodiscard]] bool is_draining() const noexcept { return inbox_->is_draining(); }
 
-  /// Of whichever connection reads now.
-  [[nodiscard]] std::span<char> read_buffer() noexcept { return read_buffer_; }
-
   /// Calls the handler; an exception from it ends here.
   void handle(Request request, std::shared_ptr<Exchange> exchange) const;
   /// The bytes of an error response of the server's own, with "Connection: close".
@@ -64,7 +59,6 @@ class ServerCore final {
   const Handler handler_;
   const ErrorBody error_body_;
   const std::shared_ptr<LoopInbox> inbox_;
-  std::array<char, 16384> read_buffer_{};
   std::unordered_set<std::shared_ptr<Connection>> connections_;
   std::atomic<int64_t> num_connections_ = 0;
   int64_t num_busy_ = 0;
