@@ -6,8 +6,8 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
-#include "engine/base/text.h"
 #include "engine/base/steady_time.h"
+#include "engine/base/text.h"
 #include "engine/scheduler/stop_criteria.h"
 
 namespace tessera {
