@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <exception>
 
+#include <sys/resource.h>
+
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
@@ -56,8 +58,19 @@ int fail(const Status& status) {
   return EXIT_FAILURE;
 }
 
+/// A connection is a descriptor: what may be had, not the 1,024 that shells and init systems begin
+/// with.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    static_cast<void>(setrlimit(RLIMIT_NOFILE, &limit));  // as it was, if not
+  }
+}
+
 int main_of(int argc, char** argv) {
   block_signals();
+  raise_descriptor_limit();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const auto line = cli::parse_command_line(arguments, read_environment);
   if (!line.is_ok()) {

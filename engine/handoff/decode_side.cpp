@@ -7,9 +7,9 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "engine/base/steady_time.h"
 #include "engine/base/text.h"
 #include "engine/handoff/parcel_plan.h"
-#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 #include "kernels/ops/sampling_params.h"
 

@@ -6,8 +6,8 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "engine/base/steady_time.h"
 #include "engine/base/text.h"
-#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 
 namespace tessera {
@@ -310,15 +310,27 @@ void PrefillSide::on_event(const PrefillMailbox::ParcelsAcked& acked) {
 }
 
 void PrefillSide::seek_reservations() {
-  int32_t num_early = 0;
+  EarlyCount early;
   const std::vector<Handoff*> queue = queue_;  // a failed one leaves it
   for (Handoff* handoff : queue) {
-    if (num_early >= options_.num_early_reservations) {
+    if (is_enough(early)) {
       return;
     }
+    const int64_t num_tokens = num_prompt_tokens(*handoff);
     const bool is_due = handoff->state == State::kQueued && now_ >= handoff->retry_at;
-    num_early += (is_due ? seek_reservation(*handoff) : is_early(*handoff)) ? 1 : 0;
+    if (is_due ? seek_reservation(*handoff) : is_early(*handoff)) {
+      early.add(num_tokens);
+    }
   }
+}
+
+bool PrefillSide::is_enough(const EarlyCount& early) const {
+  return early.num_handoffs >= options_.num_early_reservations &&
+         early.num_tokens >= options_.early_reservation_tokens;
+}
+
+int64_t PrefillSide::num_prompt_tokens(const Handoff& handoff) {
+  return handoff.group->choices.front()->num_tokens();
 }
 
 /// Who waits for a link holds nothing and asks for nothing: a leader that cannot be reached must
@@ -539,12 +551,14 @@ void PrefillSide::fail(Handoff& handoff, const Status& status) {
 
 PrefillSide::TimePoint PrefillSide::next_deadline() const {
   TimePoint next = links_.next_deadline();
-  int32_t num_early = 0;
+  EarlyCount early;
   for (const Handoff* handoff : queue_) {
-    if (num_early >= options_.num_early_reservations) {
+    if (is_enough(early)) {
       break;
     }
-    num_early += is_early(*handoff) ? 1 : 0;
+    if (is_early(*handoff)) {
+      early.add(num_prompt_tokens(*handoff));
+    }
     if (handoff->state == State::kQueued) {
       next = std::min(next, handoff->retry_at);
     }

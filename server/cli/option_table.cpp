@@ -44,6 +44,27 @@ std::vector<OptionSpec> model_options() {
        .field = &Options::served_model_names,
        .help = "Name that clients ask for; repeat for more (default: the folder's name)",
        .roles = kFronts},
+      {.name = "engine",
+       .group = "Model",
+       .field = &Options::engine,
+       .help = "mock runs no model: it waits as --mock-* say and answers with made-up tokens, to "
+               "try routers, clients and deployments on any machine; the folder needs config.json "
+               "and the tokenizer's files. All workers of a router must have the same",
+       .choices = {"model", "mock"},
+       .roles = kWorkers},
+      {.name = "mock-prefill-tokens-per-s",
+       .group = "Model",
+       .field = &Options::mock_prefill_tokens_per_s,
+       .help = "Prompt tokens that the mock engine takes a second for",
+       .minimum = 1,
+       .maximum = 1'000'000'000,
+       .roles = kWorkers},
+      {.name = "mock-decode-step-ms",
+       .group = "Model",
+       .field = &Options::mock_decode_step_ms,
+       .help = "Milliseconds that the mock engine takes for one more token of every sequence",
+       .maximum = 60'000,
+       .roles = kWorkers},
       {.name = "device",
        .group = "Model",
        .field = &Options::device,
@@ -139,7 +160,7 @@ std::vector<OptionSpec> engine_options() {
        .field = &Options::max_num_seqs,
        .help = "Sequences that run at once",
        .minimum = 1,
-       .maximum = 4096,
+       .maximum = 65'536,
        .roles = kWorkers},
       {.name = "max-num-batched-tokens",
        .group = "Engine",
@@ -555,6 +576,9 @@ Status validate(Role role, const Options& options) {
                 " is more than --max-num-batched-tokens ",
                 options.max_num_batched_tokens,
                 ": a local prefill is one step"));
+  }
+  if (options.is_mock() && (options.device == "cuda" || !options.tpla_calibration.empty())) {
+    add("--engine mock runs no model: --device cuda and --tpla-calibration mean nothing to it");
   }
   if (role == Role::kRouter) {
     if (options.prefill_workers.empty()) {

@@ -70,7 +70,7 @@ Status check_config(const cli::ResolvedOptions& resolved) {
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
   TESSERA_TRY(const WorkerPlan plan, plan_worker(options, config, WorkerRole::kCombined));
-  std::fputs(describe(plan.memory, config).c_str(), stdout);
+  std::fputs(describe(plan.memory, plan.config).c_str(), stdout);
   if (!plan.memory.is_within_memory()) {
     return resource_exhausted("weights and cache need more memory than is available");
   }

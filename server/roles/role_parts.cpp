@@ -53,7 +53,7 @@ Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
   std::fprintf(stderr,
                "memory of the %s:\n%s",
                plan_title(role),
-               describe(parts->plan().memory, config).c_str());
+               describe(parts->plan().memory, parts->config()).c_str());
   return parts;
 }
 

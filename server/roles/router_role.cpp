@@ -1,5 +1,6 @@
 #include "server/roles/router_role.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -43,6 +44,14 @@ Result<router::RouterOptions> router_options(const cli::Options& options,
   return router;
 }
 
+/// All requests may be at one worker, whose calls outlast them a little.
+router::RpcConnectorOptions connector_options(const cli::Options& options) {
+  router::RpcConnectorOptions connector;
+  connector.workers.max_open_calls = std::max(
+      connector.workers.max_open_calls, static_cast<size_t>(2 * options.max_inflight_requests));
+  return connector;
+}
+
 }  // namespace
 
 struct RouterRole::Parts {
@@ -56,7 +65,7 @@ Result<std::unique_ptr<RouterRole>> RouterRole::open(const cli::Options& options
                                                      const TextParts& text,
                                                      Neighbours neighbours) {
   auto parts = std::make_unique<Parts>();
-  parts->connector = std::make_unique<router::RpcConnector>();
+  parts->connector = std::make_unique<router::RpcConnector>(connector_options(options));
   TESSERA_TRY(auto settings, router_options(options, config));
   TESSERA_TRY(parts->router, router::Router::create(std::move(settings), *parts->connector));
   FrontDoor::Parts door{.config = config,

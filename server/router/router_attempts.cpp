@@ -241,13 +241,20 @@ void RouterLoop::on_error(ClientRequest& request,
   fail_part(request, part_index, status, reason);
 }
 
-/// The worker that has just failed is the one whose call is over.
-void RouterLoop::suspect_workers(const Attempt& attempt) {
+/// The one whose call is over; 0 when that cannot be told.
+WorkerId RouterLoop::failed_worker(const Attempt& attempt) {
   if (attempt.decode == 0 && attempt.decode_worker != 0) {
-    pool_.suspect(attempt.decode_worker, now_);
-  } else if (attempt.prefill == 0 && attempt.prefill_worker != 0) {
-    pool_.suspect(attempt.prefill_worker, now_);
+    return attempt.decode_worker;
   }
+  return attempt.prefill == 0 ? attempt.prefill_worker : 0;
+}
+
+/// What a worker gives up because it is told to stop says nothing against the request, and as many
+/// come at once as it had: neither counted nor paced.
+bool RouterLoop::was_handed_back(const Attempt& attempt, const Status& status) const {
+  const WorkerId worker = failed_worker(attempt);
+  return status.code() == StatusCode::kUnavailable && worker != 0 &&
+         (worker == gone_while_draining_ || pool_.is_draining(worker));
 }
 
 void RouterLoop::try_start(ClientRequest& request, size_t part_index) {
@@ -290,8 +297,9 @@ void RouterLoop::fail_part(ClientRequest& request,
   Part& part = request.parts[part_index];
   const bool is_busy = status.code() == StatusCode::kResourceExhausted;
   blame_workers(is_busy, part);
+  const bool is_handed_back = was_handed_back(*part.attempt, status);
   if (status.code() == StatusCode::kUnavailable) {
-    suspect_workers(*part.attempt);
+    pool_.suspect(failed_worker(*part.attempt), now_);
   }
   log_info("attempt_failed",
            "request_id",
@@ -308,19 +316,23 @@ void RouterLoop::fail_part(ClientRequest& request,
     fail(request, status);
   } else if (is_busy) {
     parts_.metrics.attempts_busy.add();
-    pause(request, part_index, is_busy);
+    pause(request, part_index, Setback::kBusy);
+  } else if (is_handed_back) {
+    parts_.metrics.replays[static_cast<size_t>(reason)].add();
+    pause(request, part_index, Setback::kHandedBack);
   } else if (part.num_failures >= parts_.options.max_replays) {
     fail(request,
          unavailable(str_cat("gave up after ", part.num_failures, " replays; ", status.message())));
   } else {
     ++part.num_failures;
     parts_.metrics.replays[static_cast<size_t>(reason)].add();
-    pause(request, part_index, is_busy);
+    pause(request, part_index, Setback::kFailed);
   }
 }
 
 /// The choices of a failed part wait for their next try.
-void RouterLoop::pause(ClientRequest& request, size_t part_index, bool is_busy) {
+void RouterLoop::pause(ClientRequest& request, size_t part_index, Setback setback) {
+  const bool is_busy = setback == Setback::kBusy;
   for (const size_t i : split_for_replay(request, part_index)) {
     Part& next = request.parts[i];
     next.state = PartState::kPaused;
@@ -330,7 +342,7 @@ void RouterLoop::pause(ClientRequest& request, size_t part_index, bool is_busy) 
       next.waiting_since.reset();
     }
     next.num_busy += is_busy ? 1 : 0;
-    next.needs_retry_token = next.needs_retry_token || !is_busy;
+    next.needs_retry_token = next.needs_retry_token || setback == Setback::kFailed;
     next.not_before = now_ + budget_.backoff(is_busy ? next.num_busy : next.num_failures);
   }
 }

@@ -33,8 +33,11 @@ void RouterLoop::turn(RouterInbox::Work& work, TimePoint now) {
     handle(event);
   }
   for (const WorkerEvent& event : work.worker_events) {
+    const bool was_draining = pool_.is_draining(event.worker);
     if (pool_.handle(event, now_)) {
+      gone_while_draining_ = was_draining ? event.worker : 0;
       lose_worker(event.worker);
+      gone_while_draining_ = 0;
     }
   }
   for (const RequestId& id : work.cancels) {

@@ -276,6 +276,11 @@ const WorkerPool::Worker* WorkerPool::find(WorkerId id) const {
   return found == keys_.end() ? nullptr : &workers_.at(found->second);
 }
 
+bool WorkerPool::is_draining(WorkerId worker) const {
+  const Worker* found = find(worker);
+  return found != nullptr && found->state == WorkerState::kDraining;
+}
+
 std::shared_ptr<WorkerConnection> WorkerPool::connection(WorkerId worker) const {
   const Worker* found = find(worker);
   return found == nullptr ? nullptr : found->connection;

@@ -63,6 +63,8 @@ class WorkerPool final {
   [[nodiscard]] std::optional<WorkerState> state_of(WorkerRole role,
                                                     const std::string& address) const;
 
+  /// It takes nothing new, and may give up what it has.
+  [[nodiscard]] bool is_draining(WorkerId worker) const;
   /// Null when `worker` is no longer connected.
   [[nodiscard]] std::shared_ptr<WorkerConnection> connection(WorkerId worker) const;
   /// "" when `worker` is no longer connected.
