@@ -63,9 +63,9 @@ void append_fields(LogFormat format,
                    std::string_view key,
                    const Value& value,
                    const Rest&... rest) {
-  constexpr bool kIsLiteral =
+  constexpr bool is_literal =
       std::is_same_v<Value, bool> || (std::is_arithmetic_v<Value> && sizeof(Value) > 1);
-  append_log_field(format, key, log_value_text(value), kIsLiteral, line);
+  append_log_field(format, key, log_value_text(value), is_literal, line);
   append_fields(format, line, rest...);
 }
 template <typename... Fields>

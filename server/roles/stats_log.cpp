@@ -22,6 +22,17 @@ std::vector<metrics::StatsReading> StatsLog::read_all() const {
   return readings;
 }
 
+void StatsLog::log_all(const std::vector<metrics::StatsReading>& before,
+                       const std::vector<metrics::StatsReading>& now,
+                       double seconds) const {
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (!metrics::is_idle(before[i], now[i])) {
+      metrics::log_stats(
+          parts_[i].name, now[i], metrics::rates_between(before[i], now[i], seconds));
+    }
+  }
+}
+
 void StatsLog::run(const std::stop_token& stop) {
   pthread_setname_np(pthread_self(), "stats_log");
   using Clock = std::chrono::steady_clock;
@@ -31,13 +42,7 @@ void StatsLog::run(const std::stop_token& stop) {
   while (!stopped_.wait_for(lock, stop, period_, [&stop] { return stop.stop_requested(); })) {
     std::vector<metrics::StatsReading> now = read_all();
     const Clock::time_point at = Clock::now();
-    const double seconds = std::chrono::duration<double>(at - read_at).count();
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      if (!metrics::is_idle(before[i], now[i])) {
-        metrics::log_stats(
-            parts_[i].name, now[i], metrics::rates_between(before[i], now[i], seconds));
-      }
-    }
+    log_all(before, now, std::chrono::duration<double>(at - read_at).count());
     before = std::move(now);
     read_at = at;
   }

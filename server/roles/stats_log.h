@@ -31,6 +31,9 @@ class StatsLog final {
  private:
   void run(const std::stop_token& stop);
   [[nodiscard]] std::vector<metrics::StatsReading> read_all() const;
+  void log_all(const std::vector<metrics::StatsReading>& before,
+               const std::vector<metrics::StatsReading>& now,
+               double seconds) const;
 
   const std::chrono::seconds period_;
   const std::vector<Part> parts_;

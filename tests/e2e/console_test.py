@@ -110,9 +110,15 @@ class ConsoleTest(unittest.TestCase):
               ignore_eos: true, max_tokens: 700});
             return window.realFetch(url, options); }""")
         browser.click("#clear")
+        # Pressed by the page itself, as soon as there is something to stop.
+        browser.run("""new MutationObserver((_, observer) => {
+            const turns = document.querySelectorAll('.turn');
+            if (turns.length < 2 || turns[1].lastChild.data.length < 10) return;
+            observer.disconnect();
+            document.getElementById('stop').click();
+        }).observe(document.getElementById('log'), {subtree: true, childList: true, characterData: true})""")
         self.send("Count to a million")
-        browser.wait_for("[...document.querySelectorAll('.turn')].pop().lastChild.data.length > 10")
-        browser.click("#stop")
+        browser.wait_for("document.querySelectorAll('.turn').length === 2")
         self.wait_for_answer()
         self.assertEqual(browser.run("document.getElementById('answer-stats').textContent"), "stopped")
         browser.run("window.fetch = window.realFetch; 1")
