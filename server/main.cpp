@@ -53,7 +53,33 @@ Status run(const cli::CommandLine& line) {
   return Status::ok();
 }
 
+const char* role_name(cli::Command command) {
+  switch (command) {
+    case cli::Command::kServe:
+      return "serve";
+    case cli::Command::kRouter:
+      return "router";
+    case cli::Command::kPrefill:
+      return "prefill";
+    case cli::Command::kDecode:
+      return "decode";
+    case cli::Command::kEval:
+      return "eval";
+    case cli::Command::kCalibrate:
+      return "calibrate";
+    case cli::Command::kCheckConfig:
+    case cli::Command::kVersion:
+    case cli::Command::kHelp:
+      break;
+  }
+  return "";
+}
+
 int fail(const Status& status) {
+  if (log_format() == LogFormat::kJson) {
+    log_error("failed", "reason", status.message());
+    return EXIT_FAILURE;
+  }
   std::fprintf(stderr, "tessera: %s\n", status.message().c_str());
   return EXIT_FAILURE;
 }
@@ -76,9 +102,11 @@ int main_of(int argc, char** argv) {
   if (!line.is_ok()) {
     return fail(line.status());
   }
+  const cli::Options& options = line.value().resolved.options;
   LogLevel level = LogLevel::kInfo;
-  if (parse_log_level(line.value().resolved.options.log_level, level)) {
-    init_logging(level);
+  LogFormat format = LogFormat::kText;
+  if (parse_log_level(options.log_level, level) && parse_log_format(options.log_format, format)) {
+    init_logging(level, format, role_name(line.value().command));
   }
   const Status status = run(line.value());
   return status.is_ok() ? EXIT_SUCCESS : fail(status);

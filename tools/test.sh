@@ -31,7 +31,8 @@ run_tests() {
   num_passed=$((num_passed + $(sed -n 's/.*tests passed.* out of \([0-9]*\).*/\1/p' "$step_log")))
 }
 
-bash tools/bootstrap_debian.sh
+bash tools/bootstrap_debian.sh --test
+export PATH=$root/build/promtool/usr/bin:$PATH
 step 'include check' python3 tools/check_includes.py
 step 'format check' bash tools/format.sh --check
 if command -v shellcheck >/dev/null; then

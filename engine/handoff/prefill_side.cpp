@@ -45,6 +45,7 @@ void PrefillSide::begin_turn(TimePoint now) {
   links_.sweep(now);
   seek_reservations();
   metrics_.pinned_blocks.set(pinned_.num_blocks());
+  metrics_.waiting_for_room.set(static_cast<int64_t>(queue_.size()));
 }
 
 bool PrefillSide::may_start(const SequenceGroup& group) {
@@ -255,6 +256,8 @@ void PrefillSide::on_message(DecodeLink& link, const Committed& committed) {
 
 void PrefillSide::complete(Handoff& handoff) {
   log_debug("handoff_committed", "key", handoff.key.to_string(), "parcels", handoff.num_sent);
+  metrics_.handoff_bytes.observe(static_cast<double>(handoff.num_sent_bytes));
+  metrics_.handoff_parcels.observe(static_cast<double>(handoff.num_sent));
   handoff.state = State::kDone;
   handoff.outcome = StatusCode::kOk;
   handoff.sink->on_handed_over();
@@ -451,6 +454,7 @@ void PrefillSide::send_blocks(Handoff& handoff,
   const auto num_parcels = static_cast<int64_t>(parcels_.size());
   for (const Parcel& parcel : parcels_) {
     metrics_.sent_bytes.add(parcel.num_bytes);
+    handoff.num_sent_bytes += parcel.num_bytes;
   }
   metrics_.sent_parcels.add(num_parcels);
   if (handoff.link->num_unacked == 0) {
@@ -483,7 +487,13 @@ bool PrefillSide::on_first_tokens(SequenceGroup& group,
   handoff.sealed_at = now;
   port_.send(handoff.link->id,
              Seal{.key = handoff.key, .first_tokens = events, .probes = probes_of(handoff)});
-  log_debug("handoff_sealed", "key", handoff.key.to_string(), "at_us", steady_us(now));
+  log_debug("handoff_sealed",
+            "key",
+            handoff.key.to_string(),
+            "trace_id",
+            handoff.group->trace.trace_id(),
+            "at_us",
+            steady_us(now));
   if (handoff.num_acked == handoff.num_sent) {
     note_transferred(handoff, now);
   }

@@ -85,6 +85,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;
+    int64_t num_sent_bytes = 0;
     BlockTable table;  // from kSealed on; before, the sequence has it
     TimePoint sealed_at;
     StatusCode outcome = StatusCode::kCancelled;

@@ -47,7 +47,9 @@ void PrefillEngine::cancel(const HandoffKey& key) {
 }
 
 WorkerLoad PrefillEngine::load() const {
-  return worker_load(*engine_);
+  WorkerLoad load = worker_load(*engine_);
+  add_handoffs(metrics_.transfer_seconds, &metrics_.sent_bytes, load);
+  return load;
 }
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "server/cli/progress_bar.h"
 
@@ -46,14 +47,16 @@ Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
   std::unique_ptr<ModelParts> parts;
   {
     cli::ProgressBar bar(stderr, isatty(STDERR_FILENO) == 1, "loading weights");
+    const bool has_bar = log_format() == LogFormat::kText;
     TESSERA_TRY(parts, ModelParts::create(options, config, role, [&](int64_t done, int64_t total) {
-                  bar.update(static_cast<double>(done), static_cast<double>(total));
+                  if (has_bar) {
+                    bar.update(static_cast<double>(done), static_cast<double>(total));
+                  }
                 }));
   }
-  std::fprintf(stderr,
-               "memory of the %s:\n%s",
-               plan_title(role),
-               describe(parts->plan().memory, parts->config()).c_str());
+  log_lines("memory_plan",
+            str_cat("memory of the ", plan_title(role)),
+            describe(parts->plan().memory, parts->config()));
   return parts;
 }
 

@@ -63,6 +63,10 @@ class WorkerOf final : public WorkerRoleProcess {
 
   void add_families(metrics::FamilyList& list) override { add_worker_families(list, *parts_); }
 
+  [[nodiscard]] metrics::StatsReading stats() const override {
+    return metrics::read_stats(parts_->engine().metrics(), handoff_bytes(*parts_));
+  }
+
   [[nodiscard]] Status liveness() const override {
     return check_heartbeat(parts_->engine().heartbeat_age());
   }

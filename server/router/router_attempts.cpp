@@ -53,6 +53,23 @@ void blame_workers(bool is_busy, Part& part) {
   }
 }
 
+void note_finished(const ClientRequest& request, RouterMetrics& metrics) {
+  metrics.requests_finished.add();
+  metrics.requests_finished_length.add(request.is_cut_by_length ? 1 : 0);
+  size_t longest = 0;
+  for (const ChoiceState& choice : request.choices) {
+    const size_t num_tokens = choice.token_ids.size();
+    longest = std::max(longest, num_tokens);
+    metrics.shapes.generation_tokens.observe(static_cast<double>(num_tokens));
+    if (num_tokens > 1) {
+      metrics.shapes.time_per_output_token_seconds.observe(
+          seconds_between(request.first_token_at, *choice.last_token_at) /
+          static_cast<double>(num_tokens - 1));
+    }
+  }
+  metrics.shapes.longest_generation_tokens.observe(static_cast<double>(longest));
+}
+
 }  // namespace
 
 void RouterLoop::handle(const LegEvent& event) {
@@ -162,6 +179,7 @@ void RouterLoop::forward(ClientRequest& request, const TokenEvent& event) {
   ChoiceState& choice = choice_of(request, event.choice);
   if (!request.has_token) {
     request.has_token = true;
+    request.first_token_at = now_;
     parts_.inbox->note_prefilled(request.generation.id);
     metrics.time_to_first_token_seconds.observe(seconds_between(request.submitted_at, now_));
   }
@@ -173,6 +191,7 @@ void RouterLoop::forward(ClientRequest& request, const TokenEvent& event) {
   metrics.generation_tokens.add();
   if (event.finish_reason.has_value()) {
     choice.is_finished = true;
+    request.is_cut_by_length |= *event.finish_reason == FinishReason::kLength;
     --request.num_open_choices;
   }
   request.sink->on_token(event);
@@ -193,7 +212,7 @@ void RouterLoop::finish_part(ClientRequest& request, Part& part) {
   close_legs(part);
   part.state = PartState::kOver;
   if (request.num_open_choices == 0) {
-    parts_.metrics.requests_finished.add();
+    note_finished(request, parts_.metrics);
     end(request);
   }
 }
@@ -306,6 +325,8 @@ void RouterLoop::fail_part(ClientRequest& request,
            request.generation.id.to_string(),
            "key",
            part.attempt->key.to_string(),
+           "trace_id",
+           request.generation.trace.trace_id(),
            "reason",
            status.to_string());
   close_legs(part);

@@ -32,6 +32,7 @@ class RouterLoop final {
     WorkerConnector& connector;
     std::shared_ptr<RouterInbox> inbox;
     RouterMetrics& metrics;
+    ClusterBoard& board;
   };
   explicit RouterLoop(const Parts& parts);
 
