@@ -4,6 +4,8 @@ import json
 import tempfile
 import unittest
 
+import yaml
+
 import flags
 import policy
 import programs
@@ -161,6 +163,21 @@ def normal_form(objects):
 
 class MonitoringTest(unittest.TestCase):
     """The overlays against deploy/monitoring and the metrics that there are."""
+
+    def test_rules_and_dashboards_are_those_of_the_folder(self):
+        objects = kustomize(DEPLOY / "kustomize" / "overlays" / "monitoring")
+        rules = sorted((DEPLOY / "monitoring" / "rules").glob("*.rules.yaml"))
+        self.assertTrue(rules)
+        groups = [group for path in rules
+                  for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+        rule = next(one for one in objects if one["kind"] == "PrometheusRule")
+        self.assertEqual(rule["spec"]["groups"], groups,
+                         "prometheus-rule.yaml is out of date: see its first lines")
+        shown = {name.removeprefix("tessera-") for one in policy.of_kind(objects, "ConfigMap")
+                 if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
+                 for name in one["data"]}
+        self.assertEqual(shown, {path.name for path in (DEPLOY / "monitoring" / "dashboards").iterdir()
+                                 if path.suffix == ".json"})
 
     def test_autoscalers_ask_for_metrics_that_exist(self):
         sources = "".join(path.read_text(encoding="utf-8") for folder in ("metrics", "roles", "openai")
