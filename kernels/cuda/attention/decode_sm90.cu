@@ -31,6 +31,10 @@ CUtensorMap map_of_queries(const ConstTensorView& q) {
                           .box = {kBox, 1}});
 }
 
+int64_t num_queries(const MlaDecodeParams& params) {
+  return params.q_latent.dim(0) * params.q_latent.dim(1);
+}
+
 int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
   return (num_multiprocessors + params.q_latent.dim(0)) * params.q_latent.dim(1);
 }
@@ -56,7 +60,15 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.lse_stride = params.log_sum_exp.stride[0];
   const int64_t partials = num_partials(params, num_multiprocessors);
   args.split_out = static_cast<float*>(scratch);
-  args.split_lse = args.split_out + partials * padded_width(params);
+  float* end = args.split_out + partials * padded_width(params);
+  if (params.window) {
+    const Sm90WindowPartials window = sm90_window_partials(params, num_multiprocessors, scratch);
+    args.window = params.window->ring.window;
+    args.window_out = window.values;
+    args.window_lse = window.sums;
+    end = window.sums + num_queries(params);
+  }
+  args.split_lse = end;
   args.costs_before = reinterpret_cast<int*>(args.split_lse + partials);
   return args;
 }
@@ -88,17 +100,20 @@ void launch_early(const char* name,
 }
 
 template <typename Shape>
-void run(const DecodeSm90Maps& maps,
-         const DecodeSm90Args& args,
-         int num_parts,
-         cudaStream_t stream) {
+void attend(const DecodeSm90Maps& maps,
+            const DecodeSm90Args& args,
+            int num_parts,
+            cudaStream_t stream) {
   launch_early("mla_decode",
                decode_sm90_kernel<Shape>,
                {to_grid(num_parts), Shape::kThreads, Shape::kSharedBytes},
                stream,
                maps,
                args);
-  constexpr int kWidth = Shape::kValueWidth;
+}
+
+template <int kWidth>
+void merge(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
   const auto batch = to_grid(args.num_sequences);
   if (int64_t{args.num_sequences} * args.num_heads < kManyHeads) {
     launch_early("mla_decode (merge)",
@@ -118,14 +133,14 @@ void run(const DecodeSm90Maps& maps,
 }
 
 template <int kPanels>
-void run_panels(const DecodeSm90Maps& maps,
-                const DecodeSm90Args& args,
-                int num_parts,
-                cudaStream_t stream) {
+void attend_panels(const DecodeSm90Maps& maps,
+                   const DecodeSm90Args& args,
+                   int num_parts,
+                   cudaStream_t stream) {
   if (args.num_heads <= 64) {
-    run<DecodeSm90Shape<kPanels, false>>(maps, args, num_parts, stream);
+    attend<DecodeSm90Shape<kPanels, false>>(maps, args, num_parts, stream);
   } else {
-    run<DecodeSm90Shape<kPanels, true>>(maps, args, num_parts, stream);
+    attend<DecodeSm90Shape<kPanels, true>>(maps, args, num_parts, stream);
   }
 }
 
@@ -133,7 +148,7 @@ void run_panels(const DecodeSm90Maps& maps,
 
 bool can_use_sm90_decode(const MlaDecodeParams& params) {
   const LatentCacheView& cache = params.cache;
-  return cache.dtype == DType::kBFloat16 && !params.window && cache.latent_width > 0 &&
+  return cache.dtype == DType::kBFloat16 && cache.latent_width > 0 &&
          cache.latent_width <= kMaxWidth && cache.rope_width > 0 && cache.rope_width <= kBox &&
          params.q_latent.dim(1) <= kMaxHeads && is_copy_aligned(cache.base) &&
          is_copy_aligned(cache.latent_width) && is_copy_aligned(cache.rope_width) &&
@@ -146,9 +161,20 @@ bool can_use_sm90_decode(const MlaDecodeParams& params) {
 }
 
 int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multiprocessors) {
-  return num_partials(params, num_multiprocessors) * (padded_width(params) + 1) *
-             static_cast<int64_t>(sizeof(float)) +
+  const int64_t window_floats =
+      params.window ? num_queries(params) * (params.cache.latent_width + 1) : 0;
+  const int64_t split_floats =
+      num_partials(params, num_multiprocessors) * (padded_width(params) + 1);
+  return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float)) +
          (params.q_latent.dim(0) + 1) * static_cast<int64_t>(sizeof(int));
+}
+
+Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
+                                        int num_multiprocessors,
+                                        void* scratch) {
+  float* values = static_cast<float*>(scratch) +
+                  num_partials(params, num_multiprocessors) * padded_width(params);
+  return {values, values + num_queries(params) * params.cache.latent_width};
 }
 
 void launch_sm90_decode(const MlaDecodeParams& params,
@@ -165,11 +191,14 @@ void launch_sm90_decode(const MlaDecodeParams& params,
   const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
   switch (padded_width(params)) {
     case 64:
-      return run_panels<1>(maps, args, num_multiprocessors, stream);
+      attend_panels<1>(maps, args, num_multiprocessors, stream);
+      return merge<64>(args, num_multiprocessors, stream);
     case 128:
-      return run_panels<2>(maps, args, num_multiprocessors, stream);
+      attend_panels<2>(maps, args, num_multiprocessors, stream);
+      return merge<128>(args, num_multiprocessors, stream);
     default:
-      return run_panels<4>(maps, args, num_multiprocessors, stream);
+      attend_panels<4>(maps, args, num_multiprocessors, stream);
+      return merge<256>(args, num_multiprocessors, stream);
   }
 }
 

@@ -131,10 +131,10 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
                        reinterpret_cast<float*>(shared + 1024));
     }
     if (Shape::kIsWide || group == 0) {
-      const bool is_cut = blocks.first > 0 || blocks.last < blocks.total;
+      const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
       write_result(args,
                    sums,
-                   {sequence, is_cut ? DecodeSplit::partial(part.number, sequence) : -1},
+                   {sequence, is_partial ? DecodeSplit::partial(part.number, sequence) : -1},
                    first_head);
     }
   }

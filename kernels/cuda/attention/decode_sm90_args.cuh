@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/sm90.cuh"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera::kernels::cuda {
 
@@ -30,6 +31,11 @@ struct DecodeSm90Args {
   /// log-sum-exps of base 2 [parts + B, H].
   float* split_out = nullptr;
   float* split_lse = nullptr;
+  LatentWindow window;  ///< tokens that are no part of the paged pass
+  /// What the window's tokens yield, merged with the rest; null without a window: [B, H, w]
+  /// normalised, and natural log-sum-exps [B, H].
+  const float* window_out = nullptr;
+  const float* window_lse = nullptr;
   int* costs_before = nullptr;  ///< [B + 1], of the sequences before each; of all at the end
 };
 

@@ -19,30 +19,52 @@ struct Part {
   int before = 0;  ///< cost of the sequences before `begin`
 };
 
-/// What a part has of one sequence.
+/// What a part has of one sequence. Blocks and tokens are counted from the first block that holds
+/// tokens of the pass.
 struct PartBlocks {
   int first = 0;
   int last = 0;
-  int total = 0;
-  int length = 0;
+  int begin_token = 0;  ///< of the pass: [begin_token, end_token)
+  int end_token = 0;
+  int table_begin = 0;  ///< the first block's place in the block table
+
+  /// Whether other parts have blocks of the sequence too.
+  [[nodiscard]] __device__ __forceinline__ bool is_cut() const {
+    return first > 0 || last * 64 < end_token;
+  }
 };
 
-__device__ __forceinline__ int blocks_of_length(int length) {
-  return (length + 63) / 64;
-}
+/// The tokens of the pass: all of a sequence's but the window's.
+struct PagedTokens {
+  int begin = 0;
+  int end = 0;
+
+  __device__ __forceinline__ PagedTokens(const DecodeSm90Args& args, int sequence) {
+    const int64_t length = args.lengths[sequence];
+    begin = static_cast<int>(args.window.outside_begin(length));
+    end = static_cast<int>(args.window.outside_end(length));
+  }
+  [[nodiscard]] __device__ __forceinline__ int first_block() const { return begin / 64; }
+  [[nodiscard]] __device__ __forceinline__ int num_blocks() const {
+    return end > begin ? (end + 63) / 64 - first_block() : 0;
+  }
+};
 
 /// Steps to the next sequence: `before` becomes the cost of the sequences before it.
 __device__ __forceinline__ PartBlocks next_blocks(const DecodeSm90Args& args,
                                                   const Part& part,
                                                   int sequence,
                                                   int& before) {
+  const PagedTokens tokens(args, sequence);
   PartBlocks blocks;
-  blocks.length = args.lengths[sequence];
-  blocks.total = blocks_of_length(blocks.length);
-  const BlockRange range = part.split.blocks(part.number, before, blocks.total);
+  const int num_blocks = tokens.num_blocks();
+  blocks.table_begin = tokens.first_block();
+  blocks.begin_token = tokens.begin - blocks.table_begin * 64;
+  blocks.end_token = num_blocks > 0 ? tokens.end - blocks.table_begin * 64 : 0;
+  const BlockRange range = part.split.blocks(part.number, before, num_blocks);
   blocks.first = range.begin;
   blocks.last = range.end;
-  before += DecodeSplit::cost(blocks.total);
+  before += DecodeSplit::cost(num_blocks);
   return blocks;
 }
 
@@ -83,7 +105,7 @@ template <int kThreads>
 __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
   const auto cost_of = [&](int sequence) {
     return sequence < args.num_sequences
-               ? DecodeSplit::cost(blocks_of_length(args.lengths[sequence]))
+               ? DecodeSplit::cost(PagedTokens(args, sequence).num_blocks())
                : 0;
   };
   int* found = scratch + 24;  // begin, end, cost before

@@ -72,7 +72,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
-    const int* table = args.block_tables + sequence * args.table_stride;
+    const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
     if (lane == 0) {
       load_queries<Shape>(maps, queries, sequence, sequence - part.begin);
     }
@@ -98,13 +98,15 @@ struct BlockReader {
   int number = 0;  ///< of the part's blocks before this sequence's
   PartBlocks blocks;
 
-  /// Waits for block `block`; returns its address. Value rows that were never written become zero.
+  /// Waits for block `block`; returns its address. Value rows that are no tokens of the pass become
+  /// zero: they may never have been written.
   __device__ __forceinline__ uint32_t wait(int block) const {
     const int slot = slot_of(block);
     barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
-    const int valid = num_valid(block);
-    if (valid < 64) {
-      clear_rows<Shape>(stages + slot * Shape::kStageBytes, valid, threadIdx.x % 128);
+    if (!is_whole(block)) {
+      uint8_t* stage = stages + slot * Shape::kStageBytes;
+      clear_rows<Shape>(stage, {0, first_row(block)}, threadIdx.x % 128);
+      clear_rows<Shape>(stage, {end_row(block), 64}, threadIdx.x % 128);
       fence_async_proxy();
       if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
         named_barrier<2, 128>();
@@ -120,8 +122,8 @@ struct BlockReader {
     }
   }
   __device__ __forceinline__ void mask(float (&scores)[32], int block) const {
-    if (num_valid(block) < 64) {
-      mask_scores<Shape>(scores, num_valid(block), threadIdx.x % 32);
+    if (!is_whole(block)) {
+      mask_scores(scores, {first_row(block), end_row(block)}, threadIdx.x % 32);
     }
   }
 
@@ -129,8 +131,15 @@ struct BlockReader {
   __device__ __forceinline__ int slot_of(int block) const {
     return (number + block - blocks.first) % Shape::kStages;
   }
-  __device__ __forceinline__ int num_valid(int block) const {
-    return min(64, blocks.length - block * 64);
+  // Rows of a block that are tokens of the pass: [first_row, end_row).
+  __device__ __forceinline__ int first_row(int block) const {
+    return max(0, blocks.begin_token - block * 64);
+  }
+  __device__ __forceinline__ int end_row(int block) const {
+    return min(64, blocks.end_token - block * 64);
+  }
+  __device__ __forceinline__ bool is_whole(int block) const {
+    return first_row(block) == 0 && end_row(block) == 64;
   }
 };
 

@@ -30,14 +30,20 @@ struct Accumulator {
   }
 };
 
-/// Zeroes value rows [begin, 64) of a block: what lies there was never written. By 128 threads.
+/// Rows of a block.
+struct RowRange {
+  int begin = 0;
+  int end = 0;
+};
+
+/// Zeroes value rows of a block. By 128 threads.
 template <typename Shape>
-__device__ __forceinline__ void clear_rows(uint8_t* stage, int begin, int thread) {
-  const int num_chunks = (64 - begin) * 8;
+__device__ __forceinline__ void clear_rows(uint8_t* stage, RowRange rows, int thread) {
+  const int num_chunks = (rows.end - rows.begin) * 8;
   for (int chunk = thread; chunk < num_chunks * Shape::kValuePanels; chunk += 128) {
     const int panel = chunk / num_chunks;
     const int within = chunk % num_chunks;
-    *reinterpret_cast<uint4*>(stage + panel * Shape::kPanelBytes + (begin + within / 8) * 128 +
+    *reinterpret_cast<uint4*>(stage + panel * Shape::kPanelBytes + (rows.begin + within / 8) * 128 +
                               within % 8 * 16) = make_uint4(0, 0, 0, 0);
   }
 }
@@ -54,11 +60,12 @@ __device__ __forceinline__ void start_scores(float (&scores)[32], uint32_t tile,
   wgmma_commit();
 }
 
-template <typename Shape>
-__device__ __forceinline__ void mask_scores(float (&scores)[32], int num_valid, int lane) {
+/// Leaves the scores of `valid` rows.
+__device__ __forceinline__ void mask_scores(float (&scores)[32], RowRange valid, int lane) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    if ((i / 4) * 8 + (lane % 4) * 2 + (i & 1) >= num_valid) {
+    const int row = (i / 4) * 8 + (lane % 4) * 2 + (i & 1);
+    if (row < valid.begin || row >= valid.end) {
       scores[i] = kLowest;
     }
   }
