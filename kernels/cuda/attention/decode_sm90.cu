@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
+#include "kernels/cuda/attention/decode_sm90_columns.cuh"
 #include "kernels/cuda/attention/decode_sm90_combine.cuh"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/launch.cuh"
@@ -10,7 +11,10 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int64_t kMaxHeads = 128;
-constexpr int64_t kMaxWidth = 256;
+constexpr int64_t kMaxWidth = 512;
+/// Wider latents are divided between warpgroups, and heads between thread blocks.
+constexpr int64_t kMaxWholeWidth = 256;
+constexpr int64_t kColumnsHeads = 64;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
 /// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
@@ -35,13 +39,29 @@ int64_t num_queries(const MlaDecodeParams& params) {
   return params.q_latent.dim(0) * params.q_latent.dim(1);
 }
 
-int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
-  return (num_multiprocessors + params.q_latent.dim(0)) * params.q_latent.dim(1);
+int64_t num_head_tiles(const MlaDecodeParams& params) {
+  return params.cache.latent_width <= kMaxWholeWidth
+             ? 1
+             : ceil_div(params.q_latent.dim(1), kColumnsHeads);
 }
 
+/// Parts that the step's cache blocks are cut into.
+int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
+  return num_multiprocessors / static_cast<int>(num_head_tiles(params));
+}
+
+int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
+  return (num_parts(params, num_multiprocessors) + params.q_latent.dim(0)) * params.q_latent.dim(1);
+}
+
+/// The narrowest that there is a kernel for.
 int64_t padded_width(const MlaDecodeParams& params) {
-  const int64_t width = params.cache.latent_width;
-  return width <= 64 ? 64 : width <= 128 ? 128 : 256;
+  for (const int64_t width : {64, 128, 256}) {
+    if (params.cache.latent_width <= width) {
+      return width;
+    }
+  }
+  return kMaxWidth;
 }
 
 DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
@@ -52,6 +72,7 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.num_sequences = static_cast<int>(params.q_latent.dim(0));
   args.scale_log2 = params.scale * kLog2E;
   args.num_heads = static_cast<int>(params.q_latent.dim(1));
+  args.num_head_tiles = static_cast<int>(num_head_tiles(params));
   args.latent_width = static_cast<int>(params.cache.latent_width);
   args.out = static_cast<__nv_bfloat16*>(params.out.data);
   args.out_stride[0] = params.out.stride[0];
@@ -100,16 +121,18 @@ void launch_early(const char* name,
 }
 
 template <typename Shape>
-void attend(const DecodeSm90Maps& maps,
+void attend(void (*kernel)(DecodeSm90Maps, DecodeSm90Args),
+            const DecodeSm90Maps& maps,
             const DecodeSm90Args& args,
             int num_parts,
             cudaStream_t stream) {
-  launch_early("mla_decode",
-               decode_sm90_kernel<Shape>,
-               {to_grid(num_parts), Shape::kThreads, Shape::kSharedBytes},
-               stream,
-               maps,
-               args);
+  launch_early(
+      "mla_decode",
+      kernel,
+      {to_grid(int64_t{num_parts} * args.num_head_tiles), Shape::kThreads, Shape::kSharedBytes},
+      stream,
+      maps,
+      args);
 }
 
 template <int kWidth>
@@ -138,10 +161,21 @@ void attend_panels(const DecodeSm90Maps& maps,
                    int num_parts,
                    cudaStream_t stream) {
   if (args.num_heads <= 64) {
-    attend<DecodeSm90Shape<kPanels, false>>(maps, args, num_parts, stream);
+    using Shape = DecodeSm90Shape<kPanels, false>;
+    attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   } else {
-    attend<DecodeSm90Shape<kPanels, true>>(maps, args, num_parts, stream);
+    using Shape = DecodeSm90Shape<kPanels, true>;
+    attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   }
+}
+
+template <int kPanels, int kLeadPanels>
+void attend_columns(const DecodeSm90Maps& maps,
+                    const DecodeSm90Args& args,
+                    int num_parts,
+                    cudaStream_t stream) {
+  using Shape = DecodeSm90ColumnsShape<kPanels, kLeadPanels>;
+  attend<Shape>(decode_sm90_columns_kernel<Shape>, maps, args, num_parts, stream);
 }
 
 }  // namespace
@@ -189,16 +223,20 @@ void launch_sm90_decode(const MlaDecodeParams& params,
       .q_rope = map_of_queries(params.q_rope),
   };
   const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
+  const int parts = num_parts(params, num_multiprocessors);
   switch (padded_width(params)) {
     case 64:
-      attend_panels<1>(maps, args, num_multiprocessors, stream);
-      return merge<64>(args, num_multiprocessors, stream);
+      attend_panels<1>(maps, args, parts, stream);
+      return merge<64>(args, parts, stream);
     case 128:
-      attend_panels<2>(maps, args, num_multiprocessors, stream);
-      return merge<128>(args, num_multiprocessors, stream);
+      attend_panels<2>(maps, args, parts, stream);
+      return merge<128>(args, parts, stream);
+    case 256:
+      attend_panels<4>(maps, args, parts, stream);
+      return merge<256>(args, parts, stream);
     default:
-      attend_panels<4>(maps, args, num_multiprocessors, stream);
-      return merge<256>(args, num_multiprocessors, stream);
+      attend_columns<8, 4>(maps, args, parts, stream);
+      return merge<512>(args, parts, stream);
   }
 }
 

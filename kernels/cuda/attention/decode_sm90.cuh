@@ -18,7 +18,7 @@ using namespace sm90;  // NOLINT: instructions
 /// Narrow: every other block, one after the other; the other warpgroup keeps the machine busy.
 template <typename Shape>
 __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader,
-                                                Accumulator<Shape>& sums,
+                                                Accumulator<Shape::kValuePanels>& sums,
                                                 uint32_t tile,
                                                 float scale_log2,
                                                 int group) {
@@ -46,7 +46,7 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
 /// Wide: every block; the softmax of a block runs while the values of the one before are summed.
 template <typename Shape>
 __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& reader,
-                                                  Accumulator<Shape>& sums,
+                                                  Accumulator<Shape::kValuePanels>& sums,
                                                   uint32_t tile,
                                                   float scale_log2) {
   const int last = reader.blocks.last - 1;
@@ -102,7 +102,7 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
   const int first_head = Shape::kIsWide ? group * 64 : 0;
   const uint32_t tile = queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
   uint8_t* stages = shared + (ring.slots - shared_address(shared));
-  Accumulator<Shape> sums;
+  Accumulator<Shape::kValuePanels> sums;
   int count = 0;
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
@@ -120,22 +120,19 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     if (thread % 32 == 0) {
       barrier_arrive(queries.empty);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 1);
-      sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 2);
-    }
+    add_up_rows(sums);
     if constexpr (!Shape::kIsWide) {
-      merge_warpgroups(sums,
-                       reinterpret_cast<float*>(shared + Shape::kBarrierBytes),
-                       reinterpret_cast<float*>(shared + 1024));
+      merge_warpgroups<Shape>(sums,
+                              reinterpret_cast<float*>(shared + Shape::kBarrierBytes),
+                              reinterpret_cast<float*>(shared + 1024));
     }
     if (Shape::kIsWide || group == 0) {
       const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
-      write_result(args,
-                   sums,
-                   {sequence, is_partial ? DecodeSplit::partial(part.number, sequence) : -1},
-                   first_head);
+      const Destination to{.sequence = sequence,
+                           .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
+                           .first_head = first_head};
+      write_values<Shape::kValueWidth, 0>(args, sums, Inverses::create(sums), to);
+      write_log_sum_exps(args, sums, to);
     }
   }
 }
@@ -147,40 +144,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     decode_sm90_kernel(const __grid_constant__ DecodeSm90Maps maps,
                        const __grid_constant__ DecodeSm90Args args) {
   extern __shared__ uint8_t raw[];
-  uint8_t* shared =
-      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  const uint32_t base = sm90::shared_address(shared);
-  detail::Ring ring{.full = base, .empty = base + 64};
-  detail::Ring queries{.full = base + 128, .empty = base + 192};
-  queries.slots = base + Shape::kBarrierBytes + Shape::kMergeBytes;
-  ring.slots = queries.slots + Shape::kQueryBytes;
-  if (threadIdx.x == 0) {
-    sm90::prefetch_tensor_map(&maps.latents);
-    sm90::prefetch_tensor_map(&maps.ropes);
-    sm90::prefetch_tensor_map(&maps.q_latent);
-    sm90::prefetch_tensor_map(&maps.q_rope);
-    constexpr int kGroupWarps = 4;
-    for (int slot = 0; slot < Shape::kStages; ++slot) {
-      sm90::barrier_init(ring.full + slot * 8, 1);
-      sm90::barrier_init(ring.empty + slot * 8, Shape::kIsWide ? 2 * kGroupWarps : kGroupWarps);
-    }
-    sm90::barrier_init(queries.full, 1);
-    sm90::barrier_init(queries.empty, 2 * kGroupWarps);
-    sm90::barrier_init_fence();
-  }
-  __syncthreads();
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
-  auto& part = *reinterpret_cast<detail::Part*>(shared + 768);
-  detail::find_part<Shape::kThreads>(args, reinterpret_cast<int*>(shared + 512), part);
+  const detail::Workspace work = detail::set_up<Shape>(raw, maps);
+  auto& part = *reinterpret_cast<detail::Part*>(work.shared + 768);
+  detail::find_part<Shape::kThreads>(args, reinterpret_cast<int*>(work.shared + 512), part);
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, queries, ring);
+      detail::produce<Shape>(args, maps, part, work.queries, work.ring);
     }
   } else {
     sm90::take_registers<232>();
-    detail::consume<Shape>(args, part, shared, queries, ring);
+    detail::consume<Shape>(args, part, work.shared, work.queries, work.ring);
   }
 }
 

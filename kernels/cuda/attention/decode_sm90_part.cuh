@@ -17,6 +17,7 @@ struct Part {
   int begin = 0;
   int end = 0;
   int before = 0;  ///< cost of the sequences before `begin`
+  int first_head = 0;
 };
 
 /// What a part has of one sequence. Blocks and tokens are counted from the first block that holds
@@ -113,12 +114,13 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     total += scan_block<kThreads>(cost_of(base + threadIdx.x), scratch).all;
   }
-  const DecodeSplit split = DecodeSplit::create(total, gridDim.x);
+  const int number = blockIdx.x / args.num_head_tiles;
+  const int head_tile = blockIdx.x % args.num_head_tiles;
+  const DecodeSplit split = DecodeSplit::create(total, gridDim.x / args.num_head_tiles);
   if (threadIdx.x == 0) {
     found[0] = args.num_sequences;
     found[1] = 0;
   }
-  const int number = blockIdx.x;
   int base_cost = 0;
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     const int sequence = base + threadIdx.x;
@@ -131,7 +133,7 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
       atomicMin(found, sequence);
       atomicMax(found + 1, sequence + 1);
     }
-    if (number == 0 && sequence < args.num_sequences) {
+    if (blockIdx.x == 0 && sequence < args.num_sequences) {
       args.costs_before[sequence] = before;
     }
     __syncthreads();
@@ -140,12 +142,12 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
     }
     base_cost += scan.all;
   }
-  if (number == 0 && threadIdx.x == 0) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
     args.costs_before[args.num_sequences] = total;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    part = {split, number, found[0], found[1], found[2]};
+    part = {split, number, found[0], found[1], found[2], head_tile * 64};
   }
   __syncthreads();
 }

@@ -16,28 +16,63 @@ struct Ring {
   uint32_t slots = 0;
 };
 
+/// What a thread block has in shared memory: barriers, 128 bytes for find_part() at 512 and its
+/// part at 768, from 1024 on what the shape says.
+struct Workspace {
+  uint8_t* shared = nullptr;
+  Ring queries;
+  Ring ring;
+};
+
+/// By all threads of the block. Then the kernel before has ended.
 template <typename Shape>
-__device__ __forceinline__ void load_queries(const DecodeSm90Maps& maps,
-                                             const Ring& queries,
-                                             int sequence,
-                                             int number) {
+__device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& maps) {
+  Workspace work;
+  work.shared =
+      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  const uint32_t base = shared_address(work.shared);
+  work.ring = {.full = base, .empty = base + 64};
+  work.queries = {.full = base + 128, .empty = base + 192, .slots = base + Shape::kQueryOffset};
+  work.ring.slots = work.queries.slots + Shape::kQueryBytes;
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(&maps.latents);
+    prefetch_tensor_map(&maps.ropes);
+    prefetch_tensor_map(&maps.q_latent);
+    prefetch_tensor_map(&maps.q_rope);
+    for (int slot = 0; slot < Shape::kStages; ++slot) {
+      barrier_init(work.ring.full + slot * 8, 1);
+      barrier_init(work.ring.empty + slot * 8, Shape::kBlockWarps);
+    }
+    barrier_init(work.queries.full, 1);
+    barrier_init(work.queries.empty, Shape::kQueryWarps);
+    barrier_init_fence();
+  }
+  __syncthreads();
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+  return work;
+}
+
+template <typename Shape>
+__device__ __forceinline__ void load_queries(
+    const DecodeSm90Maps& maps, const Ring& queries, int first_head, int sequence, int number) {
   barrier_wait(queries.empty, (number + 1) & 1);
   barrier_expect(queries.full, Shape::kQueryBytes);
   for (int tile = 0; tile < Shape::kNumTiles; ++tile) {
     const uint32_t to = queries.slots + tile * Shape::kTileBytes;
 #pragma unroll
     for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-      copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes,
+      copy_box<kEvictFirst>(to + panel * kDecodePanelBytes,
                             &maps.q_latent,
                             panel * 64,
-                            tile * 64,
+                            first_head + tile * 64,
                             sequence,
                             queries.full);
     }
-    copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes,
+    copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes,
                           &maps.q_rope,
                           0,
-                          tile * 64,
+                          first_head + tile * 64,
                           sequence,
                           queries.full);
   }
@@ -55,9 +90,9 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
   const uint32_t to = ring.slots + slot * Shape::kStageBytes;
 #pragma unroll
   for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-    copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes, &maps.latents, panel * 64, 0, id, full);
+    copy_box<kEvictFirst>(to + panel * kDecodePanelBytes, &maps.latents, panel * 64, 0, id, full);
   }
-  copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes, &maps.ropes, 0, 0, id, full);
+  copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full);
 }
 
 /// One warp: queries and blocks of the part, in the order in which they are worked on.
@@ -74,7 +109,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
     if (lane == 0) {
-      load_queries<Shape>(maps, queries, sequence, sequence - part.begin);
+      load_queries<Shape>(maps, queries, part.first_head, sequence, sequence - part.begin);
     }
     for (int begin = blocks.first; begin < blocks.last; begin += 32) {
       const int own = begin + lane < blocks.last ? table[begin + lane] : 0;
@@ -90,8 +125,9 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
   }
 }
 
-/// The blocks of one sequence's part, as one warpgroup meets them in the ring.
-template <typename Shape>
+/// The blocks of one sequence's part, as one warpgroup meets them in the ring: one that sums up the
+/// values of kNumPanels panels.
+template <typename Shape, int kFirstPanel = 0, int kNumPanels = Shape::kValuePanels>
 struct BlockReader {
   const Ring& ring;
   uint8_t* stages;
@@ -104,9 +140,9 @@ struct BlockReader {
     const int slot = slot_of(block);
     barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
     if (!is_whole(block)) {
-      uint8_t* stage = stages + slot * Shape::kStageBytes;
-      clear_rows<Shape>(stage, {0, first_row(block)}, threadIdx.x % 128);
-      clear_rows<Shape>(stage, {end_row(block), 64}, threadIdx.x % 128);
+      uint8_t* panels = stages + slot * Shape::kStageBytes + kFirstPanel * kDecodePanelBytes;
+      clear_rows<kNumPanels>(panels, {0, first_row(block)}, threadIdx.x % 128);
+      clear_rows<kNumPanels>(panels, {end_row(block), 64}, threadIdx.x % 128);
       fence_async_proxy();
       if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
         named_barrier<2, 128>();
