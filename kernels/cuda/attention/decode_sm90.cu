@@ -56,7 +56,7 @@ int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
 
 /// The narrowest that there is a kernel for.
 int64_t padded_width(const MlaDecodeParams& params) {
-  for (const int64_t width : {64, 128, 256}) {
+  for (const int64_t width : {64, 128, 256, 320}) {
     if (params.cache.latent_width <= width) {
       return width;
     }
@@ -234,6 +234,9 @@ void launch_sm90_decode(const MlaDecodeParams& params,
     case 256:
       attend_panels<4>(maps, args, parts, stream);
       return merge<256>(args, parts, stream);
+    case 320:
+      attend_columns<5, 2>(maps, args, parts, stream);
+      return merge<320>(args, parts, stream);
     default:
       attend_columns<8, 4>(maps, args, parts, stream);
       return merge<512>(args, parts, stream);
