@@ -88,8 +88,9 @@ TEST_F(AttentionParityTest, DecodeOfAnyWidth) {
 
 TEST_F(AttentionParityTest, DecodeOfAnyNumberOfHeads) {
   for (const int64_t heads : {1, 5, 16, 17, 32, 64, 65, 128}) {
-    check_decode({heads, 256, 64, {200, 7}});
-    check_decode({heads, 512, 64, {130}});
+    for (const int64_t width : {128, 256, 320, 512}) {
+      check_decode({heads, width, 64, {200, 7}});
+    }
   }
 }
 
@@ -97,6 +98,8 @@ TEST_F(AttentionParityTest, DecodeOfALongContextInManyParts) {
   check_decode({16, 512, 64, {9000}});
   check_decode({128, 256, 64, {5000, 64, 0, 4001}});
   check_decode({8, 128, 32, {7777, 1}});
+  check_decode({128, 512, 64, {5000, 64, 0, 4001}});
+  check_decode({64, 320, 64, {7777, 1, 300}});
 }
 
 TEST_F(AttentionParityTest, DecodeOfManySequences) {
@@ -107,6 +110,8 @@ TEST_F(AttentionParityTest, DecodeOfManySequences) {
   lengths[0] = 300;
   check_decode({16, 512, 64, lengths});
   check_decode({16, 256, 64, lengths});
+  check_decode({65, 512, 64, lengths});
+  check_decode({65, 320, 64, lengths});
 }
 
 struct WindowCase {
@@ -180,7 +185,7 @@ class WindowParityTest : public ParityTest {
 };
 
 TEST_F(WindowParityTest, FirstAndLastTokens) {
-  for (const int64_t num_shared : {0, 64, 8}) {
+  for (const int64_t num_shared : {0, 64, 128, 8}) {
     check({16, num_shared, {64, 256}, {1, 63, 320, 321, 500, 2000, 0}});
     check({33, num_shared, {4, 100}, {1000, 104, 105}});
   }
@@ -189,6 +194,12 @@ TEST_F(WindowParityTest, FirstAndLastTokens) {
 TEST_F(WindowParityTest, OnlyFirstOrOnlyLastTokens) {
   check({16, 0, {10, 0}, {5, 10, 11, 700}});
   check({64, 0, {0, 77}, {5, 77, 78, 700}});
+  check({128, 128, {0, 16}, {5, 77, 80, 81, 700}});
+}
+
+TEST_F(WindowParityTest, ALongContextInManyParts) {
+  check({64, 0, {4, 16}, {9000, 20, 21, 4116}});
+  check({128, 0, {100, 16}, {9000, 116, 117}});
 }
 
 TEST_F(WindowParityTest, MoreRowsThanFitTheScratchAtOnce) {
