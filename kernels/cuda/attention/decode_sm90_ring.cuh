@@ -95,7 +95,8 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
   copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full);
 }
 
-/// One warp: queries and blocks of the part, in the order in which they are worked on.
+/// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
+/// when the one before is done, its first blocks come before them: the ring stays full.
 template <typename Shape>
 __device__ __forceinline__ void produce(const DecodeSm90Args& args,
                                         const DecodeSm90Maps& maps,
@@ -108,20 +109,25 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
-    if (lane == 0) {
-      load_queries<Shape>(maps, queries, part.first_head, sequence, sequence - part.begin);
-    }
-    for (int begin = blocks.first; begin < blocks.last; begin += 32) {
-      const int own = begin + lane < blocks.last ? table[begin + lane] : 0;
-      const int num = min(32, blocks.last - begin);
-      for (int i = 0; i < num; ++i, ++number) {
-        const int id = __shfl_sync(0xFFFFFFFFU, own, i);
-        if (lane == 0) {
-          load_block<Shape>(maps, ring, id, number);
+    const int num_blocks = blocks.last - blocks.first;
+    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kStages);
+    for (int begin = 0; begin <= num_blocks; begin += 32) {
+      const int at = blocks.first + begin + lane;
+      const int own = at < blocks.last ? table[at] : 0;
+      const int end = min(begin + 32, num_blocks + 1);
+#pragma unroll 1
+      for (int i = begin; i < end; ++i) {
+        const int id = __shfl_sync(0xFFFFFFFFU, own, i - begin);
+        if (lane == 0 && i == num_before) {
+          load_queries<Shape>(maps, queries, part.first_head, sequence, sequence - part.begin);
+        }
+        if (lane == 0 && i < num_blocks) {
+          load_block<Shape>(maps, ring, id, number + i);
         }
         __syncwarp();
       }
     }
+    number += num_blocks;
   }
 }
 
