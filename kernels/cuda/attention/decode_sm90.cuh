@@ -26,9 +26,10 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
   uint32_t packed[4][4];
   for (int block = reader.blocks.first + group; block < reader.blocks.last; block += 2) {
     const uint32_t stage = reader.wait(block);
+    const uint32_t rope = reader.wait_rope(block, stage);
     pin(scores);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, stage);
+    start_scores<Shape>(scores, tile, stage, rope);
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -56,24 +57,28 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
   float scores[32];
   uint32_t packed[4][4];
   uint32_t stage = reader.wait(reader.blocks.first);
+  const uint32_t first_rope = reader.wait_rope(reader.blocks.first, stage);
   pin(scores);
   wgmma_fence();
-  start_scores<Shape>(scores, tile, stage);
+  start_scores<Shape>(scores, tile, stage, first_rope);
   wgmma_wait<0>();
   pin(scores);
+  reader.release_rope(reader.blocks.first);
   reader.mask(scores, reader.blocks.first);
   apply(softmax(scores, sums, scale_log2), sums);
   pack(scores, packed);
 #pragma unroll 1
   for (int block = reader.blocks.first; block < last; ++block) {
     const uint32_t next_stage = reader.wait(block + 1);
+    const uint32_t next_rope = reader.wait_rope(block + 1, next_stage);
     pin(scores);
     pin(sums.values);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, next_stage);
+    start_scores<Shape>(scores, tile, next_stage, next_rope);
     start_values(sums, packed, stage);
     wgmma_wait<1>();
     pin(scores);
+    reader.release_rope(block + 1);
     reader.mask(scores, block + 1);
     const Rescale rescale = softmax(scores, sums, scale_log2);
     wgmma_wait<0>();
@@ -94,14 +99,12 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
 template <typename Shape>
 __device__ __forceinline__ void consume(const DecodeSm90Args& args,
                                         const Part& part,
-                                        uint8_t* shared,
-                                        const Ring& queries,
-                                        const Ring& ring) {
+                                        const Workspace& work) {
   const int group = threadIdx.x / 128 - 1;
   const int thread = threadIdx.x % 128;
   const int first_head = Shape::kIsWide ? group * 64 : 0;
-  const uint32_t tile = queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
-  uint8_t* stages = shared + (ring.slots - shared_address(shared));
+  const uint32_t tile = work.queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
+  uint8_t* stages = work.shared + Shape::kFixedBytes;
   Accumulator<Shape::kValuePanels> sums;
   int count = 0;
   int before = part.before;
@@ -109,8 +112,8 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int number = sequence - part.begin;
     sums.clear();
-    barrier_wait(queries.full, number & 1);
-    const BlockReader<Shape> reader{ring, stages, count, blocks};
+    barrier_wait(work.queries.full, number & 1);
+    const BlockReader<Shape> reader{work.ring, work.ropes, stages, count, blocks};
     if constexpr (Shape::kIsWide) {
       attend_overlapped(reader, sums, tile, args.scale_log2);
     } else {
@@ -118,13 +121,13 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     }
     count += blocks.last - blocks.first;
     if (thread % 32 == 0) {
-      barrier_arrive(queries.empty);
+      barrier_arrive(work.queries.empty);
     }
     add_up_rows(sums);
     if constexpr (!Shape::kIsWide) {
       merge_warpgroups<Shape>(sums,
-                              reinterpret_cast<float*>(shared + Shape::kBarrierBytes),
-                              reinterpret_cast<float*>(shared + 1024));
+                              reinterpret_cast<float*>(work.shared + Shape::kBarrierBytes),
+                              reinterpret_cast<float*>(work.shared + 1024));
     }
     if (Shape::kIsWide || group == 0) {
       const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
@@ -150,11 +153,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, work.queries, work.ring);
+      detail::produce<Shape>(args, maps, part, work);
     }
   } else {
     sm90::take_registers<232>();
-    detail::consume<Shape>(args, part, work.shared, work.queries, work.ring);
+    detail::consume<Shape>(args, part, work);
   }
 }
 

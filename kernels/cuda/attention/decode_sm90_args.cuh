@@ -52,20 +52,29 @@ struct DecodeSm90Shape {
   static constexpr int kValuePanels = kValuePanels_;
   static constexpr bool kIsWide = kIsWide_;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
-  static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
+  // Rope panels are done with when the scores are, long before the values: where it makes room for
+  // one stage more, they have a ring of their own.
+  static constexpr int kRopeStages = kIsWide && kValuePanels == 4 ? 2 : 0;
+  static constexpr int kRopeBytes = kRopeStages * kDecodePanelBytes;
+  static constexpr int kStagePanels = kRopeStages > 0 ? kValuePanels : kPanels;
+  static constexpr int kStageBytes = kStagePanels * kDecodePanelBytes;
   static constexpr int kTileBytes = kPanels * kDecodePanelBytes;  // queries of one warpgroup
   static constexpr int kNumTiles = kIsWide ? 2 : 1;
   static constexpr int kQueryBytes = kNumTiles * kTileBytes;
   static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 64 columns of a warpgroup's sums
-  static constexpr int kStateBytes = 2048;                       // maxima and sums of one warpgroup
+  static constexpr int kStateBytes = kIsWide ? 0 : 2048;         // maxima and sums of one warpgroup
   static constexpr int kBarrierBytes = 1024 + kStateBytes;
   static constexpr int kQueryOffset = kBarrierBytes + kMergeBytes;
-  static constexpr int kFixedBytes = kQueryOffset + kQueryBytes;
+  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
+  static constexpr int kFixedBytes = kRopeOffset + kRopeBytes;
   static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
   // Narrow: an even number, so that a stage is always read by the same warpgroup. Otherwise one
   // that is ahead could take a stage's last phase but one for the one it waits for.
   static constexpr int kStages = kFit > 8 ? 8 : (kIsWide ? kFit : kFit / 2 * 2);
   static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
+  static_assert(kStages >= 2 && kRopeOffset % 1024 == 0);
+  // Blocks that find room without any of a sequence's having been multiplied with its queries.
+  static constexpr int kAhead = kRopeStages > 0 ? kRopeStages : kStages;
   static constexpr int kThreads = 384;
   static constexpr int kValueWidth = kValuePanels * 64;
   // Warps that a block of rows, and a sequence's queries, have to be released by.
@@ -81,6 +90,7 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kLeadPanels = kLeadPanels_;
   static constexpr int kOtherPanels = kValuePanels - kLeadPanels;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
+  static constexpr int kRopeStages = 0;
   static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
   static constexpr int kTileBytes = kStageBytes;
   static constexpr int kNumTiles = 1;
@@ -88,11 +98,13 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kFactorOffset = 1024;  // behind the barriers
   static constexpr int kWeightOffset = kFactorOffset + 128 * 8;
   static constexpr int kQueryOffset = kWeightOffset + 64 * 128;
-  static constexpr int kFixedBytes = kQueryOffset + kQueryBytes;
+  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
+  static constexpr int kFixedBytes = kRopeOffset;
   static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
   static constexpr int kStages = kFit > 8 ? 8 : kFit;
   static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
   static_assert(kStages >= 2 && kQueryOffset % 1024 == 0);
+  static constexpr int kAhead = kStages;
   static constexpr int kThreads = 384;
   static constexpr int kValueWidth = kValuePanels * 64;
   static constexpr int kBlockWarps = 8;

@@ -92,7 +92,7 @@ __device__ __forceinline__ void lead(const BlockReader<Shape, 0, Shape::kLeadPan
     const uint32_t stage = reader.wait(block);
     pin(scores);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, stage);
+    start_scores<Shape>(scores, tile, stage, reader.wait_rope(block, stage));
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -153,7 +153,11 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
     barrier_wait(work.queries.full, (sequence - part.begin) & 1);
-    lead<Shape>({work.ring, stages, count, blocks}, sums, box, work.queries.slots, args.scale_log2);
+    lead<Shape>({work.ring, work.ropes, stages, count, blocks},
+                sums,
+                box,
+                work.queries.slots,
+                args.scale_log2);
     count += blocks.last - blocks.first;
     if (threadIdx.x % 32 == 0) {
       barrier_arrive(work.queries.empty);
@@ -179,7 +183,7 @@ __device__ __forceinline__ void follow_part(const DecodeSm90Args& args,
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
-    follow<Shape>({work.ring, stages, count, blocks}, sums, box);
+    follow<Shape>({work.ring, work.ropes, stages, count, blocks}, sums, box);
     count += blocks.last - blocks.first;
     const Inverses inverses = box.receive();
     write_values<Shape::kValueWidth, Shape::kLeadPanels * 64>(
@@ -201,7 +205,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, work.queries, work.ring);
+      detail::produce<Shape>(args, maps, part, work);
     }
   } else {
     sm90::take_registers<232>();

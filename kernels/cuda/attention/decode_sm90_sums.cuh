@@ -48,14 +48,24 @@ __device__ __forceinline__ void clear_rows(uint8_t* stage, RowRange rows, int th
   }
 }
 
+/// Of the queries at `tile` and the block at `stage`, whose rope panel is at `rope`.
 template <typename Shape>
-__device__ __forceinline__ void start_scores(float (&scores)[32], uint32_t tile, uint32_t stage) {
+__device__ __forceinline__ void start_scores(float (&scores)[32],
+                                             uint32_t tile,
+                                             uint32_t stage,
+                                             uint32_t rope) {
   const uint64_t a = tile_descriptor(tile, 0);
   const uint64_t b = tile_descriptor(stage, 0);
 #pragma unroll
-  for (int k = 0; k < Shape::kPanels * 4; ++k) {
+  for (int k = 0; k < Shape::kValuePanels * 4; ++k) {
     const uint64_t offset = (k / 4) * (kDecodePanelBytes / 16) + (k % 4) * 2;
     wgmma_rows(scores, a + offset, b + offset, k > 0);
+  }
+  const uint64_t a_rope = a + Shape::kValuePanels * (kDecodePanelBytes / 16);
+  const uint64_t b_rope = tile_descriptor(rope, 0);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    wgmma_rows(scores, a_rope + k * 2, b_rope + k * 2, 1);
   }
   wgmma_commit();
 }
