@@ -176,6 +176,8 @@ MlaDecodeParams row_range(const MlaDecodeParams& params, int64_t begin, int64_t 
 void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_t stream) {
   if (dtype == DType::kFloat32) {
     launch_decode_simt<float>(pass, num_rows, stream);
+  } else if (can_use_window_kernel(pass)) {
+    launch_decode_window(pass, num_rows, stream);
   } else if (can_use_tensor_cores(pass)) {
     launch_decode_tensor(pass, num_rows, stream);
   } else {
