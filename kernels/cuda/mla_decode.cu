@@ -170,6 +170,9 @@ MlaDecodeParams row_range(const MlaDecodeParams& params, int64_t begin, int64_t 
     part.window->q_latent = params.window->q_latent.slice(0, begin, count);
     part.window->first_slots = params.window->first_slots.slice(0, begin, count);
   }
+  if (begin % params.row_tokens != 0 || count % params.row_tokens != 0) {
+    part.row_tokens = 1;
+  }
   return part;
 }
 
@@ -216,8 +219,10 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
       return;
     }
     if (num_rows > 1) {
-      do_mla_decode(row_range(params, 0, num_rows / 2), stream);
-      do_mla_decode(row_range(params, num_rows / 2, num_rows - num_rows / 2), stream);
+      const int64_t num_sequences = num_rows / params.row_tokens;
+      const int64_t half = num_sequences > 1 ? num_sequences / 2 * params.row_tokens : 1;
+      do_mla_decode(row_range(params, 0, half), stream);
+      do_mla_decode(row_range(params, half, num_rows - half), stream);
       return;
     }
   }

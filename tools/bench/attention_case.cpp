@@ -172,6 +172,7 @@ kernels::MlaDecodeParams AttentionCase::params(int64_t copy) const {
       .block_tables = TensorView(device_tables_.data(), DType::kInt32, {rows, max_blocks_}),
       .lengths = TensorView(lengths_.data(), DType::kInt32, {rows}),
       .scale = kScale,
+      .row_tokens = shape_.tokens,
       .out = {out_.data(), DType::kBFloat16, {rows, shape_.heads, shape_.width}},
       .log_sum_exp = {lse_.data(), DType::kFloat32, {rows, shape_.heads}}};
   if (!shape_.window.is_empty()) {

@@ -11,10 +11,10 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int64_t kMaxHeads = 128;
+constexpr int64_t kMaxTokens = 4;
 constexpr int64_t kMaxWidth = 512;
 /// Wider latents are divided between warpgroups, and heads between thread blocks.
 constexpr int64_t kMaxWholeWidth = 256;
-constexpr int64_t kColumnsHeads = 64;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
 /// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
@@ -28,21 +28,44 @@ CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t wid
        .box = {kBox, 1}});
 }
 
-CUtensorMap map_of_queries(const ConstTensorView& q) {
-  return make_tensor_map({.base = q.data,
-                          .size = {q.dim(2), q.dim(1), q.dim(0)},
-                          .stride = {q.stride[1], q.stride[0]},
-                          .box = {kBox, 1}});
-}
-
 int64_t num_queries(const MlaDecodeParams& params) {
   return params.q_latent.dim(0) * params.q_latent.dim(1);
 }
 
+/// Whether the heads of consecutive rows lie as if they were one row's.
+bool has_adjacent_rows(const ConstTensorView& rows) {
+  return rows.stride[0] == rows.dim(1) * rows.stride[1];
+}
+
+/// Query tokens of a sequence that are worked on together.
+int64_t num_tokens(const MlaDecodeParams& params) {
+  const bool is_adjacent = has_adjacent_rows(params.q_latent) && has_adjacent_rows(params.q_rope) &&
+                           has_adjacent_rows(params.out) &&
+                           params.log_sum_exp.stride[0] == params.q_latent.dim(1);
+  return is_adjacent && params.row_tokens <= kMaxTokens ? params.row_tokens : 1;
+}
+
+int64_t num_sequences(const MlaDecodeParams& params) {
+  return params.q_latent.dim(0) / num_tokens(params);
+}
+
+/// Of all tokens of a sequence.
+int64_t num_heads(const MlaDecodeParams& params) {
+  return params.q_latent.dim(1) * num_tokens(params);
+}
+
+CUtensorMap map_of_queries(const ConstTensorView& q, int64_t num_tokens) {
+  return make_tensor_map({.base = q.data,
+                          .size = {q.dim(2), q.dim(1) * num_tokens, q.dim(0) / num_tokens},
+                          .stride = {q.stride[1], q.stride[0] * num_tokens},
+                          .box = {kBox, 1}});
+}
+
 int64_t num_head_tiles(const MlaDecodeParams& params) {
-  return params.cache.latent_width <= kMaxWholeWidth
-             ? 1
-             : ceil_div(params.q_latent.dim(1), kColumnsHeads);
+  const int64_t tile_heads = params.cache.latent_width <= kMaxWholeWidth
+                                 ? DecodeSm90Shape<1, true>::kTileHeads
+                                 : DecodeSm90ColumnsShape<8, 4>::kTileHeads;
+  return ceil_div(num_heads(params), tile_heads);
 }
 
 /// Parts that the step's cache blocks are cut into.
@@ -51,7 +74,7 @@ int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
 }
 
 int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
-  return (num_parts(params, num_multiprocessors) + params.q_latent.dim(0)) * params.q_latent.dim(1);
+  return (num_parts(params, num_multiprocessors) + num_sequences(params)) * num_heads(params);
 }
 
 /// The narrowest that there is a kernel for.
@@ -66,19 +89,23 @@ int64_t padded_width(const MlaDecodeParams& params) {
 
 DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
   DecodeSm90Args args;
+  const int64_t tokens = num_tokens(params);
   args.block_tables = params.block_tables.as<int32_t>();
-  args.table_stride = params.block_tables.stride[0];
-  args.lengths = params.lengths.as<int32_t>();
-  args.num_sequences = static_cast<int>(params.q_latent.dim(0));
+  args.table_stride = params.block_tables.stride[0] * tokens;
+  args.lengths = params.lengths.as<int32_t>() + tokens - 1;
+  args.length_stride = static_cast<int>(tokens);
+  args.num_sequences = static_cast<int>(num_sequences(params));
+  args.num_tokens = static_cast<int>(tokens);
+  args.token_heads = static_cast<int>(params.q_latent.dim(1));
   args.scale_log2 = params.scale * kLog2E;
-  args.num_heads = static_cast<int>(params.q_latent.dim(1));
+  args.num_heads = static_cast<int>(num_heads(params));
   args.num_head_tiles = static_cast<int>(num_head_tiles(params));
   args.latent_width = static_cast<int>(params.cache.latent_width);
   args.out = static_cast<__nv_bfloat16*>(params.out.data);
-  args.out_stride[0] = params.out.stride[0];
+  args.out_stride[0] = params.out.stride[0] * tokens;
   args.out_stride[1] = params.out.stride[1];
   args.log_sum_exp = params.log_sum_exp.as<float>();
-  args.lse_stride = params.log_sum_exp.stride[0];
+  args.lse_stride = params.log_sum_exp.stride[0] * tokens;
   const int64_t partials = num_partials(params, num_multiprocessors);
   args.split_out = static_cast<float*>(scratch);
   float* end = args.split_out + partials * padded_width(params);
@@ -219,8 +246,8 @@ void launch_sm90_decode(const MlaDecodeParams& params,
   const DecodeSm90Maps maps{
       .latents = map_of_rows(cache, 0, cache.latent_width),
       .ropes = map_of_rows(cache, cache.latent_width, cache.rope_width),
-      .q_latent = map_of_queries(params.q_latent),
-      .q_rope = map_of_queries(params.q_rope),
+      .q_latent = map_of_queries(params.q_latent, num_tokens(params)),
+      .q_rope = map_of_queries(params.q_rope, num_tokens(params)),
   };
   const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
   const int parts = num_parts(params, num_multiprocessors);

@@ -102,7 +102,7 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
                                         const Workspace& work) {
   const int group = threadIdx.x / 128 - 1;
   const int thread = threadIdx.x % 128;
-  const int first_head = Shape::kIsWide ? group * 64 : 0;
+  const int first_head = part.first_head + (Shape::kIsWide ? group * 64 : 0);
   const uint32_t tile = work.queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
   uint8_t* stages = work.shared + Shape::kFixedBytes;
   Accumulator<Shape::kValuePanels> sums;
@@ -113,7 +113,7 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     const int number = sequence - part.begin;
     sums.clear();
     barrier_wait(work.queries.full, number & 1);
-    const BlockReader<Shape> reader{work.ring, work.ropes, stages, count, blocks};
+    const BlockReader<Shape> reader{args, first_head, work.ring, work.ropes, stages, count, blocks};
     if constexpr (Shape::kIsWide) {
       attend_overlapped(reader, sums, tile, args.scale_log2);
     } else {
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   extern __shared__ uint8_t raw[];
   const detail::Workspace work = detail::set_up<Shape>(raw, maps);
   auto& part = *reinterpret_cast<detail::Part*>(work.shared + 768);
-  detail::find_part<Shape::kThreads>(args, reinterpret_cast<int*>(work.shared + 512), part);
+  detail::find_part<Shape>(args, reinterpret_cast<int*>(work.shared + 512), part);
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {

@@ -11,33 +11,37 @@ namespace tessera::kernels::cuda {
 struct DecodeSm90Maps {
   CUtensorMap latents;   ///< [blocks, 64, w]
   CUtensorMap ropes;     ///< [blocks, 64, dr]
-  CUtensorMap q_latent;  ///< [B, H, w]
-  CUtensorMap q_rope;    ///< [B, H, dr]
+  CUtensorMap q_latent;  ///< [S, n H, w]
+  CUtensorMap q_rope;    ///< [S, n H, dr]
 };
 
+/// Of S sequences with n query tokens each; to the kernels the tokens' heads are n H heads of one.
 struct DecodeSm90Args {
-  const int* block_tables = nullptr;  ///< [B, ...]
+  const int* block_tables = nullptr;  ///< [S, ...]
   int64_t table_stride = 0;
-  const int* lengths = nullptr;  ///< [B]
-  int num_sequences = 0;
-  float scale_log2 = 0.0F;  ///< softmax scale times log2(e)
-  int num_heads = 0;
-  int num_head_tiles = 1;        ///< thread blocks that share a part, 64 or 128 heads each
+  const int* lengths = nullptr;  ///< of the last query token's context: at 0, length_stride, ...
+  int length_stride = 1;
+  int num_sequences = 0;         ///< S
+  int num_tokens = 1;            ///< n
+  int token_heads = 0;           ///< H
+  float scale_log2 = 0.0F;       ///< softmax scale times log2(e)
+  int num_heads = 0;             ///< n H
+  int num_head_tiles = 1;        ///< thread blocks that share a part, Shape::kTileHeads each
   int latent_width = 0;          ///< w
-  __nv_bfloat16* out = nullptr;  ///< [B, H, w]
+  __nv_bfloat16* out = nullptr;  ///< [S, n H, w]
   int64_t out_stride[2] = {};
-  float* log_sum_exp = nullptr;  ///< [B, H], natural
+  float* log_sum_exp = nullptr;  ///< [S, n H], natural
   int64_t lse_stride = 0;
-  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + B, H, kValueWidth], and
-  /// log-sum-exps of base 2 [parts + B, H].
+  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + S, n H, kValueWidth],
+  /// and log-sum-exps of base 2 [parts + S, n H].
   float* split_out = nullptr;
   float* split_lse = nullptr;
   LatentWindow window;  ///< tokens that are no part of the paged pass
-  /// What the window's tokens yield, merged with the rest; null without a window: [B, H, w]
-  /// normalised, and natural log-sum-exps [B, H].
+  /// What the window's tokens yield, merged with the rest; null without a window: [S, n H,
+  /// w] normalised, and natural log-sum-exps [S, n H].
   const float* window_out = nullptr;
   const float* window_lse = nullptr;
-  int* costs_before = nullptr;  ///< [B + 1], of the sequences before each; of all at the end
+  int* costs_before = nullptr;  ///< [S + 1], of the sequences before each; of all at the end
 };
 
 /// A panel: 64 rows of 64 columns.
@@ -60,6 +64,7 @@ struct DecodeSm90Shape {
   static constexpr int kStageBytes = kStagePanels * kDecodePanelBytes;
   static constexpr int kTileBytes = kPanels * kDecodePanelBytes;  // queries of one warpgroup
   static constexpr int kNumTiles = kIsWide ? 2 : 1;
+  static constexpr int kTileHeads = kNumTiles * 64;
   static constexpr int kQueryBytes = kNumTiles * kTileBytes;
   static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 64 columns of a warpgroup's sums
   static constexpr int kStateBytes = kIsWide ? 0 : 2048;         // maxima and sums of one warpgroup
@@ -94,6 +99,7 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
   static constexpr int kTileBytes = kStageBytes;
   static constexpr int kNumTiles = 1;
+  static constexpr int kTileHeads = 64;
   static constexpr int kQueryBytes = kTileBytes;
   static constexpr int kFactorOffset = 1024;  // behind the barriers
   static constexpr int kWeightOffset = kFactorOffset + 128 * 8;

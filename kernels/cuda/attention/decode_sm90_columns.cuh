@@ -153,7 +153,7 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
     barrier_wait(work.queries.full, (sequence - part.begin) & 1);
-    lead<Shape>({work.ring, work.ropes, stages, count, blocks},
+    lead<Shape>({args, part.first_head, work.ring, work.ropes, stages, count, blocks},
                 sums,
                 box,
                 work.queries.slots,
@@ -183,7 +183,7 @@ __device__ __forceinline__ void follow_part(const DecodeSm90Args& args,
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
-    follow<Shape>({work.ring, work.ropes, stages, count, blocks}, sums, box);
+    follow<Shape>({args, part.first_head, work.ring, work.ropes, stages, count, blocks}, sums, box);
     count += blocks.last - blocks.first;
     const Inverses inverses = box.receive();
     write_values<Shape::kValueWidth, Shape::kLeadPanels * 64>(
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   extern __shared__ uint8_t raw[];
   const detail::Workspace work = detail::set_up<Shape>(raw, maps);
   auto& part = *reinterpret_cast<detail::Part*>(work.shared + 768);
-  detail::find_part<Shape::kThreads>(args, reinterpret_cast<int*>(work.shared + 512), part);
+  detail::find_part<Shape>(args, reinterpret_cast<int*>(work.shared + 512), part);
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {

@@ -35,13 +35,13 @@ struct PartBlocks {
   }
 };
 
-/// The tokens of the pass: all of a sequence's but the window's.
+/// The tokens of the pass: all of a sequence's but the window's, for its last query token.
 struct PagedTokens {
   int begin = 0;
   int end = 0;
 
   __device__ __forceinline__ PagedTokens(const DecodeSm90Args& args, int sequence) {
-    const int64_t length = args.lengths[sequence];
+    const int64_t length = args.lengths[sequence * args.length_stride];
     begin = static_cast<int>(args.window.outside_begin(length));
     end = static_cast<int>(args.window.outside_end(length));
   }
@@ -102,8 +102,9 @@ __device__ __forceinline__ ScanResult scan_block(int value, int* warp_sums) {
 
 /// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would
 /// take registers from the sums for as long as the kernel runs.
-template <int kThreads>
+template <typename Shape>
 __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
+  constexpr int kThreads = Shape::kThreads;
   const auto cost_of = [&](int sequence) {
     return sequence < args.num_sequences
                ? DecodeSplit::cost(PagedTokens(args, sequence).num_blocks())
@@ -147,7 +148,7 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    part = {split, number, found[0], found[1], found[2], head_tile * 64};
+    part = {split, number, found[0], found[1], found[2], head_tile * Shape::kTileHeads};
   }
   __syncthreads();
 }

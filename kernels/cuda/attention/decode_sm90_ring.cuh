@@ -148,6 +148,8 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
 /// values of kNumPanels panels.
 template <typename Shape, int kFirstPanel = 0, int kNumPanels = Shape::kValuePanels>
 struct BlockReader {
+  const DecodeSm90Args& args;
+  int first_head = 0;  ///< of the warpgroup's
   const Ring& ring;
   const Ring& ropes;
   uint8_t* stages;
@@ -159,7 +161,7 @@ struct BlockReader {
   __device__ __forceinline__ uint32_t wait(int block) const {
     const int slot = slot_of(block);
     barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
-    if (!is_whole(block)) {
+    if (first_row(block) > 0 || end_row(block) < 64) {
       uint8_t* panels = stages + slot * Shape::kStageBytes + kFirstPanel * kDecodePanelBytes;
       clear_rows<kNumPanels>(panels, {0, first_row(block)}, threadIdx.x % 128);
       clear_rows<kNumPanels>(panels, {end_row(block), 64}, threadIdx.x % 128);
@@ -197,8 +199,15 @@ struct BlockReader {
     }
   }
   __device__ __forceinline__ void mask(float (&scores)[32], int block) const {
-    if (!is_whole(block)) {
-      mask_scores(scores, {first_row(block), end_row(block)}, threadIdx.x % 32);
+    const int end_token = blocks.end_token - block * 64;
+    // The first query token sees fewest tokens.
+    if (first_row(block) > 0 || end_token - (args.num_tokens - 1) < 64) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int token = head_of(first_head, r) / args.token_heads;
+        const int end = end_token - max(0, args.num_tokens - 1 - token);
+        mask_scores(scores, r, {first_row(block), end});
+      }
     }
   }
 
@@ -212,9 +221,6 @@ struct BlockReader {
   }
   __device__ __forceinline__ int end_row(int block) const {
     return min(64, blocks.end_token - block * 64);
-  }
-  __device__ __forceinline__ bool is_whole(int block) const {
-    return first_row(block) == 0 && end_row(block) == 64;
   }
 };
 

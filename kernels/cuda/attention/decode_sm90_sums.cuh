@@ -9,7 +9,8 @@ namespace detail {
 
 using namespace sm90;  // NOLINT: instructions
 
-constexpr float kLowest = -1e30F;
+constexpr float kLowest = -1e30F;  ///< maximum of no scores
+constexpr float kMasked = -3e38F;  ///< a score that, scaled, is below it: weight 0 in any row
 
 /// Sums of one warpgroup over 64 rows: thread t has rows 16 (t / 32) + t % 32 / 4 and 8 below, of
 /// each group of 8 columns the two at 2 (t % 4). Columns are those of kPanels panels.
@@ -70,13 +71,19 @@ __device__ __forceinline__ void start_scores(float (&scores)[32],
   wgmma_commit();
 }
 
-/// Leaves the scores of `valid` rows.
-__device__ __forceinline__ void mask_scores(float (&scores)[32], RowRange valid, int lane) {
+/// Head of a thread's row 0 or 1.
+__device__ __forceinline__ int head_of(int first_head, int r) {
+  const int thread = threadIdx.x % 128;
+  return first_head + thread / 32 * 16 + thread % 32 / 4 + r * 8;
+}
+
+/// Leaves, of the scores of a thread's row r, those of `valid` rows of a block.
+__device__ __forceinline__ void mask_scores(float (&scores)[32], int r, RowRange valid) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    const int row = (i / 4) * 8 + (lane % 4) * 2 + (i & 1);
-    if (row < valid.begin || row >= valid.end) {
-      scores[i] = kLowest;
+    const int row = (i / 4) * 8 + (threadIdx.x % 4) * 2 + (i & 1);
+    if (i / 2 % 2 == r && (row < valid.begin || row >= valid.end)) {
+      scores[i] = kMasked;
     }
   }
 }
@@ -93,7 +100,7 @@ template <int kPanels>
 __device__ __forceinline__ Rescale softmax(float (&scores)[32],
                                            Accumulator<kPanels>& sums,
                                            float scale_log2) {
-  float top[2] = {kLowest, kLowest};
+  float top[2] = {kMasked, kMasked};
 #pragma unroll
   for (int i = 0; i < 32; i += 4) {
     top[0] = fmaxf(top[0], fmaxf(scores[i], scores[i + 1]));
@@ -165,12 +172,6 @@ struct Destination {
   int first_head = 0;
 };
 
-/// Head of a thread's row 0 or 1.
-__device__ __forceinline__ int head_of(const Destination& to, int r) {
-  const int thread = threadIdx.x % 128;
-  return to.first_head + thread / 32 * 16 + thread % 32 / 4 + r * 8;
-}
-
 /// Of the sums of probabilities; 0 where there were no tokens.
 struct Inverses {
   float of_row[2];
@@ -196,7 +197,7 @@ __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
   const int first_column = kFirstColumn + threadIdx.x % 4 * 2;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int head = head_of(to, r);
+    const int head = head_of(to.first_head, r);
     const float inverse = inverses.of_row[r];
     if (head >= args.num_heads) {
       continue;
@@ -228,7 +229,7 @@ __device__ __forceinline__ void write_log_sum_exps(const DecodeSm90Args& args,
                                                    const Destination& to) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int head = head_of(to, r);
+    const int head = head_of(to.first_head, r);
     if (head >= args.num_heads || threadIdx.x % 4 != 0) {
       continue;
     }

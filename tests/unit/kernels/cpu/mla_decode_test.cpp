@@ -87,6 +87,65 @@ class MlaDecodeTest : public CpuOpsTest {
     return result;
   }
 
+  /// Runs sequences of these lengths with `row_tokens` query tokens each, the last ones of their
+  /// contexts, in adjacent rows.
+  void check_tokens(const std::vector<int32_t>& lengths,
+                    const DecodeShape& shape,
+                    int64_t row_tokens) {
+    const int64_t max_blocks = blocks_of(*std::max_element(lengths.begin(), lengths.end()));
+    const int64_t rows = static_cast<int64_t>(lengths.size()) * row_tokens;
+    const PoisonedCache cache(
+        shape.dtype, rows / row_tokens * max_blocks + 2, shape.latent, shape.rope);
+    const std::vector<int32_t> blocks = random_.permutation(rows / row_tokens * max_blocks + 2);
+    Array tables({rows, max_blocks});
+    std::vector<int32_t> row_lengths;
+    std::vector<Array> latents, ropes;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int32_t length = lengths[static_cast<size_t>(row / row_tokens)];
+      const auto first = blocks.begin() + row / row_tokens * max_blocks;
+      std::copy_n(first, max_blocks, tables.values.begin() + row * max_blocks);
+      const auto later = static_cast<int32_t>(row_tokens - 1 - row % row_tokens);
+      row_lengths.push_back(length == 0 ? 0 : length - later);
+      if (row % row_tokens == 0) {
+        fill(cache, {first, first + max_blocks}, length, shape);
+        latents.push_back(last_latent_);
+        ropes.push_back(last_rope_);
+      }
+    }
+    const HostTensor q_latent(shape.dtype, random_.array({rows, shape.num_heads, shape.latent}));
+    const HostTensor q_rope(shape.dtype, random_.array({rows, shape.num_heads, shape.rope}));
+    const HostTensor block_tables(DType::kInt32, tables);
+    const HostTensor length(row_lengths);
+    HostTensor out(shape.dtype, std::vector<int64_t>{rows, shape.num_heads, shape.latent});
+    HostTensor lse(DType::kFloat32, std::vector<int64_t>{rows, shape.num_heads});
+    ops().mla_decode({.q_latent = q_latent.view(),
+                      .q_rope = q_rope.view(),
+                      .cache = cache.view(),
+                      .block_tables = block_tables.view(),
+                      .lengths = length.view(),
+                      .scale = 0.07F,
+                      .row_tokens = row_tokens,
+                      .out = out.view(),
+                      .log_sum_exp = lse.view()},
+                     {});
+    const Array latent_queries = q_latent.to_array(), rope_queries = q_rope.to_array();
+    const Array values = out.to_array(), sums = lse.to_array();
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t count = row_lengths[static_cast<size_t>(row)];
+      SCOPED_TRACE("length " + std::to_string(count));
+      const auto sequence = static_cast<size_t>(row / row_tokens);
+      const auto expected = reference::mla_decode({.q_latent = row_of(latent_queries, row),
+                                                   .q_rope = row_of(rope_queries, row),
+                                                   .latent = latents[sequence].rows(0, count),
+                                                   .rope = ropes[sequence].rows(0, count),
+                                                   .scale = 0.07});
+      expect_close(row_of(values, row), expected.out, tolerance(shape, count));
+      expect_close(row_of(sums, row),
+                   expected.log_sum_exp,
+                   {.relative = kFloat32Rounding, .slack = sum_slack(shape, count)});
+    }
+  }
+
   static int64_t blocks_of(int64_t length) {
     return (length + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
   }
@@ -171,6 +230,16 @@ TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyHeadsOfModels) {
       check({65, 1, 130}, {heads, latent, 64, DType::kBFloat16, 8});
     }
   }
+}
+
+TEST_P(MlaDecodeTest, QueryTokensOfASequenceSeeTheTokensBeforeThem) {
+  for (const int64_t latent : {256, 320}) {
+    for (const int64_t heads : {3, 40, 100}) {
+      SCOPED_TRACE("R " + std::to_string(latent) + ", heads " + std::to_string(heads));
+      check_tokens({2, 65, 0}, {heads, latent, 64, DType::kBFloat16, 8}, 2);
+    }
+  }
+  check_tokens({4, 64, 65, 66, 67, 130, 0}, {3, 256, 64, DType::kBFloat16, 8}, 4);
 }
 
 TEST_P(MlaDecodeTest, SplitsALongSequenceOverThreads) {
