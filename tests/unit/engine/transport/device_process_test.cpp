@@ -22,30 +22,31 @@ struct Way {
   std::string source;
   std::string target;
   std::string lanes;
+
+  [[nodiscard]] bool is_direct() const {
+    const bool is_source_cuda = source.starts_with("cuda:");
+    return is_source_cuda == target.starts_with("cuda:") && (!is_source_cuda || lanes.empty());
+  }
 };
 
 class DeviceProcessTest : public testing::TestWithParam<Way> {
  protected:
   void SetUp() override {
-#ifdef TESSERA_HAS_CUDA
-    const std::string last = std::to_string(kernels::cuda::num_cuda_devices() - 1);
-    if (GetParam().target.starts_with("cuda:") && GetParam().target > "cuda:" + last) {
-      GTEST_SKIP() << "needs another GPU than those up to " << last;
-    }
-#endif
     if (!GetParam().lanes.empty()) {
       settings_ = {"UCX_TLS=" + GetParam().lanes, "UCX_NET_DEVICES=lo"};
     }
   }
-  [[nodiscard]] bool is_direct() const {
-    const bool is_source_cuda = GetParam().source.starts_with("cuda:");
-    const bool has_device_lane = GetParam().lanes.empty();
-    return is_source_cuda == GetParam().target.starts_with("cuda:") &&
-           (!is_source_cuda || has_device_lane);
-  }
 
   std::vector<std::string> settings_;
 };
+
+/// Into a device's memory, whose regions are kept for the next worker.
+class DeviceTargetTest : public DeviceProcessTest {};
+
+#ifdef TESSERA_HAS_CUDA  // every lane of a fake device is direct
+/// Into it through the host.
+class StagedTargetTest : public DeviceProcessTest {};
+#endif
 
 TEST_P(DeviceProcessTest, BlocksArriveExactly) {
   constexpr int32_t kBlocks = 300;
@@ -72,11 +73,8 @@ TEST_P(DeviceProcessTest, BlocksArriveExactly) {
   EXPECT_EQ(receiver.leave(), 0);
 }
 
-TEST_P(DeviceProcessTest, RegionsOfWorkersThatSaidGoodbyeAreUsedAgainOthersNever) {
+TEST_P(DeviceTargetTest, RegionsOfWorkersThatSaidGoodbyeAreUsedAgainOthersNever) {
   const std::string target = GetParam().target;
-  if (target == "host") {
-    GTEST_SKIP() << "host memory is taken link by link";
-  }
   ChildProcess receiver({"receiver", "50048", "4", "", target}, settings_);
   ChildProcess sender({"sender", "50048", "4", "1", "", GetParam().source, "staged"}, settings_);
   for (int round = 1; round <= 9; ++round) {  // more than there are
@@ -120,15 +118,12 @@ TEST_P(DeviceProcessTest, MemoryThatHasToBeStagedForIsRefusedUnlessAllowed) {
   ChildProcess sender({"sender", "4096", "1", "1", "", GetParam().source}, settings_);
   receiver.lines().write("open");
   sender.lines().write("connect " + receiver.lines().read(kPatience));
-  sender.expect_line(is_direct() ? "connected 1" : "peer_failed 1");
+  sender.expect_line(GetParam().is_direct() ? "connected 1" : "peer_failed 1");
 }
 
-#ifdef TESSERA_HAS_CUDA  // every lane of a fake device is direct
-TEST_P(DeviceProcessTest, WorkersThatWereRefusedCostNoRegion) {
+#ifdef TESSERA_HAS_CUDA
+TEST_P(StagedTargetTest, WorkersThatWereRefusedCostNoRegion) {
   const std::string target = GetParam().target;
-  if (target == "host" || is_direct()) {
-    GTEST_SKIP() << "regions are taken anew, or nothing is refused";
-  }
   ChildProcess receiver({"receiver", "50048", "4", "", target}, settings_);
   ChildProcess refused({"sender", "50048", "4", "1", "", GetParam().source}, settings_);
   for (int round = 1; round <= 6; ++round) {  // more than there are
@@ -154,11 +149,14 @@ TEST(UcxCudaTest, ALibraryWithoutCudaIsRefusedAtStart) {
 
 std::vector<Way> ways() {
 #ifdef TESSERA_HAS_CUDA
-  return {{"cuda:0", "cuda:0", ""},
-          {"cuda:0", "cuda:1", ""},
-          {"cuda:0", "cuda:0", "tcp,cuda_copy,self"},
-          {"cuda:0", "host", ""},
-          {"host", "cuda:0", ""}};
+  std::vector<Way> ways = {{"cuda:0", "cuda:0", ""},
+                           {"cuda:0", "cuda:0", "tcp,cuda_copy,self"},
+                           {"cuda:0", "host", ""},
+                           {"host", "cuda:0", ""}};
+  if (kernels::cuda::num_cuda_devices() > 1) {
+    ways.push_back({"cuda:0", "cuda:1", ""});
+  }
+  return ways;
 #else
   return {{"fake", "fake", "tcp,self"},
           {"fake", "fake", "sysv,posix,self"},
@@ -167,11 +165,34 @@ std::vector<Way> ways() {
 #endif
 }
 
-INSTANTIATE_TEST_SUITE_P(Ways, DeviceProcessTest, testing::ValuesIn(ways()), [](const auto& way) {
+template <typename Predicate>
+std::vector<Way> ways_that(const Predicate& predicate) {
+  std::vector<Way> all = ways();
+  std::erase_if(all, [&](const Way& way) { return !predicate(way); });
+  return all;
+}
+
+std::string name_of(const testing::TestParamInfo<Way>& way) {
   std::string name = way.param.source + "To" + way.param.target + way.param.lanes.substr(0, 4);
   std::erase_if(name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; });
   return name;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, DeviceProcessTest, testing::ValuesIn(ways()), name_of);
+INSTANTIATE_TEST_SUITE_P(Ways,
+                         DeviceTargetTest,
+                         testing::ValuesIn(ways_that([](const Way& way) {
+                           return way.target != "host";
+                         })),
+                         name_of);
+#ifdef TESSERA_HAS_CUDA
+INSTANTIATE_TEST_SUITE_P(Ways,
+                         StagedTargetTest,
+                         testing::ValuesIn(ways_that([](const Way& way) {
+                           return way.target != "host" && !way.is_direct();
+                         })),
+                         name_of);
+#endif
 
 }  // namespace
 }  // namespace tessera
