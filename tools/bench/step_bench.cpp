@@ -15,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "engine/base/text.h"
 #include "tools/bench/step_model.h"
 #ifdef TESSERA_HAS_CUPTI
 #include "tools/bench/gpu_kernel_times.h"
@@ -143,6 +144,13 @@ void report_prefill(StepModel& model, const Options& options, int64_t prompt) {
 Status run(Options& options) {
   const int64_t context = largest(options.contexts) + options.steps;
   const int64_t prompt = largest(options.prompts);
+  if (options.worker.attention_sharding != "replicated" && prompt > options.chunk) {
+    return invalid_argument(str_cat("--prompt ",
+                                    prompt,
+                                    " --chunk ",
+                                    options.chunk,
+                                    ": ranks that share attention take a prompt as one chunk"));
+  }
   const StepModelSize size{.max_batch = largest(options.batches),
                            .max_context = std::max(context, prompt),
                            .max_chunk = std::min(options.chunk, prompt)};
