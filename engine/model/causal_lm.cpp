@@ -88,45 +88,50 @@ TensorView CausalLm::compute(const ModelInput& input, const StepCache& cache, St
 
 void CausalLm::layers(const ModelInput& input, const StepCache& cache, StreamView stream) {
   const int64_t num_tokens = input.num_tokens();
-  const TensorView hidden = first_rows(workspace_.hidden, num_tokens);
-  const TensorView normed = first_rows(workspace_.normed, num_tokens);
-  const TensorView delta = first_rows(workspace_.delta, num_tokens);
-  const auto epsilon = static_cast<float>(config_.rms_norm_eps);
-  const size_t num_images = cache.images.size() / weights_.layers.size();
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
+  const size_t num_layers = weights_.layers.size();
+  const size_t num_images = cache.images.size() / num_layers;
+  for (size_t i = 0; i < num_layers; ++i) {
     const LayerWeights& layer = weights_.layers[i];
-    // The previous sublayer's result joins the residual stream inside the next norm.
-    ops_.rms_norm({.x = hidden,
-                   .add = i == 0 ? TensorView{} : delta,
-                   .weight = layer.input_norm.view,
-                   .epsilon = epsilon,
-                   .out = normed},
-                  stream);
+    if (i == 0) {
+      ops_.rms_norm(norm_params({}, layer.input_norm.view, num_tokens), stream);
+    } else {
+      join_delta(layer.input_norm.view, num_tokens, stream);
+    }
     attention_.forward({.weights = layer.attention,
                         .images = cache.images.subspan(i * num_images, num_images),
                         .window = cache.window,
                         .index = static_cast<int64_t>(i)},
                        input,
                        stream);
-    add_up_delta(num_tokens, stream);
-    ops_.rms_norm({.x = hidden,
-                   .add = delta,
-                   .weight = layer.post_attention_norm.view,
-                   .epsilon = epsilon,
-                   .out = normed},
-                  stream);
+    join_delta(layer.post_attention_norm.view, num_tokens, stream);
     if (layer.mlp.down != nullptr) {
       mlp_.forward_dense(layer.mlp, num_tokens, stream);
     } else {
       mlp_.forward_experts(layer.moe, num_tokens, stream);
     }
-    add_up_delta(num_tokens, stream);
+  }
+  if (world_ != nullptr) {  // for the wanted rows, the final norm adds it
+    world_->all_reduce(first_rows(workspace_.delta, num_tokens), stream);
   }
 }
 
-void CausalLm::add_up_delta(int64_t num_tokens, StreamView stream) {
+kernels::RmsNormParams CausalLm::norm_params(const TensorView& add,
+                                             const TensorView& weight,
+                                             int64_t num_tokens) const {
+  return {.x = first_rows(workspace_.hidden, num_tokens),
+          .add = add,
+          .weight = weight,
+          .epsilon = static_cast<float>(config_.rms_norm_eps),
+          .out = first_rows(workspace_.normed, num_tokens)};
+}
+
+void CausalLm::join_delta(const TensorView& norm_weight, int64_t num_tokens, StreamView stream) {
+  const TensorView delta = first_rows(workspace_.delta, num_tokens);
+  const kernels::RmsNormParams norm = norm_params(delta, norm_weight, num_tokens);
   if (world_ != nullptr) {
-    world_->all_reduce(first_rows(workspace_.delta, num_tokens), stream);
+    world_->all_reduce_norm(delta, norm, ops_, stream);
+  } else {
+    ops_.rms_norm(norm, stream);
   }
 }
 

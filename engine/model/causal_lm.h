@@ -52,8 +52,14 @@ class CausalLm final {
  private:
   [[nodiscard]] const ModelInput& local_input(const ModelInput& input);
   void layers(const ModelInput& input, const StepCache& cache, kernels::StreamView stream);
-  /// Sums workspace.delta over the ranks.
-  void add_up_delta(int64_t num_tokens, kernels::StreamView stream);
+  [[nodiscard]] kernels::RmsNormParams norm_params(const kernels::TensorView& add,
+                                                   const kernels::TensorView& weight,
+                                                   int64_t num_tokens) const;
+  /// The previous sublayer's result, summed over the ranks, joins the residual stream; its norm is
+  /// the next one's input.
+  void join_delta(const kernels::TensorView& norm_weight,
+                  int64_t num_tokens,
+                  kernels::StreamView stream);
   [[nodiscard]] kernels::TensorView head(int64_t num_rows, kernels::StreamView stream);
 
   const ModelConfig& config_;

@@ -30,6 +30,24 @@ void Communicator::all_reduce(const TensorView& x, StreamView stream) {
   }
 }
 
+void Communicator::all_reduce_norm(const TensorView& add,
+                                   const kernels::RmsNormParams& norm,
+                                   kernels::Ops& ops,
+                                   StreamView stream) {
+  const ShapeCheck check("all_reduce_norm");
+  check_dense(check, "add", add);
+  check.is_true(norm.add.data == add.data, "norm.add is another tensor than add");
+  if (size() > 1 && do_all_reduce_norm(norm, stream)) {
+    return;
+  }
+  all_reduce(add, stream);
+  ops.rms_norm(norm, stream);
+}
+
+bool Communicator::do_all_reduce_norm(const kernels::RmsNormParams&, StreamView) {
+  return false;
+}
+
 void Communicator::reduce_scatter_heads(const ConstTensorView& partial,
                                         const TensorView& out,
                                         StreamView stream) {

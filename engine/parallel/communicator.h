@@ -7,6 +7,7 @@
 
 #include "kernels/core/device.h"
 #include "kernels/core/tensor_view.h"
+#include "kernels/ops/ops.h"
 
 namespace tessera {
 
@@ -26,6 +27,12 @@ class Communicator {
   /// x = sum over the members: every one of them gets the same bits. The order of adding is that of
   /// the ranks, but for what NCCL adds. `x`: float32, contiguous.
   void all_reduce(const kernels::TensorView& x, kernels::StreamView stream);
+  /// all_reduce(add), then norm.x += add and the norm, by `ops`; in one pass where the members
+  /// reach each other's memory. `norm.add` is `add`, which means nothing afterwards.
+  void all_reduce_norm(const kernels::TensorView& add,
+                       const kernels::RmsNormParams& norm,
+                       kernels::Ops& ops,
+                       kernels::StreamView stream);
   /// Member m gets heads [m h, (m + 1) h) of the sum of all partials. `partial` [B, G h, d] of each
   /// of the G members, `out` [B, h, d]: float32, contiguous.
   void reduce_scatter_heads(const kernels::ConstTensorView& partial,
@@ -48,6 +55,8 @@ class Communicator {
 
  private:
   virtual void do_all_reduce(const kernels::TensorView& x, kernels::StreamView stream) = 0;
+  /// False: there is no such pass for these shapes, and nothing has been done.
+  virtual bool do_all_reduce_norm(const kernels::RmsNormParams& norm, kernels::StreamView stream);
   virtual void do_reduce_scatter_heads(const kernels::ConstTensorView& partial,
                                        const kernels::TensorView& out,
                                        kernels::StreamView stream) = 0;

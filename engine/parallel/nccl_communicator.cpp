@@ -116,6 +116,12 @@ class NcclCommunicator final : public Communicator {
     }
   }
 
+  bool do_all_reduce_norm(const kernels::RmsNormParams& norm, StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    return small_sum_.run_norm != nullptr && norm.add.num_elements() <= small_sum_limit_ &&
+           small_sum_.run_norm(place_.rank, norm, stream);
+  }
+
   void do_reduce_scatter_heads(const ConstTensorView& partial,
                                const TensorView& out,
                                StreamView stream) override {

@@ -7,14 +7,21 @@
 #include <vector>
 
 #include "kernels/core/device.h"
+#include "kernels/ops/transform_params.h"
 
 namespace tessera {
 
 /// x [count], float32, becomes the sum over the ranks, each of which calls it.
 using RankSum = std::function<void(int rank, float* x, int64_t count, kernels::StreamView stream)>;
 
+/// The same for norm.add, which is left as it was, then norm.x += the sum, and the norm. False:
+/// not for these shapes, and nothing has been done.
+using RankSumNorm =
+    std::function<bool(int rank, const kernels::RmsNormParams& norm, kernels::StreamView stream)>;
+
 struct SmallSum {
   RankSum run;                  ///< null: there is none
+  RankSumNorm run_norm;         ///< null: there is none
   std::function<void()> abort;  ///< ends ranks that wait in it; any thread
   int64_t max_elements = 0;
 };

@@ -27,8 +27,8 @@ using kernels::cuda::DeviceMemory;
 using kernels::cuda::num_cuda_devices;
 using kernels::cuda::PeerSum;
 
-/// Elements of a sum that may go through peer memory: 256 rows of 2,048.
-constexpr int64_t kMaxPeerSum = int64_t{1} << 19;
+/// Elements of a sum that may go through peer memory: 512 rows of 2,048, 128 of 8,192.
+constexpr int64_t kMaxPeerSum = int64_t{1} << 20;
 
 /// Null where the GPUs cannot have memory in common: NCCL does without.
 std::shared_ptr<PeerSum> connect_memory(std::span<kernels::Device* const> devices) {
@@ -64,6 +64,10 @@ Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
         .run =
             [peers](int rank, float* x, int64_t count, kernels::StreamView stream) {
               peers->run(rank, x, count, stream);
+            },
+        .run_norm =
+            [peers](int rank, const kernels::RmsNormParams& norm, kernels::StreamView stream) {
+              return peers->run_norm(rank, norm, stream);
             },
         .abort = [peers] { peers->abort(); },
         .max_elements = peers->max_elements()};

@@ -14,8 +14,9 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kMaxBlocks = 128;
-constexpr int kVector = 2;  ///< elements of a line
-constexpr int kSlots = 2;   ///< a member can be one call ahead of another
+constexpr int kVector = 2;     ///< elements of a line
+constexpr int kNormPairs = 8;  ///< of a row that a thread keeps
+constexpr int kSlots = 2;      ///< a member can be one call ahead of another
 constexpr int kBusySpins = 32;
 constexpr unsigned kPause = 40;  ///< ns
 constexpr int kSpinsPerLook = 1024;
@@ -104,35 +105,109 @@ __device__ void store_pair(float* to, float2 value, int64_t count) {
   }
 }
 
-__global__ void __launch_bounds__(kThreads) peer_sum_kernel(const PeerSumParams p) {
+/// This call's number, of the block. By all threads; also waits for the kernel before.
+__device__ uint32_t begin_call(const PeerSumParams& p) {
   __shared__ uint32_t shared_call;
+  wait_for_kernel_before();
   if (threadIdx.x == 0) {
     shared_call = ++p.calls[blockIdx.x];
   }
   __syncthreads();
-  const uint32_t call = shared_call;
+  return shared_call;
+}
+
+/// To line `line` of the block's region in the inbox of every other member.
+__device__ void send_pair(const PeerSumParams& p, int64_t line, float2 value, uint32_t call) {
+  for (int peer = 0; peer < p.num_members; ++peer) {
+    if (peer != p.member) {
+      send_line(region_of(p, peer, p.member, call) + line, value, call);
+    }
+  }
+}
+
+/// The sum over the members, in their order, of what came to line `line` and of this one's `own`.
+__device__ float2 sum_pairs(const PeerSumParams& p, int64_t line, float2 own, uint32_t call) {
+  float2 sum = {};
+  for (int sender = 0; sender < p.num_members; ++sender) {
+    const float2 value = sender == p.member
+                             ? own
+                             : receive_line(p, region_of(p, p.member, sender, call) + line, call);
+    sum.x += value.x;
+    sum.y += value.y;
+  }
+  return sum;
+}
+
+__global__ void __launch_bounds__(kThreads) peer_sum_kernel(const PeerSumParams p) {
+  const uint32_t call = begin_call(p);
   const int64_t begin = blockIdx.x * p.per_block;
   const int64_t count = min(p.count - begin, p.per_block);
   float* x = p.x + begin;
   for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
-    const float2 value = load_pair(x + i, count - i);
-    for (int peer = 0; peer < p.num_members; ++peer) {
-      if (peer != p.member) {
-        send_line(region_of(p, peer, p.member, call) + i / kVector, value, call);
-      }
-    }
+    send_pair(p, i / kVector, load_pair(x + i, count - i), call);
   }
   for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
-    float2 sum = {};
-    for (int sender = 0; sender < p.num_members; ++sender) {
-      const float2 value =
-          sender == p.member
-              ? load_pair(x + i, count - i)
-              : receive_line(p, region_of(p, p.member, sender, call) + i / kVector, call);
-      sum.x += value.x;
-      sum.y += value.y;
+    store_pair(x + i, sum_pairs(p, i / kVector, load_pair(x + i, count - i), call), count - i);
+  }
+}
+
+/// A block has every gridDim.x-th row. sum.x are rows of `width` elements back to back.
+template <typename Out>
+struct PeerNorm {
+  PeerSumParams sum;
+  DeviceRows<float> hidden;
+  const float* weight = nullptr;
+  DeviceRows<Out> out;
+  int64_t rows = 0;
+  int width = 0;
+  float epsilon = 0.0F;
+};
+
+template <typename Out>
+__global__ void __launch_bounds__(kThreads) peer_sum_norm_kernel(const PeerNorm<Out> p) {
+  __shared__ float warp_sums[kThreads / kWarp];
+  const int lines = p.width / kVector;
+  float2 weights[kNormPairs] = {};
+#pragma unroll
+  for (int k = 0; k < kNormPairs; ++k) {
+    if (const int i = static_cast<int>(threadIdx.x) + k * kThreads; i < lines) {
+      weights[k] = *reinterpret_cast<const float2*>(p.weight + i * kVector);
     }
-    store_pair(x + i, sum, count - i);
+  }
+  const uint32_t call = begin_call(p.sum);
+  const auto own = [&](int64_t row, int i) {
+    return *reinterpret_cast<const float2*>(p.sum.x + row * p.width + i * kVector);
+  };
+  int64_t line = 0;
+  for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, line += lines) {
+    for (int i = static_cast<int>(threadIdx.x); i < lines; i += kThreads) {
+      send_pair(p.sum, line + i, own(row, i), call);
+    }
+  }
+  line = 0;
+  for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, line += lines) {
+    float2 kept[kNormPairs] = {};
+    float squares = 0.0F;
+#pragma unroll
+    for (int k = 0; k < kNormPairs; ++k) {
+      if (const int i = static_cast<int>(threadIdx.x) + k * kThreads; i < lines) {
+        float2* hidden = reinterpret_cast<float2*>(p.hidden.row(row) + i * kVector);
+        const float2 sum = sum_pairs(p.sum, line + i, own(row, i), call);
+        kept[k] = {hidden->x + sum.x, hidden->y + sum.y};
+        *hidden = kept[k];
+        squares += kept[k].x * kept[k].x + kept[k].y * kept[k].y;
+      }
+    }
+    squares = block_sum<kThreads>(squares, warp_sums);
+    const float factor = 1.0F / sqrtf(squares / static_cast<float>(p.width) + p.epsilon);
+    Out* out = p.out.row(row);
+#pragma unroll
+    for (int k = 0; k < kNormPairs; ++k) {
+      if (const int i = static_cast<int>(threadIdx.x) + k * kThreads; i < lines) {
+        out[i * kVector] = from_float<Out>(kept[k].x * factor * weights[k].x);
+        out[i * kVector + 1] = from_float<Out>(kept[k].y * factor * weights[k].y);
+      }
+    }
   }
 }
 
@@ -203,25 +278,44 @@ class DevicePeerSum final : public PeerSum {
 
   void run(int member, float* x, int64_t count, StreamView stream) override {
     TESSERA_CHECK(count <= max_elements(), "a tensor above max_elements");
-    const Member& own = members_[static_cast<size_t>(member)];
-    const cudaStream_t on = own.device->enter(stream);
     // As wide as the tensor allows, the same on every member.
     const int64_t wanted = (count + kThreads * kVector - 1) / (kThreads * kVector);
     const int64_t num_blocks = std::min<int64_t>(wanted, kMaxBlocks);
-    PeerSumParams params;
-    params.x = x;
+    PeerSumParams params = params_of(member, x);
     params.count = count;
     params.per_block =
         num_blocks == 0 ? 0 : round_up((count + num_blocks - 1) / num_blocks, kVector);
-    params.region = region_;
-    params.member = member;
-    params.num_members = static_cast<int>(members_.size());
-    for (size_t i = 0; i < members_.size(); ++i) {
-      params.inboxes[i] = members_[i].inbox;
+    launch_early("peer_sum",
+                 peer_sum_kernel,
+                 {to_grid(num_blocks), kThreads},
+                 members_[static_cast<size_t>(member)].device->enter(stream),
+                 params);
+  }
+  bool run_norm(int member, const RmsNormParams& norm, StreamView stream) override {
+    const int64_t rows = norm.x.dim(0);
+    const int64_t width = norm.x.dim(1);
+    const int64_t num_blocks = std::min<int64_t>(rows, kMaxBlocks);
+    const bool is_in_pairs = width % kVector == 0 && norm.x.stride[0] % kVector == 0;
+    if (!is_in_pairs || width > int64_t{kNormPairs} * kThreads * kVector ||
+        ceil_div(rows, kMaxBlocks) * width > region_ * kVector) {
+      return false;
     }
-    params.calls = own.calls;
-    params.is_aborted = abort_.get();
-    launch("peer_sum", peer_sum_kernel, {to_grid(num_blocks), kThreads}, on, params);
+    auto* add = const_cast<float*>(norm.add.as<float>());  // read only
+    visit_dtype(norm.out.dtype, [&](auto tag) {
+      using Out = decltype(tag);
+      launch_early("peer_sum_norm",
+                   peer_sum_norm_kernel<Out>,
+                   {to_grid(num_blocks), kThreads},
+                   members_[static_cast<size_t>(member)].device->enter(stream),
+                   PeerNorm<Out>{.sum = params_of(member, add),
+                                 .hidden = rows_of<float>(norm.x),
+                                 .weight = norm.weight.as<float>(),
+                                 .out = rows_of<Out>(norm.out),
+                                 .rows = rows,
+                                 .width = static_cast<int>(width),
+                                 .epsilon = norm.epsilon});
+    });
+    return true;
   }
   void abort() noexcept override { abort_.set(); }
   [[nodiscard]] int64_t max_elements() const noexcept override {
@@ -235,6 +329,20 @@ class DevicePeerSum final : public PeerSum {
     Line* inbox = nullptr;
     uint32_t* calls = nullptr;
   };
+  [[nodiscard]] PeerSumParams params_of(int member, float* x) const {
+    PeerSumParams params;
+    params.x = x;
+    params.region = region_;
+    params.member = member;
+    params.num_members = static_cast<int>(members_.size());
+    for (size_t i = 0; i < members_.size(); ++i) {
+      params.inboxes[i] = members_[i].inbox;
+    }
+    params.calls = members_[static_cast<size_t>(member)].calls;
+    params.is_aborted = abort_.get();
+    return params;
+  }
+
   const int64_t region_;
   std::vector<Member> members_;
   AbortWord abort_;

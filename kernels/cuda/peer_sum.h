@@ -8,6 +8,7 @@
 #include <span>
 
 #include "kernels/core/device.h"
+#include "kernels/ops/transform_params.h"
 
 namespace tessera::kernels::cuda {
 
@@ -27,6 +28,11 @@ class PeerSum {
   /// x [count] = the members' sum, float32, for every member's call with as many elements. Throws
   /// DeviceError.
   virtual void run(int member, float* x, int64_t count, StreamView stream) = 0;
+  /// norm.x += the members' sum of norm.add, which is left as it was, and the norm of that, with as
+  /// many rows of one width in every member's call. False: rows too wide or too many for one pass,
+  /// or not aligned to pairs, and nothing has been done; the same for every member. Throws
+  /// DeviceError.
+  virtual bool run_norm(int member, const RmsNormParams& norm, StreamView stream) = 0;
   /// Ends kernels that wait for a member, now and later, with sums that mean nothing. Any thread.
   virtual void abort() noexcept = 0;
   [[nodiscard]] virtual int64_t max_elements() const noexcept = 0;

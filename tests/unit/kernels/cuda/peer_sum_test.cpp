@@ -2,7 +2,9 @@
 #include "kernels/cuda/peer_sum.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
@@ -50,6 +52,12 @@ class PeerSumTest : public ::testing::Test {
       std::generate(part.begin(), part.begin() + count, [&] { return normal(random_); });
     }
     return parts;
+  }
+  std::vector<float> random_values(int64_t count) {
+    std::normal_distribution<float> normal;
+    std::vector<float> values(static_cast<size_t>(count));
+    std::generate(values.begin(), values.end(), [&] { return normal(random_); });
+    return values;
   }
   float* values(int member) { return static_cast<float*>(buffers_[member].data()); }
   void on_each(const std::function<void(int)>& work) {
@@ -114,6 +122,132 @@ TEST_F(PeerSumTest, ManyCallsInARowNeverMixUp) {
   const std::vector<float> expected(static_cast<size_t>(kCount), std::ldexp(1.0F, kCalls));
   EXPECT_EQ(values_after[0], expected);
   EXPECT_EQ(values_after[1], expected);
+}
+
+/// What a member's pass with the norm gets and gives.
+struct NormCase {
+  int64_t rows = 0;
+  int64_t width = 0;
+  DType out_dtype = DType::kFloat32;
+};
+
+class PeerSumNormTest : public PeerSumTest, public ::testing::WithParamInterface<NormCase> {
+ protected:
+  void SetUp() override {
+    PeerSumTest::SetUp();
+    if (!HasFatalFailure()) {
+      sum_ = PeerSum::create(devices_, int64_t{1} << 20);
+    }
+  }
+};
+
+struct MemberTensors {
+  MemberTensors(Device& on, const NormCase& of_case, const std::vector<float>& weights)
+      : shape(of_case),
+        device(on),
+        add(device.allocate(shape.rows * shape.width * 4)),
+        hidden(device.allocate(shape.rows * shape.width * 4)),
+        weight(device.allocate(shape.width * 4)),
+        out(device.allocate(shape.rows * shape.width * 4)) {
+    device.copy_from_host(weight.data(), weights.data(), shape.width * 4, {});
+  }
+  [[nodiscard]] RmsNormParams params() const {
+    return {.x = {hidden.data(), DType::kFloat32, {shape.rows, shape.width}},
+            .add = TensorView{add.data(), DType::kFloat32, {shape.rows, shape.width}},
+            .weight = TensorView{weight.data(), DType::kFloat32, {shape.width}},
+            .epsilon = 1e-5F,
+            .out = {out.data(), shape.out_dtype, {shape.rows, shape.width}}};
+  }
+  /// [rows, width] of the output, as float32.
+  [[nodiscard]] std::vector<float> read_out() const {
+    const auto count = static_cast<size_t>(shape.rows * shape.width);
+    std::vector<char> bytes(count * static_cast<size_t>(dtype_bytes(shape.out_dtype)));
+    device.copy_to_host(bytes.data(), out.data(), static_cast<int64_t>(bytes.size()), {});
+    device.synchronize_blocking({});
+    std::vector<float> values(count);
+    for (size_t i = 0; i < count; ++i) {
+      if (shape.out_dtype == DType::kFloat32) {
+        std::memcpy(&values[i], bytes.data() + i * 4, 4);
+      } else {
+        uint16_t half = 0;
+        std::memcpy(&half, bytes.data() + i * 2, 2);
+        values[i] = std::bit_cast<float>(uint32_t{half} << 16);
+      }
+    }
+    return values;
+  }
+  NormCase shape;
+  Device& device;
+  DeviceBuffer add, hidden, weight, out;
+};
+
+TEST_P(PeerSumNormTest, IsTheSumThenTheNorm) {
+  const NormCase shape = GetParam();
+  const int64_t count = shape.rows * shape.width;
+  const std::vector<float> weights = random_values(shape.width);
+  std::vector<MemberTensors> members;
+  for (Device* device : devices_) {
+    members.emplace_back(*device, shape, weights);
+  }
+  for (int call = 0; call < 3; ++call) {  // both slots of the inboxes, and the first again
+    const std::vector<std::vector<float>> parts = {random_values(count), random_values(count)};
+    const std::vector<float> residual = random_values(count);
+    std::vector<std::vector<float>> hidden(kMembers, residual);
+    on_each([&](int member) {
+      const MemberTensors& own = members[static_cast<size_t>(member)];
+      auto& values = hidden[static_cast<size_t>(member)];
+      const std::vector<float> poison(static_cast<size_t>(count), NAN);
+      own.device.copy_from_host(
+          own.add.data(), parts[static_cast<size_t>(member)].data(), count * 4, {});
+      own.device.copy_from_host(own.hidden.data(), values.data(), count * 4, {});
+      own.device.copy_from_host(own.out.data(), poison.data(), count * 4, {});
+      EXPECT_TRUE(sum_->run_norm(member, own.params(), {}));
+      own.device.copy_to_host(values.data(), own.hidden.data(), count * 4, {});
+      own.device.synchronize_blocking({});
+    });
+    // A rounding of bfloat16, else of the sums in float32: at most 14 additions a thread and 5 + 16
+    // of the block before a square root, which halves their errors.
+    const double tolerance = shape.out_dtype == DType::kFloat32 ? 2e-6 : 1.0 / 256;
+    const std::vector<std::vector<float>> outs = {members[0].read_out(), members[1].read_out()};
+    EXPECT_EQ(outs[0], outs[1]) << "the members' bits differ";
+    EXPECT_EQ(hidden[0], hidden[1]);
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      std::vector<double> sums;
+      double squares = 0.0;
+      for (int64_t i = row * shape.width; i < (row + 1) * shape.width; ++i) {
+        const auto at = static_cast<size_t>(i);
+        ASSERT_EQ(hidden[0][at], residual[at] + (parts[0][at] + parts[1][at])) << "element " << i;
+        sums.push_back(hidden[0][at]);
+        squares += sums.back() * sums.back();
+      }
+      const double factor = 1.0 / std::sqrt(squares / static_cast<double>(shape.width) + 1e-5);
+      for (int64_t c = 0; c < shape.width; ++c) {
+        const double expected =
+            sums[static_cast<size_t>(c)] * factor * weights[static_cast<size_t>(c)];
+        const float actual = outs[0][static_cast<size_t>(row * shape.width + c)];
+        ASSERT_NEAR(actual, expected, tolerance * std::abs(expected) + 1e-30)
+            << "row " << row << ", column " << c;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes,
+                         PeerSumNormTest,
+                         ::testing::Values(NormCase{1, 2, DType::kFloat32},
+                                           NormCase{1, 2048, DType::kBFloat16},
+                                           NormCase{3, 7168, DType::kBFloat16},
+                                           NormCase{64, 2048, DType::kFloat32},
+                                           NormCase{128, 8192, DType::kBFloat16},
+                                           NormCase{129, 2050, DType::kFloat32},
+                                           NormCase{500, 2048, DType::kBFloat16}));
+
+TEST_F(PeerSumTest, RefusesTheNormOfWhatDoesNotFitOnePass) {
+  const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
+  for (const NormCase& shape : {NormCase{1, 8194}, NormCase{1, 3}, NormCase{513, 2048}}) {
+    const MemberTensors own(*devices_[0], shape, random_values(shape.width));
+    EXPECT_FALSE(sum->run_norm(0, own.params(), {})) << shape.rows << " x " << shape.width;
+  }
 }
 
 TEST_F(PeerSumTest, AnAbortEndsWhoWaits) {
