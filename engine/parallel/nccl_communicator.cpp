@@ -57,7 +57,8 @@ class NcclCommunicator final : public Communicator {
   }
   void abort(const std::string& reason) noexcept override { group_->handles->abort(reason); }
 
-  /// all_reduce of all ranks of up to so many elements goes past NCCL.
+  /// all_reduce of all ranks of up to so many elements goes past NCCL, and where that is ever the
+  /// faster way, so does reduce_scatter_heads.
   void set_small_sum_limit(int64_t max_elements) { small_sum_limit_ = max_elements; }
   /// NCCL's all-reduce of x [count].
   void sum_by_nccl(float* x, int64_t count, StreamView stream) {
@@ -132,6 +133,10 @@ class NcclCommunicator final : public Communicator {
     const float* source = partial.as<float>();
     if (size() == 1) {
       copy_rows(source, out.as<float>(), {rows, width, width, width}, native);
+      return;
+    }
+    if (small_sum_limit_ > 0 && small_sum_.run_scatter != nullptr &&
+        small_sum_.run_scatter(place_.rank, source, out.as<float>(), rows, width, stream)) {
       return;
     }
     if (rows > 1) {  // NCCL scatters what lies back to back: [B, G, h d] to [G, B, h d]
@@ -240,16 +245,14 @@ class NcclCommunicator final : public Communicator {
   int64_t small_sum_limit_ = -1;  // a group of one has nothing to add
 };
 
-void choose_sums(const NcclOptions& options, const std::vector<NcclCommunicator*>& ranks) {
+/// `ranks`: of all ranks, in their order.
+int64_t choose_sums(const NcclOptions& options, const std::vector<NcclCommunicator*>& ranks) {
   const RankSum by_nccl = [&](int rank, float* x, int64_t count, StreamView stream) {
     ranks[static_cast<size_t>(rank)]->sum_by_nccl(x, count, stream);
   };
-  const int64_t limit = small_sum_limit_blocking(options.memory, options.small_sum, by_nccl, [&] {
+  return small_sum_limit_blocking(options.memory, options.small_sum, by_nccl, [&] {
     ranks.front()->abort("a rank failed while sums were timed");
   });
-  for (NcclCommunicator* rank : ranks) {
-    rank->set_small_sum_limit(limit);
-  }
 }
 
 }  // namespace
@@ -271,6 +274,7 @@ Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions
   const auto world = std::make_shared<Group>(handles, std::move(all));
   std::vector<RankCommunicators> ranks;
   std::vector<NcclCommunicator*> worlds;
+  std::vector<NcclCommunicator*> whole_subgroups;  // of all ranks, too
   std::shared_ptr<Group> subgroup;
   for (int rank = 0; rank < num_ranks; ++rank) {
     const int member = rank % subgroup_size;
@@ -287,13 +291,21 @@ Result<std::vector<RankCommunicators>> make_nccl_communicators(const NcclOptions
     auto of_all = std::make_unique<NcclCommunicator>(
         world, NcclCommunicator::Place{rank, rank, staging}, options);
     worlds.push_back(of_all.get());
-    ranks.push_back({std::move(of_all),
-                     std::make_unique<NcclCommunicator>(
-                         subgroup, NcclCommunicator::Place{member, rank, staging}, options)});
+    auto of_subgroup = std::make_unique<NcclCommunicator>(
+        subgroup, NcclCommunicator::Place{member, rank, staging}, options);
+    if (subgroup_size == num_ranks) {
+      whole_subgroups.push_back(of_subgroup.get());
+    }
+    ranks.push_back({std::move(of_all), std::move(of_subgroup)});
   }
   handles->watch();
   if (options.small_sum.run && num_ranks > 1) {
-    choose_sums(options, worlds);
+    const int64_t limit = choose_sums(options, worlds);
+    for (const auto& communicators : {worlds, whole_subgroups}) {
+      for (NcclCommunicator* communicator : communicators) {
+        communicator->set_small_sum_limit(limit);
+      }
+    }
   }
   return ranks;
 }

@@ -19,9 +19,19 @@ using RankSum = std::function<void(int rank, float* x, int64_t count, kernels::S
 using RankSumNorm =
     std::function<bool(int rank, const kernels::RmsNormParams& norm, kernels::StreamView stream)>;
 
+/// `partial` [rows, ranks, width] of each rank, out [rows, width] = the sum over the ranks of this
+/// one's part. False: not for these shapes, and nothing has been done.
+using RankScatter = std::function<bool(int rank,
+                                       const float* partial,
+                                       float* out,
+                                       int64_t rows,
+                                       int64_t width,
+                                       kernels::StreamView stream)>;
+
 struct SmallSum {
   RankSum run;                  ///< null: there is none
   RankSumNorm run_norm;         ///< null: there is none
+  RankScatter run_scatter;      ///< null: there is none
   std::function<void()> abort;  ///< ends ranks that wait in it; any thread
   int64_t max_elements = 0;
 };

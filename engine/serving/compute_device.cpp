@@ -69,6 +69,15 @@ Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
             [peers](int rank, const kernels::RmsNormParams& norm, kernels::StreamView stream) {
               return peers->run_norm(rank, norm, stream);
             },
+        .run_scatter =
+            [peers](int rank,
+                    const float* partial,
+                    float* out,
+                    int64_t rows,
+                    int64_t width,
+                    kernels::StreamView stream) {
+              return peers->run_scatter(rank, {partial, out, rows, width}, stream);
+            },
         .abort = [peers] { peers->abort(); },
         .max_elements = peers->max_elements()};
   }

@@ -279,8 +279,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_sm90(const __grid_constant__ GroupedMaps maps,
                   const __grid_constant__ GroupedProduct p) {
   extern __shared__ uint8_t raw[];
-  uint8_t* shared =
-      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  uint8_t* shared = sm90::align_tiles(raw);
   const uint32_t base = shared_address(shared);
   const Places places{{base, base + 64, base + kBarrierBytes, kPanelBytes},
                       reinterpret_cast<RowTile*>(shared + 128),

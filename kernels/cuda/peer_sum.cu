@@ -151,6 +151,29 @@ __global__ void __launch_bounds__(kThreads) peer_sum_kernel(const PeerSumParams 
   }
 }
 
+/// p.x: [rows, members, width]; p.count and p.per_block are of one member's part.
+__global__ void __launch_bounds__(kThreads)
+    peer_scatter_kernel(const PeerSumParams p, float* out, int width) {
+  const uint32_t call = begin_call(p);
+  const int64_t begin = blockIdx.x * p.per_block;
+  const int64_t count = min(p.count - begin, p.per_block);
+  const auto pair_of = [&](int64_t i, int member) {
+    const int64_t row = (begin + i) / width;
+    const int64_t at = (row * p.num_members + member) * width + (begin + i) % width;
+    return *reinterpret_cast<const float2*>(p.x + at);
+  };
+  for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
+    for (int peer = 0; peer < p.num_members; ++peer) {
+      if (peer != p.member) {
+        send_line(region_of(p, peer, p.member, call) + i / kVector, pair_of(i, peer), call);
+      }
+    }
+  }
+  for (int64_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
+    store_pair(out + begin + i, sum_pairs(p, i / kVector, pair_of(i, p.member), call), kVector);
+  }
+}
+
 /// A block has every gridDim.x-th row. sum.x are rows of `width` elements back to back.
 template <typename Out>
 struct PeerNorm {
@@ -278,18 +301,27 @@ class DevicePeerSum final : public PeerSum {
 
   void run(int member, float* x, int64_t count, StreamView stream) override {
     TESSERA_CHECK(count <= max_elements(), "a tensor above max_elements");
-    // As wide as the tensor allows, the same on every member.
-    const int64_t wanted = (count + kThreads * kVector - 1) / (kThreads * kVector);
-    const int64_t num_blocks = std::min<int64_t>(wanted, kMaxBlocks);
     PeerSumParams params = params_of(member, x);
-    params.count = count;
-    params.per_block =
-        num_blocks == 0 ? 0 : round_up((count + num_blocks - 1) / num_blocks, kVector);
     launch_early("peer_sum",
                  peer_sum_kernel,
-                 {to_grid(num_blocks), kThreads},
+                 {share_out(count, params), kThreads},
                  members_[static_cast<size_t>(member)].device->enter(stream),
                  params);
+  }
+  bool run_scatter(int member, const PeerScatter& scatter, StreamView stream) override {
+    const int64_t count = scatter.rows * scatter.width;
+    if (scatter.width % kVector != 0 || count > max_elements()) {
+      return false;
+    }
+    PeerSumParams params = params_of(member, const_cast<float*>(scatter.partial));  // read only
+    launch_early("peer_scatter",
+                 peer_scatter_kernel,
+                 {share_out(count, params), kThreads},
+                 members_[static_cast<size_t>(member)].device->enter(stream),
+                 params,
+                 scatter.out,
+                 static_cast<int>(scatter.width));
+    return true;
   }
   bool run_norm(int member, const RmsNormParams& norm, StreamView stream) override {
     const int64_t rows = norm.x.dim(0);
@@ -329,6 +361,14 @@ class DevicePeerSum final : public PeerSum {
     Line* inbox = nullptr;
     uint32_t* calls = nullptr;
   };
+  /// Sets the elements of each block; returns how many blocks: as many as the tensor allows, the
+  /// same on every member.
+  static unsigned share_out(int64_t count, PeerSumParams& params) {
+    const int64_t num_blocks = std::min<int64_t>(ceil_div(count, kThreads * kVector), kMaxBlocks);
+    params.count = count;
+    params.per_block = num_blocks == 0 ? 0 : round_up(ceil_div(count, num_blocks), kVector);
+    return to_grid(num_blocks);
+  }
   [[nodiscard]] PeerSumParams params_of(int member, float* x) const {
     PeerSumParams params;
     params.x = x;

@@ -12,6 +12,14 @@
 
 namespace tessera::kernels::cuda {
 
+/// `partial` [rows, members, width] of each member, `out` [rows, width].
+struct PeerScatter {
+  const float* partial = nullptr;
+  float* out = nullptr;
+  int64_t rows = 0;
+  int64_t width = 0;
+};
+
 class PeerSum {
  public:
   static constexpr int kMaxMembers = 8;
@@ -33,6 +41,10 @@ class PeerSum {
   /// or not aligned to pairs, and nothing has been done; the same for every member. Throws
   /// DeviceError.
   virtual bool run_norm(int member, const RmsNormParams& norm, StreamView stream) = 0;
+  /// out = the members' sum of this member's part of each row, for every member's call with as many
+  /// rows of one width. False: too many or an odd width, and nothing has been done; the same for
+  /// every member. Throws DeviceError.
+  virtual bool run_scatter(int member, const PeerScatter& scatter, StreamView stream) = 0;
   /// Ends kernels that wait for a member, now and later, with sums that mean nothing. Any thread.
   virtual void abort() noexcept = 0;
   [[nodiscard]] virtual int64_t max_elements() const noexcept = 0;

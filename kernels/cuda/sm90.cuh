@@ -12,6 +12,11 @@ namespace tessera::kernels::cuda::sm90 {
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
+/// The first address of dynamic shared memory that swizzled tiles may begin at: 1,024 bytes apart.
+/// Added to the pointer, since one made of a number is no longer known to be of shared memory.
+__device__ __forceinline__ uint8_t* align_tiles(uint8_t* shared) {
+  return shared + (-shared_address(shared) & 1023U);
+}
 
 // ---- mbarrier
 

@@ -29,8 +29,7 @@ struct Workspace {
 template <typename Shape>
 __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& maps) {
   Workspace work;
-  work.shared =
-      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  work.shared = sm90::align_tiles(raw);
   const uint32_t base = shared_address(work.shared);
   work.ring = {.full = base, .empty = base + 64};
   work.queries = {.full = base + 128, .empty = base + 192, .slots = base + Shape::kQueryOffset};

@@ -13,8 +13,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     prefill_sm90_kernel(const __grid_constant__ PrefillSm90Maps maps,
                         const __grid_constant__ PrefillPass p) {
   extern __shared__ uint8_t raw[];
-  uint8_t* shared =
-      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  uint8_t* shared = sm90::align_tiles(raw);
   const prefill_detail::Places places(sm90::shared_address(shared));
   if (threadIdx.x == 0) {
     sm90::prefetch_tensor_map(&maps.q);

@@ -242,6 +242,52 @@ INSTANTIATE_TEST_SUITE_P(Shapes,
                                            NormCase{129, 2050, DType::kFloat32},
                                            NormCase{500, 2048, DType::kBFloat16}));
 
+TEST_F(PeerSumTest, ScattersTheSums) {
+  const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
+  struct Shape {
+    int64_t rows;
+    int64_t width;
+  };
+  for (const Shape& shape :
+       {Shape{1, 2}, Shape{3, 384}, Shape{7, 2050}, Shape{128, 8192}, Shape{5, 6}}) {
+    const int64_t count = shape.rows * shape.width;
+    const std::vector<std::vector<float>> parts = {random_values(kMembers * count),
+                                                   random_values(kMembers * count)};
+    std::vector<std::vector<float>> outs(kMembers);
+    on_each([&](int member) {
+      Device& device = *devices_[static_cast<size_t>(member)];
+      const auto& own = parts[static_cast<size_t>(member)];
+      auto& out = outs[static_cast<size_t>(member)];
+      out.assign(static_cast<size_t>(count + kGuard), kGuardValue);
+      const DeviceBuffer partial = device.allocate(kMembers * count * 4);
+      const DeviceBuffer result = device.allocate((count + kGuard) * 4);
+      device.copy_from_host(partial.data(), own.data(), kMembers * count * 4, {});
+      device.copy_from_host(result.data(), out.data(), (count + kGuard) * 4, {});
+      EXPECT_TRUE(sum->run_scatter(member,
+                                   {static_cast<const float*>(partial.data()),
+                                    static_cast<float*>(result.data()),
+                                    shape.rows,
+                                    shape.width},
+                                   {}));
+      device.copy_to_host(out.data(), result.data(), (count + kGuard) * 4, {});
+      device.synchronize_blocking({});
+    });
+    for (int64_t member = 0; member < kMembers; ++member) {
+      std::vector<float> expected(static_cast<size_t>(count + kGuard), kGuardValue);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t row = i / shape.width;
+        const auto at =
+            static_cast<size_t>((row * kMembers + member) * shape.width + i % shape.width);
+        expected[static_cast<size_t>(i)] = parts[0][at] + parts[1][at];
+      }
+      EXPECT_EQ(outs[static_cast<size_t>(member)], expected)
+          << shape.rows << " x " << shape.width << ", member " << member;
+    }
+  }
+  EXPECT_FALSE(sum->run_scatter(0, {nullptr, nullptr, 129, 8192}, {}));
+  EXPECT_FALSE(sum->run_scatter(0, {nullptr, nullptr, 1, 3}, {}));
+}
+
 TEST_F(PeerSumTest, RefusesTheNormOfWhatDoesNotFitOnePass) {
   const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
   for (const NormCase& shape : {NormCase{1, 8194}, NormCase{1, 3}, NormCase{513, 2048}}) {
