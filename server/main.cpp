@@ -6,6 +6,7 @@
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
+#include "server/roles/bench_role.h"
 #include "server/roles/calibrate_role.h"
 #include "server/roles/eval_role.h"
 #include "server/roles/roles.h"
@@ -47,6 +48,8 @@ Status run(const cli::CommandLine& line) {
     case cli::Command::kCalibrate:
       stop_at_signals_while_loading();
       return run_calibrate(line.resolved);
+    case cli::Command::kBench:
+      return run_bench(line.resolved);
   }
   return Status::ok();
 }

@@ -61,8 +61,9 @@ RULES = {
                            ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
                             "engine/runner", "engine/quality"], ["nlohmann", "eigen"]),
     # What a measurement runs: a group of ranks without scheduler, on whatever backend it is given.
+    "engine/pages": (BASE, []),
     "engine/quality": (TEXT + SEAM +
-                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
+                       ["engine/pages", "engine/cache", "engine/weights", "engine/parallel", "engine/model",
                         "engine/runner"], ["nlohmann"]),
     "engine/handoff": (TEXT + REQUEST + SEAM +
                        ["engine/cache", "engine/model", "engine/scheduler", "engine/runner",
@@ -89,6 +90,10 @@ RULES = {
     "server/rpc/text_session.h": (REQUEST + ["engine/tokenizer/detokenizer.h", "proto"], []),
     "server/router": (REQUEST + ["engine/config", "engine/handoff/worker_services.h", "server/rpc"],
                       ["openssl"]),
+    # A client of servers: it knows their protocols, and nothing of what is behind them.
+    "server/bench": (BASE + ["engine/pages", "proto", "server/http/asio_types.h",
+                             "server/rpc/grpc_process.h"],
+                     ["boost", "grpc", "nlohmann"]),
     "server/cli": (TEXT, ["cli11", "nlohmann"]),
     # The composition root builds one part from the next.
     "server": (["engine", "server"], []),
