@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <exception>
 
+#include <sys/resource.h>
+
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
@@ -54,21 +56,60 @@ Status run(const cli::CommandLine& line) {
   return Status::ok();
 }
 
+const char* role_name(cli::Command command) {
+  switch (command) {
+    case cli::Command::kServe:
+      return "serve";
+    case cli::Command::kRouter:
+      return "router";
+    case cli::Command::kPrefill:
+      return "prefill";
+    case cli::Command::kDecode:
+      return "decode";
+    case cli::Command::kEval:
+      return "eval";
+    case cli::Command::kCalibrate:
+      return "calibrate";
+    case cli::Command::kCheckConfig:
+    case cli::Command::kVersion:
+    case cli::Command::kHelp:
+      break;
+  }
+  return "";
+}
+
 int fail(const Status& status) {
+  if (log_format() == LogFormat::kJson) {
+    log_error("failed", "reason", status.message());
+    return EXIT_FAILURE;
+  }
   std::fprintf(stderr, "tessera: %s\n", status.message().c_str());
   return EXIT_FAILURE;
 }
 
+/// A connection is a descriptor: what may be had, not the 1,024 that shells and init systems begin
+/// with.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    static_cast<void>(setrlimit(RLIMIT_NOFILE, &limit));  // as it was, if not
+  }
+}
+
 int main_of(int argc, char** argv) {
   block_signals();
+  raise_descriptor_limit();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const auto line = cli::parse_command_line(arguments, read_environment);
   if (!line.is_ok()) {
     return fail(line.status());
   }
+  const cli::Options& options = line.value().resolved.options;
   LogLevel level = LogLevel::kInfo;
-  if (parse_log_level(line.value().resolved.options.log_level, level)) {
-    init_logging(level);
+  LogFormat format = LogFormat::kText;
+  if (parse_log_level(options.log_level, level) && parse_log_format(options.log_format, format)) {
+    init_logging(level, format, role_name(line.value().command));
   }
   const Status status = run(line.value());
   return status.is_ok() ? EXIT_SUCCESS : fail(status);

@@ -38,7 +38,7 @@ RULES = {
     "kernels/cuda": (SEAM, ["cuda"]),
     # The invariant checks live below everything; base only gives them the engine's name.
     "engine/base": (["kernels/core/check.h"], []),
-    "engine/base/log.cpp": (["kernels/core/check.h"], ["spdlog"]),
+    "engine/base/log.cpp": (["kernels/core/check.h"], ["spdlog", "nlohmann"]),
     "engine/base/json_reader.cpp": (["kernels/core/check.h"], ["nlohmann"]),
     "engine/config": (BASE, ["nlohmann"]),
     "engine/request": (BASE, ["nlohmann"]),
@@ -76,9 +76,10 @@ RULES = {
     "engine/serving/compute_device.cpp": (["engine", "kernels"], []),
     "server/http": (BASE, ["boost", "openssl"]),
     "server/openai": (REQUEST + ["engine/config", "engine/tokenizer", "engine/chat",
-                                 "server/http/exchange.h", "server/metrics"],
+                                 "server/console", "server/http/exchange.h", "server/metrics"],
                       ["nlohmann", "boost", "openssl"]),
-    "server/metrics": (BASE + ["engine/serving/engine_metrics.h", "engine/handoff/handoff_metrics.h",
+    "server/console": (BASE, ["openssl"]),
+    "server/metrics": (BASE + ["engine/request/request_metrics.h", "engine/serving/engine_metrics.h", "engine/handoff/handoff_metrics.h",
                                "server/router/router_metrics.h"], ["prometheus"]),
     # gRPC: services that workers offer, clients of them, conversion to the engine's types.
     "server/rpc": (REQUEST + ["engine/config", "engine/handoff", "engine/transport/landing.h",
@@ -90,6 +91,8 @@ RULES = {
     "server/rpc/text_session.h": (REQUEST + ["engine/tokenizer/detokenizer.h", "proto"], []),
     "server/router": (REQUEST + ["engine/config", "engine/handoff/worker_services.h", "server/rpc"],
                       ["openssl"]),
+    "server/router/cluster_json.cpp": (REQUEST + ["engine/handoff/worker_services.h"],
+                                       ["nlohmann"]),
     # A client of servers: it knows their protocols, and nothing of what is behind them.
     "server/bench": (BASE + ["engine/pages", "proto", "server/http/asio_types.h",
                              "server/rpc/grpc_process.h"],

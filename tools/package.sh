@@ -81,6 +81,7 @@ if [[ -z $ucx ]]; then
 fi
 
 cmake --install "$build" --prefix "$stage" --component runtime --strip >/dev/null
+[[ -x $stage/bin/tessera ]] || fail "$build installs no tessera: configure it again (cmake --preset)"
 add_ucx
 add_libraries "$build/bin/tessera"
 for module in "$stage"/lib/ucx/*; do

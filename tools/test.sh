@@ -18,6 +18,7 @@ make_venv() {
   local venv=$root/build/venv
   [[ -x $venv/bin/python ]] || python3 -m venv "$venv"
   "$venv/bin/pip" install --disable-pip-version-check --progress-bar off -r tests/e2e/requirements.txt
+  "$venv/bin/python" tests/deploy/install_helm.py
 }
 
 num_passed=0
@@ -30,13 +31,15 @@ run_tests() {
   num_passed=$((num_passed + $(sed -n 's/.*tests passed.* out of \([0-9]*\).*/\1/p' "$step_log")))
 }
 
-bash tools/bootstrap_debian.sh
+bash tools/bootstrap_debian.sh --test
+export PATH=$root/build/promtool/usr/bin:$PATH
 step 'include check' python3 tools/check_includes.py
 step 'format check' bash tools/format.sh --check
 if command -v shellcheck >/dev/null; then
   step 'shellcheck' shellcheck -x tools/*.sh .ci/run
 fi
 step 'python packages' make_venv
+say "$(build/venv/bin/python -B tests/deploy/programs.py)"
 
 # One build for both: with a CUDA toolkit the GPU's code is compiled with the rest, and not run.
 release=cpu-release

@@ -1,7 +1,13 @@
 #include "engine/base/log.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <ctime>
+#include <iterator>
 
+#include <nlohmann/json.hpp>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -14,6 +20,19 @@ constexpr std::pair<std::string_view, LogLevel> kLevelNames[] = {{"trace", LogLe
                                                                  {"info", LogLevel::kInfo},
                                                                  {"warning", LogLevel::kWarning},
                                                                  {"error", LogLevel::kError}};
+
+// What JSON lines have of their own.
+constexpr std::string_view kReservedKeys[] = {"ts", "level", "role", "msg"};
+
+struct JsonSettings {
+  std::atomic<LogFormat> format{LogFormat::kText};
+  std::string role;  // written by init_logging() only
+};
+
+JsonSettings& json_settings() {
+  static JsonSettings settings;  // of the logger, the one global
+  return settings;
+}
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
@@ -54,6 +73,24 @@ void append_escaped(std::string& text, char c) {
   }
 }
 
+/// Escapes whatever is not printable ASCII; what is not UTF-8 becomes U+FFFD.
+std::string json_string(std::string_view text) {
+  return nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+}
+
+/// RFC 3339 with nanoseconds.
+std::string utc_time_text() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  std::tm parts{};
+  gmtime_r(&now.tv_sec, &parts);
+  std::array<char, 64> seconds{};
+  std::array<char, 16> fraction{};
+  (void)std::strftime(seconds.data(), seconds.size(), "%Y-%m-%dT%H:%M:%S", &parts);
+  (void)std::snprintf(fraction.data(), fraction.size(), ".%09ldZ", now.tv_nsec);
+  return str_cat(seconds.data(), fraction.data());
+}
+
 }  // namespace
 
 bool parse_log_level(std::string_view name, LogLevel& level) {
@@ -66,11 +103,26 @@ bool parse_log_level(std::string_view name, LogLevel& level) {
   return false;
 }
 
-void init_logging(LogLevel level) {
+bool parse_log_format(std::string_view name, LogFormat& format) {
+  if (name != "text" && name != "json") {
+    return false;
+  }
+  format = name == "json" ? LogFormat::kJson : LogFormat::kText;
+  return true;
+}
+
+void init_logging(LogLevel level, LogFormat format, std::string_view role) {
+  spdlog::drop("tessera");
   auto logger = spdlog::stderr_color_mt("tessera");
-  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
+  logger->set_pattern(format == LogFormat::kJson ? "%v" : "%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   logger->set_level(to_spdlog(level));
   spdlog::set_default_logger(std::move(logger));
+  json_settings().role = role;
+  json_settings().format = format;
+}
+
+LogFormat log_format() noexcept {
+  return json_settings().format.load(std::memory_order_relaxed);
 }
 
 bool is_log_enabled(LogLevel level) noexcept {
@@ -78,11 +130,58 @@ bool is_log_enabled(LogLevel level) noexcept {
 }
 
 void write_log(LogLevel level, std::string_view event, std::string_view fields) {
-  if (fields.empty()) {
-    spdlog::default_logger_raw()->log(to_spdlog(level), "{}", event);
+  spdlog::logger& logger = *spdlog::default_logger_raw();
+  if (log_format() == LogFormat::kJson) {
+    logger.log(to_spdlog(level),
+               "{}",
+               detail::json_log_line(utc_time_text(), level, json_settings().role, event, fields));
     return;
   }
-  spdlog::default_logger_raw()->log(to_spdlog(level), "{} {}", event, fields);
+  logger.log(to_spdlog(level), "{}{}{}", event, fields.empty() ? "" : " ", fields);
+}
+
+void log_lines(std::string_view event, std::string_view title, std::string_view lines) {
+  if (log_format() == LogFormat::kJson) {
+    log_info(event, "text", lines);
+    return;
+  }
+  const std::string text = str_cat(title, ":\n", lines);
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
+void detail::append_log_field(
+    LogFormat format, std::string_view key, std::string value, bool is_literal, std::string& line) {
+  if (format == LogFormat::kText) {
+    line += str_cat(line.empty() ? "" : " ", key, "=", quote_log_value(std::move(value)));
+    return;
+  }
+  const bool is_reserved =
+      std::find(std::begin(kReservedKeys), std::end(kReservedKeys), key) != std::end(kReservedKeys);
+  const bool is_plain = is_literal && value.find('n') == std::string::npos;  // neither nan nor inf
+  line += ',';
+  line += json_string(str_cat(key, is_reserved ? "_" : ""));
+  line += ':';
+  line += is_plain ? value : json_string(value);
+}
+
+std::string detail::json_log_line(std::string_view time,
+                                  LogLevel level,
+                                  std::string_view role,
+                                  std::string_view event,
+                                  std::string_view fields) {
+  const auto* name = std::find_if(std::begin(kLevelNames),
+                                  std::end(kLevelNames),
+                                  [level](const auto& entry) { return entry.second == level; });
+  return str_cat(R"({"ts":)",
+                 json_string(time),
+                 R"(,"level":)",
+                 json_string(name->first),
+                 R"(,"role":)",
+                 json_string(role),
+                 R"(,"msg":)",
+                 json_string(event),
+                 fields,
+                 "}");
 }
 
 std::string detail::quote_log_value(std::string value) {

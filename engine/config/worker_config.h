@@ -8,7 +8,10 @@
 namespace tessera {
 
 struct WorkerConfig {
-  std::string model;  ///< checkpoint folder
+  std::string model;             ///< checkpoint folder
+  std::string engine = "model";  ///< "mock": nothing is computed
+  int64_t mock_prefill_tokens_per_s = 20'000;
+  int64_t mock_decode_step_ms = 20;
   std::string device = "auto";
   std::string nccl_library;                    ///< path of libnccl; empty: as the system finds it
   std::string all_reduce = "auto";             ///< "nccl": never through peer memory
@@ -33,6 +36,8 @@ struct WorkerConfig {
   std::string tpla_calibration;          ///< file; empty: none
   int64_t max_local_prefill_tokens = 0;  ///< decode: longest prompt it prefills itself
   int64_t landing_slots = 32;            ///< decode: block images of one prefill worker in flight
+
+  [[nodiscard]] bool is_mock() const noexcept { return engine == "mock"; }
 };
 
 }  // namespace tessera

@@ -7,9 +7,9 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "engine/base/steady_time.h"
 #include "engine/base/text.h"
 #include "engine/handoff/parcel_plan.h"
-#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 #include "kernels/ops/sampling_params.h"
 
@@ -451,7 +451,8 @@ void DecodeSide::commit(Reservation& reservation) {
                                     .num_choices = attach.num_choices,
                                     .first_choice = attach.first_choice,
                                     .num_replayed_tokens = attach.num_replayed_tokens,
-                                    .deadline = attach.deadline},
+                                    .deadline = attach.deadline,
+                                    .trace = attach.trace},
                                    std::move(reservation.sink));
   group->attempt = key.attempt;
   group->num_cached_tokens = first.front().num_cached_tokens;
@@ -471,7 +472,13 @@ void DecodeSide::commit(Reservation& reservation) {
   release(reservation);
   answers_.remember(key, Status::ok(), now_);
   metrics_.count_terminal(StatusCode::kOk);
-  log_debug("handoff_committed", "key", key.to_string(), "at_us", steady_us(now_));
+  log_debug("handoff_committed",
+            "key",
+            key.to_string(),
+            "trace_id",
+            group->trace.trace_id(),
+            "at_us",
+            steady_us(now_));
   send(link, tessera::Committed{key});
   host_->adopt_running(std::move(group), std::move(prompt), ended);
 }

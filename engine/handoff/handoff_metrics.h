@@ -23,7 +23,10 @@ struct HandoffMetrics {
   Counter acked_parcels_before_end;  ///< of them, before their prefill ended
   Counter failed_parcels;            ///< refused too often
   Counter busy_answers;
-  Gauge pinned_blocks;  ///< of handoffs that are over here but still in flight
+  ByteHistogram handoff_bytes;     ///< of one committed handoff
+  CountHistogram handoff_parcels;  ///< of the same
+  Gauge waiting_for_room;          ///< requests that no decode group has reserved room for
+  Gauge pinned_blocks;             ///< of handoffs that are over here but still in flight
 
   // Decode.
   LatencyHistogram landing_seconds;      ///< Seal to landed on every rank

@@ -6,8 +6,8 @@
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "engine/base/steady_time.h"
 #include "engine/base/text.h"
-#include "engine/handoff/steady_time.h"
 #include "engine/scheduler/stop_criteria.h"
 
 namespace tessera {
@@ -45,6 +45,7 @@ void PrefillSide::begin_turn(TimePoint now) {
   links_.sweep(now);
   seek_reservations();
   metrics_.pinned_blocks.set(pinned_.num_blocks());
+  metrics_.waiting_for_room.set(static_cast<int64_t>(queue_.size()));
 }
 
 bool PrefillSide::may_start(const SequenceGroup& group) {
@@ -255,6 +256,8 @@ void PrefillSide::on_message(DecodeLink& link, const Committed& committed) {
 
 void PrefillSide::complete(Handoff& handoff) {
   log_debug("handoff_committed", "key", handoff.key.to_string(), "parcels", handoff.num_sent);
+  metrics_.handoff_bytes.observe(static_cast<double>(handoff.num_sent_bytes));
+  metrics_.handoff_parcels.observe(static_cast<double>(handoff.num_sent));
   handoff.state = State::kDone;
   handoff.outcome = StatusCode::kOk;
   handoff.sink->on_handed_over();
@@ -310,15 +313,27 @@ void PrefillSide::on_event(const PrefillMailbox::ParcelsAcked& acked) {
 }
 
 void PrefillSide::seek_reservations() {
-  int32_t num_early = 0;
+  EarlyCount early;
   const std::vector<Handoff*> queue = queue_;  // a failed one leaves it
   for (Handoff* handoff : queue) {
-    if (num_early >= options_.num_early_reservations) {
+    if (is_enough(early)) {
       return;
     }
+    const int64_t num_tokens = num_prompt_tokens(*handoff);
     const bool is_due = handoff->state == State::kQueued && now_ >= handoff->retry_at;
-    num_early += (is_due ? seek_reservation(*handoff) : is_early(*handoff)) ? 1 : 0;
+    if (is_due ? seek_reservation(*handoff) : is_early(*handoff)) {
+      early.add(num_tokens);
+    }
   }
+}
+
+bool PrefillSide::is_enough(const EarlyCount& early) const {
+  return early.num_handoffs >= options_.num_early_reservations &&
+         early.num_tokens >= options_.early_reservation_tokens;
+}
+
+int64_t PrefillSide::num_prompt_tokens(const Handoff& handoff) {
+  return handoff.group->choices.front()->num_tokens();
 }
 
 /// Who waits for a link holds nothing and asks for nothing: a leader that cannot be reached must
@@ -439,6 +454,7 @@ void PrefillSide::send_blocks(Handoff& handoff,
   const auto num_parcels = static_cast<int64_t>(parcels_.size());
   for (const Parcel& parcel : parcels_) {
     metrics_.sent_bytes.add(parcel.num_bytes);
+    handoff.num_sent_bytes += parcel.num_bytes;
   }
   metrics_.sent_parcels.add(num_parcels);
   if (handoff.link->num_unacked == 0) {
@@ -471,7 +487,13 @@ bool PrefillSide::on_first_tokens(SequenceGroup& group,
   handoff.sealed_at = now;
   port_.send(handoff.link->id,
              Seal{.key = handoff.key, .first_tokens = events, .probes = probes_of(handoff)});
-  log_debug("handoff_sealed", "key", handoff.key.to_string(), "at_us", steady_us(now));
+  log_debug("handoff_sealed",
+            "key",
+            handoff.key.to_string(),
+            "trace_id",
+            handoff.group->trace.trace_id(),
+            "at_us",
+            steady_us(now));
   if (handoff.num_acked == handoff.num_sent) {
     note_transferred(handoff, now);
   }
@@ -539,12 +561,14 @@ void PrefillSide::fail(Handoff& handoff, const Status& status) {
 
 PrefillSide::TimePoint PrefillSide::next_deadline() const {
   TimePoint next = links_.next_deadline();
-  int32_t num_early = 0;
+  EarlyCount early;
   for (const Handoff* handoff : queue_) {
-    if (num_early >= options_.num_early_reservations) {
+    if (is_enough(early)) {
       break;
     }
-    num_early += is_early(*handoff) ? 1 : 0;
+    if (is_early(*handoff)) {
+      early.add(num_prompt_tokens(*handoff));
+    }
     if (handoff->state == State::kQueued) {
       next = std::min(next, handoff->retry_at);
     }

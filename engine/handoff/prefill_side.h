@@ -85,6 +85,7 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
     int64_t next_block = 0;
     int64_t num_sent = 0;  // parcels
     int64_t num_acked = 0;
+    int64_t num_sent_bytes = 0;
     BlockTable table;  // from kSealed on; before, the sequence has it
     TimePoint sealed_at;
     StatusCode outcome = StatusCode::kCancelled;
@@ -114,7 +115,20 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   [[nodiscard]] Handoff* find(const HandoffKey& key);
   [[nodiscard]] Handoff* find_on(const DecodeLink& link, const HandoffKey& key);
   void supersede(const HandoffKey& key);
+  /// Waiting requests that hold or seek a reservation.
+  struct EarlyCount {
+    int32_t num_handoffs = 0;
+    int64_t num_tokens = 0;
+
+    void add(int64_t num_prompt_tokens) noexcept {
+      ++num_handoffs;
+      num_tokens += num_prompt_tokens;
+    }
+  };
+
   void seek_reservations();
+  [[nodiscard]] bool is_enough(const EarlyCount& early) const;
+  [[nodiscard]] static int64_t num_prompt_tokens(const Handoff& handoff);
   [[nodiscard]] bool seek_reservation(Handoff& handoff);
   [[nodiscard]] static bool is_early(const Handoff& handoff);
   void try_reserve(Handoff& handoff);

@@ -22,6 +22,13 @@ struct WorkerLoad {
   int64_t num_blocks_free = 0;  ///< neither held nor reserved
   int64_t num_sequences_limit = 0;
   bool is_draining = false;
+
+  // What it has done since it started, for people who watch.
+  int64_t num_prompt_tokens = 0;
+  int64_t num_generated_tokens = 0;
+  int64_t num_handoffs = 0;   ///< prefill: transferred; decode: landed
+  int64_t handoff_us = 0;     ///< of all of them, from the end of prefill on
+  int64_t handoff_bytes = 0;  ///< prefill only
 };
 
 /// What does not change while a worker lives.
@@ -34,6 +41,9 @@ struct WorkerInfo {
   int64_t vocab_size = 0;
   int64_t max_local_prefill_tokens = 0;  ///< decode only; 0: never prefills itself
   std::string attention;                 ///< "tpla 2 slices on 2 ranks", for people
+  int64_t num_ranks = 1;
+  int64_t cache_bytes_per_token = 0;             ///< on each rank, on average
+  int64_t cache_bytes_per_token_replicated = 0;  ///< if a rank held all of it
 };
 
 /// Events of one prefill. on_token() gives the first token of each choice, with its finish reason
@@ -74,6 +84,7 @@ struct AttachRequest {
   int32_t first_choice = 0;
   int64_t num_replayed_tokens = 0;
   Deadline deadline;
+  TraceContext trace{};
 };
 
 class DecodeWorker {

@@ -9,6 +9,7 @@
 
 #include "engine/base/deadline.h"
 #include "engine/request/sampling_params.h"
+#include "engine/request/trace_context.h"
 
 namespace tessera {
 
@@ -38,6 +39,7 @@ struct GenerationRequest {
   /// choice, and with a seed.
   int64_t num_replayed_tokens = 0;
   Deadline deadline;
+  TraceContext trace{};  ///< not valid: none was given
 };
 
 }  // namespace tessera

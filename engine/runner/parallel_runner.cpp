@@ -51,6 +51,20 @@ Result<std::vector<RankCommunicators>> make_communicators(
 
 }  // namespace
 
+Result<PagedLatentCache> create_rank_cache(const ParallelSetup& setup,
+                                           const ShardPlan& plan,
+                                           kernels::Device& device) {
+  const bool is_striped = plan.attention == AttentionSharding::kDcp;
+  const int64_t num_blocks =
+      is_striped ? (setup.num_blocks + plan.num_ranks - 1) / plan.num_ranks : setup.num_blocks;
+  const kernels::DType dtype = setup.load.dtype;
+  auto images =
+      setup.prefill_slices > 0
+          ? prefill_images(setup.config, setup.prefill_slices, setup.prefill_shared_columns, dtype)
+          : rank_images(setup.config, plan, dtype);
+  return PagedLatentCache::create(device, std::move(images), num_blocks);
+}
+
 Result<std::unique_ptr<ParallelRunner>> ParallelRunner::create(
     const ParallelSetup& setup, std::vector<std::unique_ptr<kernels::Backend>> backends) {
   TESSERA_RETURN_IF_ERROR(check_setup(setup, backends.size()));
@@ -90,16 +104,7 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
   }
   TESSERA_TRY(parts.weights, setup.load_weights(*parts.backend, load));
   const ShardPlan& plan = parts.weights.plan;
-  const bool is_striped = plan.attention == AttentionSharding::kDcp;
-  const int64_t num_blocks =
-      is_striped ? (setup.num_blocks + plan.num_ranks - 1) / plan.num_ranks : setup.num_blocks;
-  auto images =
-      setup.prefill_slices > 0
-          ? prefill_images(
-                setup.config, setup.prefill_slices, setup.prefill_shared_columns, load.dtype)
-          : rank_images(setup.config, plan, load.dtype);
-  TESSERA_TRY(parts.cache,
-              PagedLatentCache::create(parts.backend->device(), std::move(images), num_blocks));
+  TESSERA_TRY(parts.cache, create_rank_cache(setup, plan, parts.backend->device()));
   if (setup.keeps_probes && rank == 0) {
     TESSERA_RETURN_IF_ERROR(parts.cache->keep_probes());
   }

@@ -15,9 +15,9 @@
 #include "engine/cache/window_cache.h"
 #include "engine/model/latent_observer.h"
 #include "engine/parallel/rank_group.h"
+#include "engine/runner/group_runner.h"
 #include "engine/runner/landed_probe.h"
 #include "engine/runner/model_runner.h"
-#include "engine/runner/step_runner.h"
 #include "engine/runner/window_filler.h"
 #include "engine/weights/weight_loader.h"
 #include "kernels/ops/backend.h"
@@ -56,7 +56,12 @@ struct ParallelSetup {
   std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)> load_weights;
 };
 
-class ParallelRunner final : public StepRunner {
+/// The cache of the rank of `plan`, empty. Errors: those of PagedLatentCache::create().
+[[nodiscard]] Result<PagedLatentCache> create_rank_cache(const ParallelSetup& setup,
+                                                         const ShardPlan& plan,
+                                                         kernels::Device& device);
+
+class ParallelRunner final : public GroupRunner {
  public:
   ~ParallelRunner() override;
   ParallelRunner(const ParallelRunner&) = delete;
@@ -79,14 +84,12 @@ class ParallelRunner final : public StepRunner {
   /// The forward pass alone: logits [logits_rows, V] float32, on rank 0's device.
   [[nodiscard]] kernels::TensorView forward_blocking(const ModelInput& input);
 
-  /// By rank: the probe over tokens [begin, end) of a sequence with these blocks, as they lie in
-  /// the rank's cache; `begin` is a block's first token. Not on a prefill worker. Throws
-  /// DeviceError.
+  [[nodiscard]] bool has_probes() const noexcept override { return true; }
   [[nodiscard]] std::vector<kernels::ProbeSum> landed_probes_blocking(
-      std::span<const int32_t> block_ids, int64_t begin, int64_t end);
+      std::span<const int32_t> block_ids, int64_t begin, int64_t end) override;
 
-  [[nodiscard]] int num_ranks() const noexcept { return static_cast<int>(ranks_.size()); }
-  [[nodiscard]] PagedLatentCache& cache(int rank) { return *part(rank).cache; }
+  [[nodiscard]] int num_ranks() const noexcept override { return static_cast<int>(ranks_.size()); }
+  [[nodiscard]] PagedLatentCache& cache(int rank) override { return *part(rank).cache; }
   /// Null without a window.
   [[nodiscard]] const WindowCache* window_cache(int rank) {
     return part(rank).window_cache ? &*part(rank).window_cache : nullptr;
@@ -94,7 +97,7 @@ class ParallelRunner final : public StepRunner {
   [[nodiscard]] const ModelWeights& weights(int rank) const {
     return ranks_[static_cast<size_t>(rank)].weights;
   }
-  [[nodiscard]] kernels::Backend& backend(int rank) { return *part(rank).backend; }
+  [[nodiscard]] kernels::Backend& backend(int rank) override { return *part(rank).backend; }
 
  private:
   /// What one rank owns, in the order of its making.

@@ -22,6 +22,7 @@ std::unique_ptr<SequenceGroup> make_sequence_group(GenerationRequest request,
   group->id = request.id;
   group->sampling = std::move(request.sampling);
   group->deadline = request.deadline;
+  group->trace = request.trace;
   group->sink = std::move(sink);
   group->seed = group->sampling.seed.value_or(request.id.low);  // random bits already
   group->submitted_at = Deadline::Clock::now();

@@ -21,6 +21,7 @@ struct SequenceGroup {
   uint32_t attempt = 0;  ///< of the handoff key
   SamplingParams sampling;
   Deadline deadline;
+  TraceContext trace;
   std::shared_ptr<TokenSink> sink;  ///< shared with the submitter, whose side it reports to
   uint64_t seed = 0;
   uint64_t arrival = 0;  ///< distinct and ascending
@@ -40,8 +41,10 @@ struct SequenceGroup {
   std::vector<std::string> decode_candidates;  ///< addresses of decode leaders, best first
 
   Deadline::Clock::time_point submitted_at;
-  Deadline::Clock::time_point started_at;  ///< of the first step; zero: still queued
+  Deadline::Clock::time_point started_at;      ///< of the first step; zero: still queued
+  Deadline::Clock::time_point first_token_at;  ///< or when it landed here
   Deadline::Clock::time_point last_token_at;
+  int64_t num_later_tokens = 0;  ///< steps that gave tokens after first_token_at
 
   [[nodiscard]] HandoffKey key() const noexcept { return {id, attempt}; }
   [[nodiscard]] int64_t num_choices() const noexcept {

@@ -77,7 +77,9 @@ void DecodeEngine::cancel(const HandoffKey& key) {
 }
 
 WorkerLoad DecodeEngine::load() const {
-  return worker_load(*engine_);
+  WorkerLoad load = worker_load(*engine_);
+  add_handoffs(metrics_.landing_seconds, nullptr, load);
+  return load;
 }
 
 void DecodeEngine::begin_drain() {

@@ -37,7 +37,7 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
                                                          std::unique_ptr<ModelParts> model,
                                                          const HandoffSettings& settings) {
   std::unique_ptr<DecodeParts> parts(new DecodeParts(std::move(model)));
-  ParallelRunner& runner = parts->model_->runner();
+  GroupRunner& runner = parts->model_->runner();
   const ShardOptions& sharding = parts->model_->plan().sharding;
   ReceiverOptions options;
   options.num_slots = settings.landing_slots;
@@ -67,13 +67,16 @@ Result<std::unique_ptr<DecodeParts>> DecodeParts::create(const WorkerConfig& wor
   // A sliced group computes its own tokens approximately: nobody else may read those.
   side.publishes_own_blocks =
       sharding.attention != AttentionSharding::kTpla || sharding.num_slices == 1;
-  auto check_probes = [&runner, layout = side.layout](const std::vector<double>& expected,
-                                                      const LandedTokens& landed) {
-    return compare_probes(
-        layout,
-        expected,
-        runner.landed_probes_blocking(landed.block_ids, landed.begin, landed.end));
-  };
+  DecodeSide::ProbeCheck check_probes;
+  if (runner.has_probes()) {
+    check_probes = [&runner, layout = side.layout](const std::vector<double>& expected,
+                                                   const LandedTokens& landed) {
+      return compare_probes(
+          layout,
+          expected,
+          runner.landed_probes_blocking(landed.block_ids, landed.begin, landed.end));
+    };
+  }
   TESSERA_TRY(parts->engine_,
               DecodeEngine::create(make_engine_options(worker, *parts->model_),
                                    std::move(side),

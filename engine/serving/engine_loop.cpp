@@ -111,6 +111,7 @@ void EngineLoop::adopt_running(std::unique_ptr<SequenceGroup> group,
   SequenceGroup& adopted = *group;
   adopted.arrival = next_arrival_++;
   adopted.started_at = now_;
+  adopted.first_token_at = now_;
   adopted.last_token_at = now_;
   adopted.is_first_step_due = true;
   next_deadline_ = std::min(next_deadline_, adopted.deadline.at());
@@ -213,6 +214,7 @@ void EngineLoop::run_plan(const StepPlan& plan) {
   runner_.run_blocking(input_, sampling_, output_);
   now_ = Clock::now();
   metrics_.steps.add();
+  metrics_.step_tokens.observe(static_cast<double>(input_.num_tokens()));
   scheduler_.complete(plan);
   if (side_ != nullptr) {
     note_decodes(plan);

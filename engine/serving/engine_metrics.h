@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/base/metrics.h"
+#include "engine/request/request_metrics.h"
 
 namespace tessera {
 
@@ -25,6 +26,10 @@ struct EngineMetrics {
   LatencyHistogram time_to_first_token_seconds;
   LatencyHistogram inter_token_seconds;
   LatencyHistogram request_seconds;
+  LatencyHistogram prefill_seconds;  ///< first step to first token
+  LatencyHistogram decode_seconds;   ///< first token, or landing here, to the end; of finished ones
+  CountHistogram step_tokens;        ///< computed by one step
+  RequestShapeMetrics shapes;
 };
 
 }  // namespace tessera

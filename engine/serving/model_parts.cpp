@@ -10,6 +10,7 @@
 #include "engine/serving/attention_choice.h"
 #include "engine/serving/compute_device.h"
 #include "engine/serving/handoff_settings.h"
+#include "engine/serving/mock_worker.h"
 #include "engine/weights/checkpoint.h"
 #include "engine/weights/checkpoint_fingerprint.h"
 #include "engine/weights/fingerprint.h"
@@ -21,6 +22,9 @@ namespace {
 static_assert(kPlanBlockTokens == kBlockTokens);
 
 Result<std::string> weights_fingerprint(const WorkerConfig& worker) {
+  if (worker.is_mock()) {
+    return std::string("mock");
+  }
   if (worker.load_format == "dummy") {
     return str_cat("dummy:", worker.seed);
   }
@@ -40,6 +44,7 @@ Status with_remedy(const Status& status, const WorkerConfig& worker, const Shard
 }
 
 struct Decisions {
+  WorkerConfig worker;  ///< the options, as far as they mean something for this worker
   WorkerPlan plan;
   ComputeDevice device;
   AttentionChoice attention;   ///< of the decode groups
@@ -85,20 +90,24 @@ int64_t handoff_elements(const WorkerConfig& worker,
 
 /// What hands caches over goes to GPUs only when it is told to: both ends have to, with a UCX that
 /// has CUDA support, and workers on one host have to share its GPUs out.
-WorkerConfig with_device(const WorkerConfig& worker, WorkerRole role) {
-  WorkerConfig chosen = worker;
+WorkerConfig effective_options(const WorkerConfig& worker, WorkerRole role) {
+  WorkerConfig chosen = worker.is_mock() ? mock_options(worker) : worker;
   if (role != WorkerRole::kCombined && worker.device == "auto") {
     chosen.device = "cpu";
   }
   return chosen;
 }
 
-Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, WorkerRole role) {
+Result<Decisions> decide(const WorkerConfig& options, const ModelConfig& model, WorkerRole role) {
   Decisions decided;
+  decided.worker = effective_options(options, role);
+  const WorkerConfig& worker = decided.worker;
   WorkerPlan& plan = decided.plan;
+  plan.config = worker.is_mock() ? mock_model(model, worker.tpla_slices) : model;
+  const ModelConfig& config = plan.config;
   TESSERA_TRY(decided.attention, choose_attention(worker, config, role));
   const ShardOptions& wanted = decided.attention.sharding;
-  TESSERA_TRY(decided.device, choose_compute_device(with_device(worker, role), wanted.num_ranks));
+  TESSERA_TRY(decided.device, choose_compute_device(worker, wanted.num_ranks));
   plan.dtype = decided.device.dtype;
   plan.sharding = wanted;
   plan.window = wanted.window;
@@ -121,7 +130,7 @@ Result<Decisions> decide(const WorkerConfig& worker, const ModelConfig& config, 
                           kernels::dtype_bytes(plan.dtype),
                           memory_budget(decided.device, plan.sharding.num_ranks)));
   TESSERA_TRY(const std::string weights, weights_fingerprint(worker));
-  plan.model = model_fingerprint(config);
+  plan.model = model_fingerprint(model);
   plan.layout = layout_fingerprint(plan, decided.attention, weights);
   plan.description = describe(decided.attention, config, plan.sharding.num_ranks);
   return decided;
@@ -179,18 +188,32 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
                                                        WorkerRole role,
                                                        const Progress& progress) {
   log_info("loading", "model", worker.model);
-  TESSERA_TRY(Decisions decided, decide(worker, config, role));
-  std::unique_ptr<ModelParts> parts(new ModelParts(config, std::move(decided.plan)));
-  decided.plan = parts->plan_;
+  TESSERA_TRY(const Decisions decided, decide(worker, config, role));
+  std::unique_ptr<ModelParts> parts(new ModelParts(decided.plan));
   const WorkerPlan& plan = parts->plan_;
   if (role != WorkerRole::kCombined) {
-    log_auto(worker, config, decided.attention);
+    log_auto(decided.worker, plan.config, decided.attention);
   }
-  if (role == WorkerRole::kDecode) {
-    log_quality(worker, decided.attention);
+  if (role == WorkerRole::kDecode && !worker.is_mock()) {
+    log_quality(decided.worker, decided.attention);
   }
   warn_if_tight(plan.memory);
-  ParallelSetup setup = make_setup(worker, parts->config_, decided);
+  ParallelSetup setup = make_setup(decided.worker, plan.config, decided);
+  std::vector<std::unique_ptr<kernels::Backend>> backends;
+  for (int64_t rank = 0; rank < plan.sharding.num_ranks; ++rank) {
+    backends.push_back(make_backend(decided.device, rank));
+  }
+  log_info("backend",
+           "device",
+           worker.is_mock() ? "none: the mock engine" : backends.front()->device().description(),
+           "dtype",
+           kernels::dtype_name(plan.dtype),
+           "attention",
+           plan.description);
+  if (worker.is_mock()) {
+    TESSERA_TRY(parts->runner_, MockRunner::create(setup, mock_speed(worker), std::move(backends)));
+    return parts;
+  }
   setup.load.progress = [&](int64_t done, int64_t total, std::string_view) {
     progress(done, total);
   };
@@ -201,21 +224,10 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
   setup.load_weights = [&](kernels::Backend& backend,
                            const LoadOptions& load) -> Result<ModelWeights> {
     if (!checkpoint) {
-      return make_dummy_weights(parts->config_, backend, load, static_cast<uint64_t>(worker.seed));
+      return make_dummy_weights(plan.config, backend, load, static_cast<uint64_t>(worker.seed));
     }
-    return load_model_weights(parts->config_, *checkpoint, backend, load);
+    return load_model_weights(plan.config, *checkpoint, backend, load);
   };
-  std::vector<std::unique_ptr<kernels::Backend>> backends;
-  for (int64_t rank = 0; rank < plan.sharding.num_ranks; ++rank) {
-    backends.push_back(make_backend(decided.device, rank));
-  }
-  log_info("backend",
-           "device",
-           backends.front()->device().description(),
-           "dtype",
-           kernels::dtype_name(plan.dtype),
-           "attention",
-           plan.description);
   setup.make_communicators = communicator_factory(decided.device, worker);
   TESSERA_TRY(parts->runner_, ParallelRunner::create(setup, std::move(backends)));
   return parts;

@@ -1,5 +1,6 @@
 // A model on this host's devices, ready to run steps: backends, weights and cache of every rank,
-// and what tells workers apart that may not serve one request together.
+// and what tells workers apart that may not serve one request together. With --engine mock caches
+// and steps without a model.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include "engine/config/memory_plan.h"
 #include "engine/config/model_config.h"
 #include "engine/config/worker_config.h"
+#include "engine/runner/group_runner.h"
 #include "engine/runner/parallel_runner.h"
 #include "engine/serving/engine_options.h"
 #include "engine/weights/shard_plan.h"
@@ -25,6 +27,7 @@ enum class WorkerRole : uint8_t {
 
 /// What follows from a worker's options before anything is loaded.
 struct WorkerPlan {
+  ModelConfig config;  ///< the model's, or of the mock engine's cache
   MemoryPlan memory;
   ShardOptions sharding;              ///< of this worker's ranks
   int64_t num_images = 1;             ///< of a block in a prefill worker's cache
@@ -56,17 +59,15 @@ class ModelParts final {
   ModelParts(const ModelParts&) = delete;
   ModelParts& operator=(const ModelParts&) = delete;
 
-  [[nodiscard]] const ModelConfig& config() const noexcept { return config_; }
+  [[nodiscard]] const ModelConfig& config() const noexcept { return plan_.config; }
   [[nodiscard]] const WorkerPlan& plan() const noexcept { return plan_; }
-  [[nodiscard]] ParallelRunner& runner() noexcept { return *runner_; }
+  [[nodiscard]] GroupRunner& runner() noexcept { return *runner_; }
 
  private:
-  ModelParts(const ModelConfig& config, WorkerPlan plan)
-      : config_(config), plan_(std::move(plan)) {}
+  explicit ModelParts(WorkerPlan plan) : plan_(std::move(plan)) {}
 
-  ModelConfig config_;
-  WorkerPlan plan_;
-  std::unique_ptr<ParallelRunner> runner_;
+  const WorkerPlan plan_;
+  std::unique_ptr<GroupRunner> runner_;
 };
 
 /// What runs a model of up to so many ranks outside of a worker: `device`, `dtype` and `threads` of

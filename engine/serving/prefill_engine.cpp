@@ -13,6 +13,7 @@ Result<std::unique_ptr<PrefillEngine>> PrefillEngine::create(EngineOptions engin
   side.epoch = info.epoch;
   side.fingerprint = info.layout_fingerprint;
   side.max_model_len = engine.max_model_len;
+  side.early_reservation_tokens = engine.max_num_batched_tokens;  // what the next step can take
   std::unique_ptr<PrefillEngine> self(new PrefillEngine(std::move(side), std::move(info), parts));
   TESSERA_TRY(self->engine_, Engine::create(std::move(engine), parts.runner, &self->side_));
   return self;
@@ -46,7 +47,9 @@ void PrefillEngine::cancel(const HandoffKey& key) {
 }
 
 WorkerLoad PrefillEngine::load() const {
-  return worker_load(*engine_);
+  WorkerLoad load = worker_load(*engine_);
+  add_handoffs(metrics_.transfer_seconds, &metrics_.sent_bytes, load);
+  return load;
 }
 
 }  // namespace tessera

@@ -21,8 +21,8 @@ class PrefillEngine final : public PrefillWorker {
     DecodePort& port;
     PrefillMailbox& mailbox;
   };
-  /// Starts the engine thread. `side.max_model_len`, `side.epoch` and `side.fingerprint` are taken
-  /// from `engine` and `info`. Errors: INVALID_ARGUMENT naming the option.
+  /// Starts the engine thread. Numbers of `side` that `engine` and `info` give are taken from
+  /// there. Errors: INVALID_ARGUMENT naming the option.
   [[nodiscard]] static Result<std::unique_ptr<PrefillEngine>> create(EngineOptions engine,
                                                                      PrefillSideOptions side,
                                                                      WorkerInfo info,

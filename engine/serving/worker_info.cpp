@@ -20,6 +20,9 @@ WorkerInfo make_worker_info(const WorkerConfig& worker, const ModelParts& model)
   info.vocab_size = model.config().vocab_size;
   info.max_local_prefill_tokens = worker.max_local_prefill_tokens;
   info.attention = plan.description;
+  info.num_ranks = plan.memory.num_ranks;
+  info.cache_bytes_per_token = plan.memory.kv_bytes_per_token_and_rank;
+  info.cache_bytes_per_token_replicated = plan.memory.whole_kv_bytes_per_token;
   return info;
 }
 

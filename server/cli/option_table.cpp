@@ -45,6 +45,27 @@ std::vector<OptionSpec> model_options() {
        .field = &Options::served_model_names,
        .help = "Name that clients ask for; repeat for more (default: the folder's name)",
        .roles = kFronts},
+      {.name = "engine",
+       .group = "Model",
+       .field = &Options::engine,
+       .help = "mock runs no model: it waits as --mock-* say and answers with made-up tokens, to "
+               "try routers, clients and deployments on any machine; the folder needs config.json "
+               "and the tokenizer's files. All workers of a router must have the same",
+       .choices = {"model", "mock"},
+       .roles = kWorkers},
+      {.name = "mock-prefill-tokens-per-s",
+       .group = "Model",
+       .field = &Options::mock_prefill_tokens_per_s,
+       .help = "Prompt tokens that the mock engine takes a second for",
+       .minimum = 1,
+       .maximum = 1'000'000'000,
+       .roles = kWorkers},
+      {.name = "mock-decode-step-ms",
+       .group = "Model",
+       .field = &Options::mock_decode_step_ms,
+       .help = "Milliseconds that the mock engine takes for one more token of every sequence",
+       .maximum = 60'000,
+       .roles = kWorkers},
       {.name = "device",
        .group = "Model",
        .field = &Options::device,
@@ -118,6 +139,12 @@ std::vector<OptionSpec> http_options() {
        .field = &Options::api_key_file,
        .help = "File of keys, one a line; read again on SIGHUP",
        .roles = kFronts},
+      {.name = "console",
+       .group = "HTTP",
+       .field = &Options::console,
+       .help =
+           "A page for people at /: the cluster and a chat. It asks for a key where one is needed",
+       .roles = kFronts},
       {.name = "shutdown-timeout",
        .group = "HTTP",
        .field = &Options::shutdown_timeout_s,
@@ -140,7 +167,7 @@ std::vector<OptionSpec> engine_options() {
        .field = &Options::max_num_seqs,
        .help = "Sequences that run at once",
        .minimum = 1,
-       .maximum = 4096,
+       .maximum = 65'536,
        .roles = kWorkers},
       {.name = "max-num-batched-tokens",
        .group = "Engine",
@@ -359,6 +386,23 @@ std::vector<OptionSpec> limit_options() {
        .help = "Least level that is logged, on stderr",
        .choices = {"trace", "debug", "info", "warning", "error"},
        .roles = kAllRoles},
+      {.name = "log-format",
+       .group = "Logging",
+       .field = &Options::log_format,
+       .help = "Lines for people, or one JSON object a line",
+       .choices = {"text", "json"},
+       .roles = kAllRoles},
+      {.name = "log-stats-period",
+       .group = "Logging",
+       .field = &Options::stats_period_s,
+       .help = "A line of rates and queues this often, unless idle; 0: none",
+       .maximum = 3600,
+       .unit = kSeconds},
+      {.name = "metrics-compat",
+       .group = "Logging",
+       .field = &Options::metrics_compat,
+       .help = "Names that /metrics gives beside its own",
+       .choices = {"vllm", "none"}},
   };
 }
 
@@ -563,6 +607,9 @@ Status validate(Role role, const Options& options) {
                 " is more than --max-num-batched-tokens ",
                 options.max_num_batched_tokens,
                 ": a local prefill is one step"));
+  }
+  if (options.is_mock() && (options.device == "cuda" || !options.tpla_calibration.empty())) {
+    add("--engine mock runs no model: --device cuda and --tpla-calibration mean nothing to it");
   }
   if (role == Role::kRouter) {
     if (options.prefill_workers.empty()) {

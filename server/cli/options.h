@@ -94,6 +94,7 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions, BenchOptions {
   std::vector<std::string> api_keys;
   std::string api_key_file;
   int64_t shutdown_timeout_s = 30;
+  bool console = true;
 
   std::string rpc_host = "127.0.0.1";
   int64_t rpc_port = 0;  ///< gRPC; 0: any free port, printed at start
@@ -116,6 +117,9 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions, BenchOptions {
   int64_t max_logprobs = 20;
 
   std::string log_level = "info";
+  std::string log_format = "text";
+  int64_t stats_period_s = 10;  ///< 0: none
+  std::string metrics_compat = "vllm";
 };
 
 /// Roles have ports of their own, so that all of them run on one host without flags.

@@ -3,6 +3,20 @@
 #include <utility>
 
 namespace tessera::metrics {
+namespace {
+
+void add_shapes(FamilyList& list, const RequestShapeMetrics& shapes) {
+  list.histogram(
+      "tessera_request_prompt_tokens", "Prompt tokens of a request", shapes.prompt_tokens);
+  list.histogram("tessera_request_generation_tokens",
+                 "Tokens of each choice of a finished request",
+                 shapes.generation_tokens);
+  list.histogram("tessera_request_time_per_output_token_seconds",
+                 "Mean time between tokens of a finished request",
+                 shapes.time_per_output_token_seconds);
+}
+
+}  // namespace
 
 void add_engine_families(FamilyList& list, const EngineMetrics& engine) {
   const auto used = static_cast<double>(engine.num_blocks_used.value());
@@ -13,6 +27,9 @@ void add_engine_families(FamilyList& list, const EngineMetrics& engine) {
   list.gauge("tessera_requests_waiting",
              "Requests in the queue",
              static_cast<double>(engine.num_requests_waiting.value()));
+  list.gauge("tessera_queued_prompt_tokens",
+             "Prompt tokens of started and queued requests that are not computed yet",
+             static_cast<double>(engine.num_queued_prompt_tokens.value()));
   list.gauge("tessera_cache_blocks_total", "Blocks of the latent cache", total);
   list.gauge("tessera_cache_blocks_used", "Blocks held by live sequences", used);
   list.gauge("tessera_cache_usage_ratio",
@@ -44,6 +61,14 @@ void add_engine_families(FamilyList& list, const EngineMetrics& engine) {
   list.histogram("tessera_engine_request_seconds",
                  "From submission to the last token",
                  engine.request_seconds);
+  list.histogram("tessera_prefill_seconds",
+                 "From the first step of a request to its first token",
+                 engine.prefill_seconds);
+  list.histogram("tessera_decode_seconds",
+                 "From the first token, or the landing of a handed-over prompt, to the end",
+                 engine.decode_seconds);
+  list.histogram("tessera_engine_step_tokens", "Tokens that one step computed", engine.step_tokens);
+  add_shapes(list, engine.shapes);
 }
 
 }  // namespace tessera::metrics

@@ -16,6 +16,7 @@ using prometheus::MetricType;
 struct FamilyList::Families {
   ClientMetric::Label model_label;
   std::string role;
+  bool has_vllm_names = false;
   std::vector<MetricFamily> list;
   size_t current = 0;
 
@@ -39,11 +40,17 @@ struct FamilyList::Families {
   }
 };
 
-FamilyList::FamilyList(const std::string& model_name) : families_(std::make_unique<Families>()) {
+FamilyList::FamilyList(const std::string& model_name, bool has_vllm_names)
+    : families_(std::make_unique<Families>()) {
   families_->model_label = {"model_name", model_name};
+  families_->has_vllm_names = has_vllm_names;
 }
 
 FamilyList::~FamilyList() = default;
+
+bool FamilyList::has_vllm_names() const noexcept {
+  return families_->has_vllm_names;
+}
 
 void FamilyList::set_role(std::string role) {
   families_->role = std::move(role);
@@ -59,7 +66,7 @@ void FamilyList::gauge(const char* name, const char* help, double value) {
   add({}, value);
 }
 
-void FamilyList::histogram(const char* name, const char* help, const LatencyHistogram& value) {
+void FamilyList::histogram(const char* name, const char* help, const Histogram& value) {
   begin_histograms(name, help);
   add({}, value);
 }
@@ -82,15 +89,14 @@ void FamilyList::add(const Labels& labels, double value) {
   metric.gauge.value = value;
 }
 
-void FamilyList::add(const Labels& labels, const LatencyHistogram& value) {
+void FamilyList::add(const Labels& labels, const Histogram& value) {
   ClientMetric::Histogram& out = families_->add(labels).histogram;
+  const auto bounds = value.upper_bounds();
   uint64_t count = 0;
-  for (size_t i = 0; i <= LatencyHistogram::kUpperBounds.size(); ++i) {
+  for (size_t i = 0; i <= bounds.size(); ++i) {
     count += static_cast<uint64_t>(value.bucket(i));
-    const bool is_last = i == LatencyHistogram::kUpperBounds.size();
     out.bucket.push_back(
-        {count,
-         is_last ? std::numeric_limits<double>::infinity() : LatencyHistogram::kUpperBounds[i]});
+        {count, i == bounds.size() ? std::numeric_limits<double>::infinity() : bounds[i]});
   }
   out.sample_count = count;
   out.sample_sum = value.sum();

@@ -44,6 +44,14 @@ void add_prefill(FamilyList& list, const HandoffMetrics& handoff) {
   list.counter("tessera_handoff_busy_answers_total",
                "Prefill: reservations that decode had no room for",
                handoff.busy_answers);
+  list.histogram(
+      "tessera_handoff_bytes", "Prefill: bytes of one committed handoff", handoff.handoff_bytes);
+  list.histogram("tessera_handoff_parcels",
+                 "Prefill: parcels of one committed handoff",
+                 handoff.handoff_parcels);
+  list.gauge("tessera_handoff_waiting_for_room",
+             "Prefill: requests that no decode group has reserved room for",
+             static_cast<double>(handoff.waiting_for_room.value()));
   list.gauge("tessera_handoff_pinned_blocks",
              "Prefill: blocks of finished prefills that decode has not committed",
              static_cast<double>(handoff.pinned_blocks.value()));

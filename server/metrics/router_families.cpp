@@ -16,6 +16,9 @@ void add_requests(FamilyList& list, const router::RouterMetrics& router) {
   list.counter("tessera_router_requests_finished_total",
                "Requests answered to the end",
                router.requests_finished);
+  list.counter("tessera_router_requests_finished_length_total",
+               "Of them, those with a choice cut by length",
+               router.requests_finished_length);
   list.counter("tessera_router_requests_cancelled_total",
                "Requests cancelled by the client",
                router.requests_cancelled);
@@ -40,6 +43,15 @@ void add_requests(FamilyList& list, const router::RouterMetrics& router) {
   list.histogram("tessera_router_request_seconds",
                  "From submission to the last token",
                  router.request_seconds);
+  list.histogram("tessera_router_time_per_output_token_seconds",
+                 "Mean time between tokens of a finished request",
+                 router.shapes.time_per_output_token_seconds);
+  list.histogram("tessera_router_request_prompt_tokens",
+                 "Prompt tokens of a request",
+                 router.shapes.prompt_tokens);
+  list.histogram("tessera_router_request_generation_tokens",
+                 "Tokens of each choice of a finished request",
+                 router.shapes.generation_tokens);
 }
 
 void add_attempts(FamilyList& list, const router::RouterMetrics& router) {

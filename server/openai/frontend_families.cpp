@@ -1,6 +1,42 @@
 #include "server/openai/frontend_families.h"
 
 namespace tessera::openai {
+namespace {
+
+struct Handler {
+  const char* path;
+  const char* method;
+};
+// In the order of RouteId.
+constexpr std::array<Handler, kRouteNames.size()> kHandlers = {{{"/v1/chat/completions", "POST"},
+                                                                {"/v1/completions", "POST"},
+                                                                {"/v1/models", "GET"},
+                                                                {"/tokenize", "POST"},
+                                                                {"/detokenize", "POST"},
+                                                                {"/health", "GET"},
+                                                                {"/version", "GET"},
+                                                                {"/metrics", "GET"},
+                                                                {"/", "GET"},
+                                                                {"/cluster", "GET"},
+                                                                {"none", "GET"}}};
+
+/// As servers behind prometheus-fastapi-instrumentator, vLLM among them, call them.
+void add_instrumentator_names(metrics::FamilyList& list, const FrontendMetrics& frontend) {
+  list.begin_counters("http_requests_total", "Answers by route and status");
+  for (size_t route = 0; route < kHandlers.size(); ++route) {
+    for (size_t status = 0; status < kStatusClassNames.size(); ++status) {
+      list.add({{"handler", kHandlers[route].path},
+                {"method", kHandlers[route].method},
+                {"status", std::string(kStatusClassNames[status])}},
+               static_cast<double>(frontend.responses[route][status].value()));
+    }
+  }
+  list.begin_histograms("http_request_duration_seconds",
+                        "From reading a request for tokens to the end of its answer");
+  list.add({{"handler", "generation"}, {"method", "POST"}}, frontend.request_seconds);
+}
+
+}  // namespace
 
 void add_frontend_families(metrics::FamilyList& list, const FrontendMetrics& frontend) {
   list.begin_counters("tessera_http_requests_total", "Answers by route and status");
@@ -39,6 +75,9 @@ void add_frontend_families(metrics::FamilyList& list, const FrontendMetrics& fro
   list.histogram("tessera_http_request_seconds",
                  "From reading a request to the end of its answer",
                  frontend.request_seconds);
+  if (list.has_vllm_names()) {
+    add_instrumentator_names(list, frontend);
+  }
 }
 
 }  // namespace tessera::openai

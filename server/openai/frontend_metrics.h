@@ -20,17 +20,21 @@ enum class RouteId : uint8_t {
   kHealth,
   kVersion,
   kMetrics,
+  kConsole,
+  kCluster,
   kOther,
 };
-inline constexpr std::array<std::string_view, 9> kRouteNames = {"chat_completions",
-                                                                "completions",
-                                                                "models",
-                                                                "tokenize",
-                                                                "detokenize",
-                                                                "health",
-                                                                "version",
-                                                                "metrics",
-                                                                "other"};
+inline constexpr std::array<std::string_view, 11> kRouteNames = {"chat_completions",
+                                                                 "completions",
+                                                                 "models",
+                                                                 "tokenize",
+                                                                 "detokenize",
+                                                                 "health",
+                                                                 "version",
+                                                                 "metrics",
+                                                                 "console",
+                                                                 "cluster",
+                                                                 "other"};
 inline constexpr std::array<std::string_view, 3> kStatusClassNames = {"2xx", "4xx", "5xx"};
 
 struct FrontendMetrics {

@@ -49,6 +49,13 @@ void GenerationSession::start() {
     }
   });
   for (size_t i = 0; i < requests_.size() && !is_ended_; ++i) {
+    log_debug("request_submitted",
+              "request_id",
+              answer_.reply().request_id(),
+              "engine_request_id",
+              prompts_[i].id.to_string(),
+              "trace_id",
+              answer_.reply().trace().trace_id());
     const Status status =
         service_.submit(std::move(requests_[i]), std::make_shared<Sink>(shared_from_this(), i));
     if (!status.is_ok()) {
@@ -107,6 +114,8 @@ void GenerationSession::handle(const Incoming& incoming) {
   log_warning("request_failed",
               "request_id",
               answer_.reply().request_id(),
+              "trace_id",
+              answer_.reply().trace().trace_id(),
               "status",
               incoming.error.to_string());
   fail(error_of_status(incoming.error));

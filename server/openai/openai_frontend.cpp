@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "server/metrics/process_families.h"
 #include "server/openai/authenticator.h"
 #include "server/openai/frontend_families.h"
 #include "server/openai/generation_session.h"
@@ -28,7 +29,7 @@ struct Route {
 constexpr double kMaxTimeoutSeconds = 86'400.0;
 constexpr std::string_view kModelsPrefix = "/v1/models/";
 
-constexpr std::array<Route, 12> kRoutes = {{
+constexpr std::array<Route, 14> kRoutes = {{
     {"/v1/chat/completions", "POST", RouteId::kChat},
     {"/v1/completions", "POST", RouteId::kCompletion},
     {"/v1/models", "GET", RouteId::kModels},
@@ -40,6 +41,8 @@ constexpr std::array<Route, 12> kRoutes = {{
     {"/ping", "GET", RouteId::kHealth},
     {"/version", "GET", RouteId::kVersion},
     {"/metrics", "GET", RouteId::kMetrics},
+    {"/", "GET", RouteId::kConsole, true},
+    {"/cluster", "GET", RouteId::kCluster},
     {kModelsPrefix, "GET", RouteId::kModels},
 }};
 
@@ -122,8 +125,12 @@ class OpenAiFrontend::Impl final {
 
   void handle(http::Request request, std::shared_ptr<http::Exchange> exchange) {
     const Route* route = find_route(request.path);
+    if (route != nullptr && !is_offered(route->id)) {
+      route = nullptr;
+    }
     const RouteId id = route == nullptr ? RouteId::kOther : route->id;
-    const Reply reply(std::move(exchange), id, client_id_of(request), metrics_);
+    const auto trace = TraceContext::parse_or_random(request.header("traceparent").value_or(""));
+    const Reply reply(std::move(exchange), id, client_id_of(request), trace, metrics_);
     const bool is_public = route != nullptr && route->is_public;
     if (!is_public && !authenticator_.allows(request)) {
       reply.fail(error_of_http(401, "Incorrect or missing API key."));
@@ -140,6 +147,12 @@ class OpenAiFrontend::Impl final {
   }
 
  private:
+  [[nodiscard]] bool is_offered(RouteId id) const {
+    return id == RouteId::kConsole   ? options_.has_console
+           : id == RouteId::kCluster ? parts_.cluster_json != nullptr
+                                     : true;
+  }
+
   static bool is_method_allowed(const Route& route, std::string_view method) {
     return method == route.method || (method == "HEAD" && route.method == "GET");
   }
@@ -169,6 +182,10 @@ class OpenAiFrontend::Impl final {
         return version_response(options_);
       case RouteId::kMetrics:
         return metrics_response();
+      case RouteId::kConsole:
+        return console_response();
+      case RouteId::kCluster:
+        return cluster_response();
       case RouteId::kHealth:
       case RouteId::kChat:
       case RouteId::kCompletion:
@@ -180,12 +197,20 @@ class OpenAiFrontend::Impl final {
     return health_response(parts_.service.readiness());
   }
 
+  [[nodiscard]] http::Response cluster_response() const {
+    http::Response response;
+    response.headers.emplace_back("Cache-Control", "no-store");
+    response.body = parts_.cluster_json();
+    return response;
+  }
+
   [[nodiscard]] http::Response metrics_response() const {
     http::Response response;
     response.content_type = metrics::kContentType;
-    metrics::FamilyList list(options_.served_model_names.front());
+    metrics::FamilyList list(options_.served_model_names.front(), options_.has_vllm_metrics);
     parts_.add_service_families(list);
     add_frontend_families(list, metrics_);
+    metrics::add_process_families(list);
     response.body = list.text();
     return response;
   }
@@ -238,6 +263,9 @@ class OpenAiFrontend::Impl final {
     if (error.has_value()) {
       reply.fail(*error);
       return;
+    }
+    for (GenerationRequest& prompt : request->prompts) {
+      prompt.trace = reply.trace();
     }
     reply.exchange().post([this, request, reply] {
       Reply named = reply;

@@ -25,6 +25,8 @@ class OpenAiFrontend final {
     /// Adds the families of what is behind `service`. Any thread.
     std::function<void(metrics::FamilyList&)> add_service_families;
     const ChatTemplate* chat_template = nullptr;  ///< null: chat requests are refused
+    /// What is behind `service`, for /cluster; none: 404. Any thread.
+    std::function<std::string()> cluster_json{};
   };
 
   /// Errors: INVALID_ARGUMENT (no model name, max_model_len or thread count below 1).

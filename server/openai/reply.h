@@ -21,11 +21,13 @@ class Reply final {
   Reply(std::shared_ptr<http::Exchange> exchange,
         RouteId route,
         std::string client_id,
+        const TraceContext& trace,
         FrontendMetrics& metrics)
       : exchange_(std::move(exchange)),
         route_(route),
         is_id_generated_(client_id.empty()),
         request_id_(is_id_generated_ ? RequestId::random().to_string() : std::move(client_id)),
+        trace_(trace),
         metrics_(&metrics) {}
 
   void respond(http::Response response) const {
@@ -50,6 +52,7 @@ class Reply final {
     return exchange_;
   }
   [[nodiscard]] const std::string& request_id() const noexcept { return request_id_; }
+  [[nodiscard]] const TraceContext& trace() const noexcept { return trace_; }
   [[nodiscard]] FrontendMetrics& metrics() const noexcept { return *metrics_; }
   [[nodiscard]] double seconds_since_start() const {
     return std::chrono::duration<double>(Clock::now() - start_).count();
@@ -60,6 +63,7 @@ class Reply final {
   RouteId route_;
   bool is_id_generated_;
   std::string request_id_;
+  TraceContext trace_;
   FrontendMetrics* metrics_;
   Clock::time_point start_ = Clock::now();
 };

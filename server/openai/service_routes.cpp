@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/text.h"
+#include "server/console/console_page.h"
 #include "server/openai/protocol/api_error.h"
 #include "server/openai/protocol/json_text.h"
 
@@ -58,6 +59,18 @@ http::Response health_response(const Status& status) {
   }
   http::Response response;
   response.body = R"({"status":"ok"})";
+  return response;
+}
+
+http::Response console_response() {
+  static const std::string policy = console::content_security_policy(console::page());
+  http::Response response;
+  response.content_type = "text/html; charset=utf-8";
+  response.headers = {{"Content-Security-Policy", policy},
+                      {"X-Content-Type-Options", "nosniff"},
+                      {"Referrer-Policy", "no-referrer"},
+                      {"Cache-Control", "no-cache"}};
+  response.body = console::page();
   return response;
 }
 

@@ -21,5 +21,7 @@ namespace tessera::openai {
 /// 200 {"status":"ok"}, or 503 with the reason.
 [[nodiscard]] http::Response health_response(const Status& status);
 [[nodiscard]] http::Response version_response(const OpenAiOptions& options);
+/// The page for people, which may load nothing from elsewhere.
+[[nodiscard]] http::Response console_response();
 
 }  // namespace tessera::openai

@@ -39,6 +39,8 @@ Result<openai::OpenAiOptions> openai_options(const cli::Options& options,
   openai.limits.max_logprobs = options.max_logprobs;
   openai.defaults = parts.text.defaults;
   openai.request_timeout = std::chrono::seconds(options.request_timeout_s);
+  openai.has_console = options.console;
+  openai.has_vllm_metrics = options.metrics_compat == "vllm";
   openai.liveness = parts.liveness;
   return openai;
 }
@@ -83,7 +85,8 @@ Result<std::unique_ptr<FrontDoor>> FrontDoor::open(const cli::Options& options, 
       .service = parts.service,
       .tokenizer = *parts.text.tokenizer,
       .add_service_families = std::move(parts.add_service_families),
-      .chat_template = chat_template};
+      .chat_template = chat_template,
+      .cluster_json = std::move(parts.cluster_json)};
   TESSERA_TRY(state->frontend, openai::OpenAiFrontend::create(std::move(openai), frontend_parts));
   const auto handle = [frontend = state->frontend.get()](http::Request request,
                                                          std::shared_ptr<http::Exchange> exchange) {

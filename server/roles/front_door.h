@@ -25,6 +25,7 @@ class FrontDoor final {
     int64_t max_model_len = 0;
     std::function<Status()> liveness;
     std::function<void(metrics::FamilyList&)> add_service_families;
+    std::function<std::string()> cluster_json;  ///< for /cluster
   };
 
   /// What open() would refuse of the keys, before anything is loaded.

@@ -3,9 +3,12 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
+#include <memory>
 
 #include <unistd.h>
 
+#include "engine/base/log.h"
 #include "engine/base/text.h"
 #include "server/cli/progress_bar.h"
 
@@ -32,6 +35,20 @@ const char* plan_title(WorkerRole role) {
   return "";
 }
 
+/// A bar or lines for people; nothing where the log is for machines.
+std::function<void(int64_t, int64_t)> progress_shown() {
+  if (log_format() == LogFormat::kJson) {
+    return [](int64_t, int64_t) {};
+  }
+  const auto bar = std::make_shared<cli::ProgressBar>(  // shared: functions are copied
+      stderr,
+      isatty(STDERR_FILENO) == 1,
+      "loading weights");
+  return [bar](int64_t done, int64_t total) {
+    bar->update(static_cast<double>(done), static_cast<double>(total));
+  };
+}
+
 }  // namespace
 
 std::string folder_name(const std::string& model) {
@@ -43,17 +60,10 @@ std::string folder_name(const std::string& model) {
 Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
                                                const ModelConfig& config,
                                                WorkerRole role) {
-  std::unique_ptr<ModelParts> parts;
-  {
-    cli::ProgressBar bar(stderr, isatty(STDERR_FILENO) == 1, "loading weights");
-    TESSERA_TRY(parts, ModelParts::create(options, config, role, [&](int64_t done, int64_t total) {
-                  bar.update(static_cast<double>(done), static_cast<double>(total));
-                }));
-  }
-  std::fprintf(stderr,
-               "memory of the %s:\n%s",
-               plan_title(role),
-               describe(parts->plan().memory, config).c_str());
+  TESSERA_TRY(auto parts, ModelParts::create(options, config, role, progress_shown()));
+  log_lines("memory_plan",
+            str_cat("memory of the ", plan_title(role)),
+            describe(parts->plan().memory, parts->config()));
   return parts;
 }
 

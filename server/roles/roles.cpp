@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 #include <utility>
 
 #include "engine/base/log.h"
 #include "server/roles/front_door.h"
 #include "server/roles/router_role.h"
+#include "server/roles/stats_log.h"
 #include "server/roles/worker_role.h"
 #include "server/signals.h"
 #include "server/text_parts.h"
@@ -25,7 +25,7 @@ Deadline shutdown_deadline(const cli::Options& options) {
 }
 
 void print_configuration(const cli::ResolvedOptions& resolved) {
-  std::fprintf(stderr, "configuration:\n%s", cli::render_options(resolved).c_str());
+  log_lines("configuration", "configuration", cli::render_options(resolved));
 }
 
 /// From here on a signal ends the process.
@@ -46,11 +46,13 @@ void serve_until_stopped(RouterRole& router) {
   }
 }
 
-Status run_worker(const cli::ResolvedOptions& resolved, OpenWorker open) {
+Status run_worker(const cli::ResolvedOptions& resolved, const char* part, OpenWorker open) {
   const cli::Options& options = resolved.options;
   print_configuration(resolved);
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const auto worker, open(options, config, /*has_http=*/true));
+  const StatsLog stats(std::chrono::seconds(options.stats_period_s),
+                       {{part, [&worker] { return worker->stats(); }}});
   while (wait_for_signal_blocking() == Signal::kReload) {
     log_info("reload_ignored", "reason", "a worker has no keys");
   }
@@ -81,6 +83,8 @@ Status run_router(const cli::ResolvedOptions& resolved) {
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
   TESSERA_TRY(const auto router, RouterRole::open(options, config, text, {}));
+  const StatsLog stats(std::chrono::seconds(options.stats_period_s),
+                       {{"router", [&router] { return router->stats(); }}});
   serve_until_stopped(*router);
   begin_drain(options);
   end_drain(router->drain_blocking(shutdown_deadline(options)));
@@ -89,11 +93,11 @@ Status run_router(const cli::ResolvedOptions& resolved) {
 }
 
 Status run_prefill(const cli::ResolvedOptions& resolved) {
-  return run_worker(resolved, open_prefill_role);
+  return run_worker(resolved, "prefill", open_prefill_role);
 }
 
 Status run_decode(const cli::ResolvedOptions& resolved) {
-  return run_worker(resolved, open_decode_role);
+  return run_worker(resolved, "decode", open_decode_role);
 }
 
 Status serve(const cli::ResolvedOptions& resolved) {
@@ -117,9 +121,7 @@ Status serve(const cli::ResolvedOptions& resolved) {
       std::min(options.max_inflight_requests, options.max_num_seqs + options.max_queued_requests);
   RouterRole::Neighbours workers;
   workers.add_families = [&](metrics::FamilyList& list) {
-    list.set_role("prefill");
     prefill->add_families(list);
-    list.set_role("decode");
     decode->add_families(list);
     list.set_role("");
   };
@@ -128,6 +130,10 @@ Status serve(const cli::ResolvedOptions& resolved) {
     return status.is_ok() ? decode->liveness() : status;
   };
   TESSERA_TRY(const auto router, RouterRole::open(front, config, text, std::move(workers)));
+  const StatsLog stats(std::chrono::seconds(options.stats_period_s),
+                       {{"router", [&router] { return router->stats(); }},
+                        {"prefill", [&prefill] { return prefill->stats(); }},
+                        {"decode", [&decode] { return decode->stats(); }}});
   serve_until_stopped(*router);
   begin_drain(options);
   const Deadline deadline = shutdown_deadline(options);

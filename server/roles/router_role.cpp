@@ -1,13 +1,16 @@
 #include "server/roles/router_role.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "engine/base/text.h"
 #include "engine/weights/fingerprint.h"
 #include "server/metrics/router_families.h"
+#include "server/metrics/vllm_families.h"
 #include "server/roles/front_door.h"
 #include "server/roles/role_parts.h"
+#include "server/router/cluster_json.h"
 #include "server/router/router.h"
 #include "server/router/rpc_connector.h"
 
@@ -43,6 +46,14 @@ Result<router::RouterOptions> router_options(const cli::Options& options,
   return router;
 }
 
+/// All requests may be at one worker, whose calls outlast them a little.
+router::RpcConnectorOptions connector_options(const cli::Options& options) {
+  router::RpcConnectorOptions connector;
+  connector.workers.max_open_calls = std::max(
+      connector.workers.max_open_calls, static_cast<size_t>(2 * options.max_inflight_requests));
+  return connector;
+}
+
 }  // namespace
 
 struct RouterRole::Parts {
@@ -56,7 +67,7 @@ Result<std::unique_ptr<RouterRole>> RouterRole::open(const cli::Options& options
                                                      const TextParts& text,
                                                      Neighbours neighbours) {
   auto parts = std::make_unique<Parts>();
-  parts->connector = std::make_unique<router::RpcConnector>();
+  parts->connector = std::make_unique<router::RpcConnector>(connector_options(options));
   TESSERA_TRY(auto settings, router_options(options, config));
   TESSERA_TRY(parts->router, router::Router::create(std::move(settings), *parts->connector));
   FrontDoor::Parts door{.config = config,
@@ -64,11 +75,16 @@ Result<std::unique_ptr<RouterRole>> RouterRole::open(const cli::Options& options
                         .service = *parts->router,
                         .max_model_len = longest_sequence(options, config),
                         .liveness = std::move(neighbours.liveness),
-                        .add_service_families = {}};
+                        .add_service_families = {},
+                        .cluster_json = {}};
+  door.cluster_json = [router = parts->router.get()] {
+    return router::cluster_json(router::front_status(router->metrics()), *router->workers());
+  };
   door.add_service_families = [router = parts->router.get(),
                                add_others =
                                    std::move(neighbours.add_families)](metrics::FamilyList& list) {
     metrics::add_router_families(list, router->metrics());
+    metrics::add_vllm_request_families(list, router->metrics());
     if (add_others) {
       add_others(list);
     }
@@ -82,6 +98,10 @@ RouterRole::~RouterRole() = default;
 
 void RouterRole::reload_keys() {
   parts_->door->reload_keys();
+}
+
+metrics::StatsReading RouterRole::stats() const {
+  return metrics::read_stats(parts_->router->metrics());
 }
 
 Status RouterRole::drain_blocking(Deadline deadline) {

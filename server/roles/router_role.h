@@ -9,6 +9,7 @@
 #include "engine/config/model_config.h"
 #include "server/cli/options.h"
 #include "server/metrics/family_list.h"
+#include "server/metrics/stats_line.h"
 #include "server/text_parts.h"
 
 namespace tessera {
@@ -32,6 +33,7 @@ class RouterRole final {
   RouterRole& operator=(const RouterRole&) = delete;
 
   void reload_keys();
+  [[nodiscard]] metrics::StatsReading stats() const;
   /// Refuses new requests, lets open ones end until `deadline`, then ends the rest. Errors:
   /// DEADLINE_EXCEEDED when some had to be ended.
   [[nodiscard]] Status drain_blocking(Deadline deadline);

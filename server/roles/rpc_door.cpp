@@ -1,5 +1,6 @@
 #include "server/roles/rpc_door.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace tessera {
@@ -11,10 +12,12 @@ RpcDoor::RpcDoor(Parts parts)
                        .start_drain = std::move(parts.start_drain)}) {}
 
 Result<std::unique_ptr<RpcDoor>> RpcDoor::open(const cli::Options& options, Parts parts) {
-  std::unique_ptr<RpcDoor> door(new RpcDoor(std::move(parts)));
   rpc::RpcServerOptions server;
   server.host = options.rpc_host;
   server.port = static_cast<int>(options.rpc_port);
+  server.max_streams_per_connection =
+      std::max(server.max_streams_per_connection, static_cast<int>(parts.max_open_calls));
+  std::unique_ptr<RpcDoor> door(new RpcDoor(std::move(parts)));
   TESSERA_TRY(door->server_,
               rpc::RpcServer::create(server, {door->service_.get(), &door->worker_service_}));
   door->server_->set_serving(true);

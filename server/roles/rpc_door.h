@@ -1,6 +1,7 @@
 // The gRPC port of a worker: its own service and WorkerService, with health and reflection.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@ class RpcDoor final {
  public:
   struct Parts {
     std::unique_ptr<rpc::RpcService> service;
+    size_t max_open_calls = 0;  ///< of the service; a router may open all over one connection
     rpc::WorkerIdentity identity;
     std::function<WorkerLoad()> load;
     std::function<void()> start_drain;

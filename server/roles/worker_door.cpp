@@ -4,6 +4,7 @@
 
 #include "engine/base/log.h"
 #include "server/http/http_server.h"
+#include "server/metrics/process_families.h"
 #include "server/roles/role_parts.h"
 
 namespace tessera {
@@ -34,6 +35,7 @@ http::Response text(int status, std::string body) {
 struct WorkerDoor::State {
   Parts parts;
   std::string model_name;
+  bool has_vllm_names = true;
   std::unique_ptr<http::HttpServer> http;
 
   [[nodiscard]] http::Response answer(const http::Request& request) const {
@@ -47,8 +49,10 @@ struct WorkerDoor::State {
       return health(parts.readiness());
     }
     if (request.path == "/metrics") {
-      metrics::FamilyList list(model_name);
+      metrics::FamilyList list(model_name, has_vllm_names);
       parts.add_families(list);
+      list.set_role("");
+      metrics::add_process_families(list);
       http::Response response;
       response.content_type = metrics::kContentType;
       response.body = list.text();
@@ -62,6 +66,7 @@ Result<std::unique_ptr<WorkerDoor>> WorkerDoor::open(const cli::Options& options
   auto state = std::make_unique<State>();
   state->parts = std::move(parts);
   state->model_name = folder_name(options.model);
+  state->has_vllm_names = options.metrics_compat == "vllm";
   http::HttpServerOptions http;
   http.host = options.host;
   http.port = static_cast<uint16_t>(options.port);

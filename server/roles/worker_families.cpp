@@ -2,8 +2,10 @@
 
 #include <string>
 
+#include "engine/cache/latent_layout.h"
 #include "server/metrics/engine_families.h"
 #include "server/metrics/handoff_families.h"
+#include "server/metrics/vllm_families.h"
 
 namespace tessera {
 namespace {
@@ -55,19 +57,40 @@ void add_receivers(metrics::FamilyList& list, const DecodeParts& parts) {
   }
 }
 
+/// Of a PrefillEngine or a DecodeEngine.
+template <typename WorkerEngine>
+void add_common(metrics::FamilyList& list, const WorkerEngine& engine) {
+  metrics::add_engine_families(list, engine.metrics());
+  metrics::add_handoff_families(list, engine.handoff_metrics());
+  metrics::add_vllm_engine_families(
+      list, engine.metrics(), &engine.handoff_metrics(), kBlockTokens);
+}
+
 }  // namespace
 
 void add_worker_families(metrics::FamilyList& list, PrefillParts& parts) {
-  metrics::add_engine_families(list, parts.engine().metrics());
-  metrics::add_handoff_families(list, parts.engine().handoff_metrics());
+  list.set_role("prefill");
+  add_common(list, parts.engine());
   add_cache_shape(list, parts.model());
 }
 
 void add_worker_families(metrics::FamilyList& list, DecodeParts& parts) {
-  metrics::add_engine_families(list, parts.engine().metrics());
-  metrics::add_handoff_families(list, parts.engine().handoff_metrics());
+  list.set_role("decode");
+  add_common(list, parts.engine());
   add_cache_shape(list, parts.model());
   add_receivers(list, parts);
+}
+
+int64_t handoff_bytes(PrefillParts& parts) {
+  return parts.engine().handoff_metrics().sent_bytes.value();
+}
+
+int64_t handoff_bytes(DecodeParts& parts) {
+  int64_t num_bytes = 0;
+  for (const auto& receiver : parts.receivers()) {
+    num_bytes += static_cast<int64_t>(receiver->statistics().landed_bytes);
+  }
+  return num_bytes;
 }
 
 }  // namespace tessera

@@ -11,4 +11,8 @@ namespace tessera {
 void add_worker_families(metrics::FamilyList& list, PrefillParts& parts);
 void add_worker_families(metrics::FamilyList& list, DecodeParts& parts);
 
+/// Bytes that handoffs moved so far: sent by prefill, landed on all ranks of decode.
+[[nodiscard]] int64_t handoff_bytes(PrefillParts& parts);
+[[nodiscard]] int64_t handoff_bytes(DecodeParts& parts);
+
 }  // namespace tessera

@@ -1,5 +1,6 @@
 #include "server/roles/worker_role.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/serving/decode_parts.h"
@@ -16,6 +17,15 @@
 namespace tessera {
 namespace {
 
+/// The engine's own limits decide; a call stays open a little longer than its request.
+rpc::ServiceLimits service_limits(const cli::Options& options) {
+  rpc::ServiceLimits limits;
+  limits.max_open_calls =
+      std::max(limits.max_open_calls,
+               static_cast<size_t>(2 * (options.max_num_seqs + options.max_queued_requests)));
+  return limits;
+}
+
 /// A worker over PrefillParts or DecodeParts, whose engines are alike to operators.
 template <typename Parts>
 class WorkerOf final : public WorkerRoleProcess {
@@ -29,6 +39,7 @@ class WorkerOf final : public WorkerRoleProcess {
     auto& engine = parts_->engine();
     RpcDoor::Parts rpc;
     rpc.service = std::move(service);
+    rpc.max_open_calls = service_limits(options).max_open_calls;
     rpc.identity = {role, engine.info(), cli::version_number()};
     rpc.load = [this] {
       WorkerLoad load = parts_->engine().load();
@@ -51,6 +62,10 @@ class WorkerOf final : public WorkerRoleProcess {
   [[nodiscard]] std::string rpc_address() const override { return rpc_->address(); }
 
   void add_families(metrics::FamilyList& list) override { add_worker_families(list, *parts_); }
+
+  [[nodiscard]] metrics::StatsReading stats() const override {
+    return metrics::read_stats(parts_->engine().metrics(), handoff_bytes(*parts_));
+  }
 
   [[nodiscard]] Status liveness() const override {
     return check_heartbeat(parts_->engine().heartbeat_age());
@@ -82,7 +97,8 @@ Result<std::unique_ptr<WorkerRoleProcess>> open_prefill_role(const cli::Options&
     return port;
   };
   TESSERA_TRY(auto parts, PrefillParts::create(options, std::move(model), settings, make_port));
-  auto service = std::make_unique<rpc::PrefillServiceImpl>(parts->engine());
+  auto service =
+      std::make_unique<rpc::PrefillServiceImpl>(parts->engine(), service_limits(options));
   auto role = std::make_unique<WorkerOf<PrefillParts>>(std::move(parts));
   TESSERA_RETURN_IF_ERROR(
       role->open_doors(options, rpc::WorkerRole::kPrefill, std::move(service), has_http));
@@ -95,7 +111,8 @@ Result<std::unique_ptr<WorkerRoleProcess>> open_decode_role(const cli::Options& 
   TESSERA_TRY(const HandoffSettings settings, handoff_settings(options));
   TESSERA_TRY(auto model, load_model(options, config, WorkerRole::kDecode));
   TESSERA_TRY(auto parts, DecodeParts::create(options, std::move(model), settings));
-  auto service = std::make_unique<rpc::DecodeServiceImpl>(parts->engine(), parts->door());
+  auto service = std::make_unique<rpc::DecodeServiceImpl>(
+      parts->engine(), parts->door(), service_limits(options));
   auto role = std::make_unique<WorkerOf<DecodeParts>>(std::move(parts));
   TESSERA_RETURN_IF_ERROR(
       role->open_doors(options, rpc::WorkerRole::kDecode, std::move(service), has_http));

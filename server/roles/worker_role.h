@@ -9,6 +9,7 @@
 #include "engine/config/model_config.h"
 #include "server/cli/options.h"
 #include "server/metrics/family_list.h"
+#include "server/metrics/stats_line.h"
 
 namespace tessera {
 
@@ -24,6 +25,7 @@ class WorkerRoleProcess {
   [[nodiscard]] virtual std::string rpc_address() const = 0;
   /// Any thread.
   virtual void add_families(metrics::FamilyList& list) = 0;
+  [[nodiscard]] virtual metrics::StatsReading stats() const = 0;
   /// UNAVAILABLE when the engine is stuck. Any thread.
   [[nodiscard]] virtual Status liveness() const = 0;
   /// Refuses new requests, lets live ones end until `deadline`, then ends the rest and closes the

@@ -110,6 +110,8 @@ StartOutcome Dispatcher::start(ClientRequest& request, size_t part_index, TimePo
             request.generation.id.to_string(),
             "key",
             attempt.key.to_string(),
+            "trace_id",
+            request.generation.trace.trace_id(),
             "prefill",
             route.is_local() ? "none" : parts_.pool.address(route.prefill),
             "decode_candidates",

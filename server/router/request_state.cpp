@@ -86,7 +86,8 @@ AttachRequest make_attach(const ClientRequest& request, const Part& part) {
           .num_choices = part.num_choices,
           .first_choice = part.first_choice,
           .num_replayed_tokens = part.attempt->num_replayed_tokens,
-          .deadline = request.generation.deadline};
+          .deadline = request.generation.deadline,
+          .trace = request.generation.trace};
 }
 
 TokenVerdict judge_token(ClientRequest& request,

@@ -78,6 +78,8 @@ struct ClientRequest {
   TimePoint submitted_at;
   bool is_started = false;  ///< a worker took an attempt
   bool has_token = false;   ///< of any choice
+  bool is_cut_by_length = false;
+  TimePoint first_token_at;
   std::optional<TimePoint> timer_at;
   bool is_over = false;
 };

@@ -39,7 +39,7 @@ Router::Router(RouterOptions options, WorkerConnector& connector)
     : options_(std::move(options)),
       salt_(random_salt()),
       inbox_(std::make_shared<RouterInbox>(options_)),
-      loop_({options_, connector, inbox_, metrics_}),
+      loop_({options_, connector, inbox_, metrics_, board_}),
       thread_([this](const std::stop_token& stop) { run_thread(stop); }) {}
 
 Router::~Router() {

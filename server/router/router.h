@@ -9,6 +9,7 @@
 #include "engine/base/deadline.h"
 #include "engine/base/result.h"
 #include "engine/request/generation_service.h"
+#include "server/router/cluster_board.h"
 #include "server/router/router_inbox.h"
 #include "server/router/router_loop.h"
 #include "server/router/router_metrics.h"
@@ -42,6 +43,7 @@ class Router final : public GenerationService {
 
   [[nodiscard]] const RouterOptions& options() const noexcept { return options_; }
   [[nodiscard]] const RouterMetrics& metrics() const noexcept { return metrics_; }
+  [[nodiscard]] ClusterBoard::Snapshot workers() const { return board_.read(); }
 
  private:
   Router(RouterOptions options, WorkerConnector& connector);
@@ -52,6 +54,7 @@ class Router final : public GenerationService {
   const RouterOptions options_;
   const BlockHash salt_;  // a router's record of prefixes is nobody else's
   RouterMetrics metrics_;
+  ClusterBoard board_;
   const std::shared_ptr<RouterInbox> inbox_;  // shared with sinks and observers
   RouterLoop loop_;                           // of the router thread
   std::unique_ptr<AddressWatcher> watcher_;

@@ -53,6 +53,23 @@ void blame_workers(bool is_busy, Part& part) {
   }
 }
 
+void note_finished(const ClientRequest& request, RouterMetrics& metrics) {
+  metrics.requests_finished.add();
+  metrics.requests_finished_length.add(request.is_cut_by_length ? 1 : 0);
+  size_t longest = 0;
+  for (const ChoiceState& choice : request.choices) {
+    const size_t num_tokens = choice.token_ids.size();
+    longest = std::max(longest, num_tokens);
+    metrics.shapes.generation_tokens.observe(static_cast<double>(num_tokens));
+    if (num_tokens > 1) {
+      metrics.shapes.time_per_output_token_seconds.observe(
+          seconds_between(request.first_token_at, *choice.last_token_at) /
+          static_cast<double>(num_tokens - 1));
+    }
+  }
+  metrics.shapes.longest_generation_tokens.observe(static_cast<double>(longest));
+}
+
 }  // namespace
 
 void RouterLoop::handle(const LegEvent& event) {
@@ -162,6 +179,7 @@ void RouterLoop::forward(ClientRequest& request, const TokenEvent& event) {
   ChoiceState& choice = choice_of(request, event.choice);
   if (!request.has_token) {
     request.has_token = true;
+    request.first_token_at = now_;
     parts_.inbox->note_prefilled(request.generation.id);
     metrics.time_to_first_token_seconds.observe(seconds_between(request.submitted_at, now_));
   }
@@ -173,6 +191,7 @@ void RouterLoop::forward(ClientRequest& request, const TokenEvent& event) {
   metrics.generation_tokens.add();
   if (event.finish_reason.has_value()) {
     choice.is_finished = true;
+    request.is_cut_by_length |= *event.finish_reason == FinishReason::kLength;
     --request.num_open_choices;
   }
   request.sink->on_token(event);
@@ -193,7 +212,7 @@ void RouterLoop::finish_part(ClientRequest& request, Part& part) {
   close_legs(part);
   part.state = PartState::kOver;
   if (request.num_open_choices == 0) {
-    parts_.metrics.requests_finished.add();
+    note_finished(request, parts_.metrics);
     end(request);
   }
 }
@@ -241,13 +260,20 @@ void RouterLoop::on_error(ClientRequest& request,
   fail_part(request, part_index, status, reason);
 }
 
-/// The worker that has just failed is the one whose call is over.
-void RouterLoop::suspect_workers(const Attempt& attempt) {
+/// The one whose call is over; 0 when that cannot be told.
+WorkerId RouterLoop::failed_worker(const Attempt& attempt) {
   if (attempt.decode == 0 && attempt.decode_worker != 0) {
-    pool_.suspect(attempt.decode_worker, now_);
-  } else if (attempt.prefill == 0 && attempt.prefill_worker != 0) {
-    pool_.suspect(attempt.prefill_worker, now_);
+    return attempt.decode_worker;
   }
+  return attempt.prefill == 0 ? attempt.prefill_worker : 0;
+}
+
+/// What a worker gives up because it is told to stop says nothing against the request, and as many
+/// come at once as it had: neither counted nor paced.
+bool RouterLoop::was_handed_back(const Attempt& attempt, const Status& status) const {
+  const WorkerId worker = failed_worker(attempt);
+  return status.code() == StatusCode::kUnavailable && worker != 0 &&
+         (worker == gone_while_draining_ || pool_.is_draining(worker));
 }
 
 void RouterLoop::try_start(ClientRequest& request, size_t part_index) {
@@ -290,14 +316,17 @@ void RouterLoop::fail_part(ClientRequest& request,
   Part& part = request.parts[part_index];
   const bool is_busy = status.code() == StatusCode::kResourceExhausted;
   blame_workers(is_busy, part);
+  const bool is_handed_back = was_handed_back(*part.attempt, status);
   if (status.code() == StatusCode::kUnavailable) {
-    suspect_workers(*part.attempt);
+    pool_.suspect(failed_worker(*part.attempt), now_);
   }
   log_info("attempt_failed",
            "request_id",
            request.generation.id.to_string(),
            "key",
            part.attempt->key.to_string(),
+           "trace_id",
+           request.generation.trace.trace_id(),
            "reason",
            status.to_string());
   close_legs(part);
@@ -308,19 +337,23 @@ void RouterLoop::fail_part(ClientRequest& request,
     fail(request, status);
   } else if (is_busy) {
     parts_.metrics.attempts_busy.add();
-    pause(request, part_index, is_busy);
+    pause(request, part_index, Setback::kBusy);
+  } else if (is_handed_back) {
+    parts_.metrics.replays[static_cast<size_t>(reason)].add();
+    pause(request, part_index, Setback::kHandedBack);
   } else if (part.num_failures >= parts_.options.max_replays) {
     fail(request,
          unavailable(str_cat("gave up after ", part.num_failures, " replays; ", status.message())));
   } else {
     ++part.num_failures;
     parts_.metrics.replays[static_cast<size_t>(reason)].add();
-    pause(request, part_index, is_busy);
+    pause(request, part_index, Setback::kFailed);
   }
 }
 
 /// The choices of a failed part wait for their next try.
-void RouterLoop::pause(ClientRequest& request, size_t part_index, bool is_busy) {
+void RouterLoop::pause(ClientRequest& request, size_t part_index, Setback setback) {
+  const bool is_busy = setback == Setback::kBusy;
   for (const size_t i : split_for_replay(request, part_index)) {
     Part& next = request.parts[i];
     next.state = PartState::kPaused;
@@ -330,7 +363,7 @@ void RouterLoop::pause(ClientRequest& request, size_t part_index, bool is_busy) 
       next.waiting_since.reset();
     }
     next.num_busy += is_busy ? 1 : 0;
-    next.needs_retry_token = next.needs_retry_token || !is_busy;
+    next.needs_retry_token = next.needs_retry_token || setback == Setback::kFailed;
     next.not_before = now_ + budget_.backoff(is_busy ? next.num_busy : next.num_failures);
   }
 }

@@ -12,11 +12,17 @@ double seconds_between(TimePoint from, TimePoint to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
+void note_shape(const GenerationRequest& generation, RequestShapeMetrics& shapes) {
+  shapes.prompt_tokens.observe(static_cast<double>(generation.prompt_ids.size()));
+  shapes.num_choices.observe(static_cast<double>(generation.num_choices));
+  shapes.max_tokens.observe(static_cast<double>(generation.sampling.max_tokens));
+}
+
 }  // namespace
 
 RouterLoop::RouterLoop(const Parts& parts)
     : parts_(parts),
-      pool_({parts.options, parts.connector, parts.inbox, parts.metrics}),
+      pool_({parts.options, parts.connector, parts.inbox, parts.metrics, parts.board}),
       legs_(pool_, parts.inbox),
       dispatcher_({parts.options, pool_, legs_, parts.metrics}),
       budget_(parts.options) {}
@@ -33,8 +39,11 @@ void RouterLoop::turn(RouterInbox::Work& work, TimePoint now) {
     handle(event);
   }
   for (const WorkerEvent& event : work.worker_events) {
+    const bool was_draining = pool_.is_draining(event.worker);
     if (pool_.handle(event, now_)) {
+      gone_while_draining_ = was_draining ? event.worker : 0;
       lose_worker(event.worker);
+      gone_while_draining_ = 0;
     }
   }
   for (const RequestId& id : work.cancels) {
@@ -70,6 +79,7 @@ void RouterLoop::accept(Submission submission) {
   requests_.emplace(serial, std::move(owned));
   serials_[request.generation.id] = serial;
   parts_.metrics.requests.add();
+  note_shape(request.generation, parts_.metrics.shapes);
   parts_.metrics.num_requests_in_flight.set(static_cast<int64_t>(requests_.size()));
   budget_.note_request();
   try_start(request, 0);
@@ -102,7 +112,19 @@ void RouterLoop::end(ClientRequest& request) {
   }
   request.is_over = true;
   note_waiting(request);
-  parts_.metrics.request_seconds.observe(seconds_between(request.submitted_at, now_));
+  const double seconds = seconds_between(request.submitted_at, now_);
+  parts_.metrics.request_seconds.observe(seconds);
+  log_debug("request_ended",
+            "request_id",
+            request.generation.id.to_string(),
+            "trace_id",
+            request.generation.trace.trace_id(),
+            "parts",
+            request.parts.size(),
+            "open_choices",
+            request.num_open_choices,
+            "seconds",
+            seconds);
   over_.push_back(request.serial);
 }
 

@@ -32,6 +32,7 @@ class RouterLoop final {
     WorkerConnector& connector;
     std::shared_ptr<RouterInbox> inbox;
     RouterMetrics& metrics;
+    ClusterBoard& board;
   };
   explicit RouterLoop(const Parts& parts);
 
@@ -69,8 +70,15 @@ class RouterLoop final {
 
   void try_start(ClientRequest& request, size_t part);
   void fail_part(ClientRequest& request, size_t part, const Status& status, ReplayReason reason);
-  void suspect_workers(const Attempt& attempt);
-  void pause(ClientRequest& request, size_t part, bool is_busy);
+  [[nodiscard]] static WorkerId failed_worker(const Attempt& attempt);
+  [[nodiscard]] bool was_handed_back(const Attempt& attempt, const Status& status) const;
+  /// Why a part has to be tried again.
+  enum class Setback : uint8_t {
+    kBusy,        ///< full workers: later
+    kHandedBack,  ///< by a worker that drains: elsewhere
+    kFailed,      ///< counted, and paced by the budget
+  };
+  void pause(ClientRequest& request, size_t part, Setback setback);
   void close_legs(Part& part);
   void retry_waiting();
   void start_waiting_parts(ClientRequest& request);
@@ -94,7 +102,8 @@ class RouterLoop final {
   std::unordered_map<RequestId, uint64_t, RequestIdHash> serials_;
   std::set<uint64_t> waiting_;  // requests with a part that waits for a worker
   std::set<std::pair<TimePoint, uint64_t>> timers_;
-  std::vector<uint64_t> over_;  // ended in this turn
+  std::vector<uint64_t> over_;        // ended in this turn
+  WorkerId gone_while_draining_ = 0;  // the worker that lose_worker() is about, if it drained
   uint64_t last_serial_ = 0;
   uint64_t seen_version_ = 0;  // of the pool
 };

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "engine/base/metrics.h"
+#include "engine/request/request_metrics.h"
 
 namespace tessera::router {
 
@@ -36,6 +37,7 @@ struct RouterMetrics {
   Gauge num_ready_decode_workers;
   Counter requests;
   Counter requests_finished;
+  Counter requests_finished_length;  ///< of them, those with a choice cut by length
   Counter requests_cancelled;
   Counter requests_failed;
   Counter requests_rejected;  ///< by admission
@@ -55,6 +57,7 @@ struct RouterMetrics {
   LatencyHistogram time_to_first_token_seconds;
   LatencyHistogram inter_token_seconds;
   LatencyHistogram request_seconds;
+  RequestShapeMetrics shapes;
 };
 
 }  // namespace tessera::router

@@ -22,7 +22,8 @@ struct RouterOptions {
   std::chrono::milliseconds reconnect_first{100};  ///< doubles up to reconnect_last
   std::chrono::milliseconds reconnect_last{5000};
 
-  std::chrono::milliseconds suspicion{500};  ///< of a worker whose call failed with UNAVAILABLE
+  std::chrono::milliseconds board_period{100};  ///< between loads shown on the ClusterBoard
+  std::chrono::milliseconds suspicion{500};     ///< of a worker whose call failed with UNAVAILABLE
 
   /// The model that this router serves; workers of another one are refused.
   std::string model_fingerprint;

@@ -13,9 +13,13 @@ namespace {
 class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Listener {
  public:
   RpcConnection(WorkerRole role,
+                const rpc::RemoteWorkerOptions& options,
                 std::shared_ptr<WorkerObserver> observer,
                 std::shared_ptr<rpc::WorkerChannel> channel)
-      : role_(role), observer_(std::move(observer)), channel_(std::move(channel)) {}
+      : role_(role),
+        options_(options),
+        observer_(std::move(observer)),
+        channel_(std::move(channel)) {}
 
   void start(const rpc::WorkerWatch::Options& options) { watch_.emplace(channel_, *this, options); }
 
@@ -51,9 +55,9 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
  private:
   void make_client(const WorkerInfo& info) {
     if (role_ == WorkerRole::kPrefill) {
-      prefill_ = std::make_unique<rpc::RemotePrefillWorker>(channel_, info);
+      prefill_ = std::make_unique<rpc::RemotePrefillWorker>(channel_, info, options_);
     } else {
-      decode_ = std::make_unique<rpc::RemoteDecodeWorker>(channel_, info);
+      decode_ = std::make_unique<rpc::RemoteDecodeWorker>(channel_, info, options_);
     }
   }
   void lose(const Status& status) {
@@ -63,6 +67,7 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
   }
 
   const WorkerRole role_;
+  const rpc::RemoteWorkerOptions options_;
   const std::shared_ptr<WorkerObserver> observer_;     // shared with the router's list
   const std::shared_ptr<rpc::WorkerChannel> channel_;  // shared with the clients and the watch
   std::unique_ptr<rpc::RemotePrefillWorker> prefill_;
@@ -89,8 +94,8 @@ std::shared_ptr<WorkerConnection> RpcConnector::connect(const std::string& addre
     observer->on_lost(channel.status());
     return std::make_shared<NoConnection>();
   }
-  auto connection =
-      std::make_shared<RpcConnection>(role, std::move(observer), std::move(channel).value());
+  auto connection = std::make_shared<RpcConnection>(
+      role, options_.workers, std::move(observer), std::move(channel).value());
   connection->start(options_.watch);
   return connection;
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "server/router/worker_connector.h"
+#include "server/rpc/remote_workers.h"
 #include "server/rpc/worker_channel.h"
 #include "server/rpc/worker_watch.h"
 
@@ -13,6 +14,7 @@ namespace tessera::router {
 struct RpcConnectorOptions {
   rpc::ChannelOptions channel;
   rpc::WorkerWatch::Options watch;
+  rpc::RemoteWorkerOptions workers;
 };
 
 class RpcConnector final : public WorkerConnector {

@@ -8,10 +8,6 @@
 namespace tessera::router {
 namespace {
 
-const char* role_name(WorkerRole role) {
-  return role == WorkerRole::kPrefill ? "prefill" : "decode";
-}
-
 /// Carries the reports of one connection to the router thread.
 class Observer final : public WorkerObserver {
  public:
@@ -55,6 +51,7 @@ void WorkerPool::set_addresses(const AddressList& list, TimePoint now) {
   drop_unlisted();
   tick(now);
   publish();
+  show();
 }
 
 void WorkerPool::connect(const Key& key, Worker& worker) {
@@ -80,6 +77,9 @@ void WorkerPool::clear_suspicion(Worker& worker) {
 }
 
 void WorkerPool::tick(TimePoint now) {
+  if (show_at_ <= now) {
+    show();
+  }
   for (auto& [key, worker] : workers_) {
     if (worker.reconnect_at <= now) {
       connect(key, worker);
@@ -91,7 +91,7 @@ void WorkerPool::tick(TimePoint now) {
 }
 
 WorkerPool::TimePoint WorkerPool::next_tick_at() const {
-  TimePoint next = TimePoint::max();
+  TimePoint next = show_at_;
   for (const auto& [key, worker] : workers_) {
     next = std::min({next, worker.reconnect_at, worker.suspect_until});
   }
@@ -115,6 +115,8 @@ bool WorkerPool::handle(const WorkerEvent& event, TimePoint now) {
   }
   drop_unlisted();
   publish();
+  // Loads come often, and from many workers.
+  show_at_ = std::min(show_at_, now + parts_.options.board_period);
   return lost != nullptr;
 }
 
@@ -141,7 +143,7 @@ void WorkerPool::take_info(const Key& key, Worker& worker, const WorkerInfo& inf
     parts_.metrics.workers_refused.add();
     log_error("worker_refused",
               "role",
-              role_name(key.first),
+              worker_role_name(key.first),
               "address",
               key.second,
               "model",
@@ -152,7 +154,7 @@ void WorkerPool::take_info(const Key& key, Worker& worker, const WorkerInfo& inf
   }
   log_info("worker_up",
            "role",
-           role_name(key.first),
+           worker_role_name(key.first),
            "address",
            key.second,
            "epoch",
@@ -190,7 +192,7 @@ void WorkerPool::lose(const Key& key, Worker& worker, const Status& reason, Time
     parts_.metrics.workers_lost.add();
     log_warning("worker_lost",
                 "role",
-                role_name(key.first),
+                worker_role_name(key.first),
                 "address",
                 key.second,
                 "reason",
@@ -212,8 +214,11 @@ void WorkerPool::drop_unlisted() {
       ++place;
       continue;
     }
-    log_info(
-        "worker_dropped", "role", role_name(place->first.first), "address", place->first.second);
+    log_info("worker_dropped",
+             "role",
+             worker_role_name(place->first.first),
+             "address",
+             place->first.second);
     keys_.erase(worker.id);
     place = workers_.erase(place);
   }
@@ -227,6 +232,21 @@ void WorkerPool::publish() {
   parts_.metrics.num_ready_prefill_workers.set(num_ready[0]);
   parts_.metrics.num_ready_decode_workers.set(num_ready[1]);
   parts_.inbox->note_pair(has_pair());
+}
+
+void WorkerPool::show() {
+  show_at_ = TimePoint::max();
+  std::vector<WorkerStatus> all;
+  all.reserve(workers_.size());
+  for (const auto& [key, worker] : workers_) {
+    all.push_back({.role = worker_role_name(key.first),
+                   .address = key.second,
+                   .state = worker.state,
+                   .info = worker.info,
+                   .load = worker.load,
+                   .num_open_calls = worker.num_open_calls});
+  }
+  parts_.board.put(std::move(all));
 }
 
 std::vector<WorkerView> WorkerPool::ready(WorkerRole role) const {
@@ -274,6 +294,11 @@ std::optional<WorkerState> WorkerPool::state_of(WorkerRole role, const std::stri
 const WorkerPool::Worker* WorkerPool::find(WorkerId id) const {
   const auto found = keys_.find(id);
   return found == keys_.end() ? nullptr : &workers_.at(found->second);
+}
+
+bool WorkerPool::is_draining(WorkerId worker) const {
+  const Worker* found = find(worker);
+  return found != nullptr && found->state == WorkerState::kDraining;
 }
 
 std::shared_ptr<WorkerConnection> WorkerPool::connection(WorkerId worker) const {

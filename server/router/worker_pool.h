@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/deadline.h"
+#include "server/router/cluster_board.h"
 #include "server/router/router_inbox.h"
 #include "server/router/router_metrics.h"
 #include "server/router/router_options.h"
@@ -18,14 +19,6 @@
 #include "server/router/worker_connector.h"
 
 namespace tessera::router {
-
-enum class WorkerState : uint8_t {
-  kConnecting,
-  kReady,
-  kDraining,  ///< or no longer listed: finishes what it has
-  kRefused,   ///< serves another model
-  kLost,      ///< waits for the next try to connect
-};
 
 /// Router thread only.
 class WorkerPool final {
@@ -38,6 +31,7 @@ class WorkerPool final {
     WorkerConnector& connector;
     std::shared_ptr<RouterInbox> inbox;
     RouterMetrics& metrics;
+    ClusterBoard& board;
   };
   explicit WorkerPool(Parts parts) : parts_(std::move(parts)) {}
 
@@ -63,6 +57,8 @@ class WorkerPool final {
   [[nodiscard]] std::optional<WorkerState> state_of(WorkerRole role,
                                                     const std::string& address) const;
 
+  /// It takes nothing new, and may give up what it has.
+  [[nodiscard]] bool is_draining(WorkerId worker) const;
   /// Null when `worker` is no longer connected.
   [[nodiscard]] std::shared_ptr<WorkerConnection> connection(WorkerId worker) const;
   /// "" when `worker` is no longer connected.
@@ -96,6 +92,7 @@ class WorkerPool final {
   void clear_suspicion(Worker& worker);
   void drop_unlisted();
   void publish();
+  void show();
   [[nodiscard]] Status check_model(const WorkerInfo& info) const;
   [[nodiscard]] const Worker* find(WorkerId id) const;
 
@@ -104,6 +101,7 @@ class WorkerPool final {
   std::map<WorkerId, Key> keys_;  // of those with a connection
   WorkerId last_id_ = 0;
   uint64_t version_ = 0;
+  TimePoint show_at_ = TimePoint::max();  // when the board is due; max: it is up to date
 };
 
 }  // namespace tessera::router

@@ -68,6 +68,11 @@ void copy_choices(const Message& message, Out& out) {
   out.first_choice = message.first_choice();
   out.num_replayed_tokens = message.num_replayed_tokens();
   out.deadline = from_timeout_ms(message.timeout_ms());
+  out.trace = TraceContext::parse(message.traceparent()).value_or(TraceContext{});
+}
+
+std::string to_traceparent(const TraceContext& trace) {
+  return trace.is_valid() ? trace.child().traceparent() : std::string();
 }
 
 Status check(const v1::GenerationRequest& request, int64_t max_prompt_tokens) {
@@ -128,6 +133,11 @@ Status check(const v1::WorkerInfo& info) {
   }
   TESSERA_RETURN_IF_ERROR(check_range("max_model_len", info.max_model_len(), 1, kMaxTotalTokens));
   TESSERA_RETURN_IF_ERROR(check_range("vocab_size", info.vocab_size(), 1, INT32_MAX));
+  TESSERA_RETURN_IF_ERROR(check_range("num_ranks", info.num_ranks(), 0, INT32_MAX));
+  TESSERA_RETURN_IF_ERROR(
+      check_not_negative("cache_bytes_per_token", info.cache_bytes_per_token()));
+  TESSERA_RETURN_IF_ERROR(check_not_negative("cache_bytes_per_token_replicated",
+                                             info.cache_bytes_per_token_replicated()));
   return check_range(
       "max_local_prefill_tokens", info.max_local_prefill_tokens(), 0, kMaxTotalTokens);
 }
@@ -272,6 +282,7 @@ void to_proto(const GenerationRequest& request, v1::GenerationRequest& out) {
   out.set_first_choice(request.first_choice);
   out.set_num_replayed_tokens(request.num_replayed_tokens);
   out.set_timeout_ms(to_timeout_ms(request.deadline));
+  out.set_traceparent(to_traceparent(request.trace));
 }
 
 void to_proto(const PrefillRequest& request, v1::PrefillRequest& out) {
@@ -309,6 +320,7 @@ void to_proto(const AttachRequest& request, v1::AttachRequest& out) {
   out.set_first_choice(request.first_choice);
   out.set_num_replayed_tokens(request.num_replayed_tokens);
   out.set_timeout_ms(to_timeout_ms(request.deadline));
+  out.set_traceparent(to_traceparent(request.trace));
 }
 
 Result<AttachRequest> from_proto(const v1::AttachRequest& request) {
@@ -346,6 +358,9 @@ void to_proto(const WorkerIdentity& identity, v1::WorkerInfo& out) {
   out.set_vocab_size(info.vocab_size);
   out.set_max_local_prefill_tokens(info.max_local_prefill_tokens);
   out.set_attention(clean_text(info.attention, kMaxTextBytes));
+  out.set_num_ranks(info.num_ranks);
+  out.set_cache_bytes_per_token(info.cache_bytes_per_token);
+  out.set_cache_bytes_per_token_replicated(info.cache_bytes_per_token_replicated);
   out.set_version(clean_text(identity.version, kMaxTextBytes));
 }
 
@@ -363,6 +378,9 @@ Result<WorkerIdentity> from_proto(const v1::WorkerInfo& info) {
   out.info.vocab_size = info.vocab_size();
   out.info.max_local_prefill_tokens = info.max_local_prefill_tokens();
   out.info.attention = info.attention();
+  out.info.num_ranks = info.num_ranks();
+  out.info.cache_bytes_per_token = info.cache_bytes_per_token();
+  out.info.cache_bytes_per_token_replicated = info.cache_bytes_per_token_replicated();
   out.version = info.version();
   return out;
 }
@@ -375,6 +393,11 @@ void to_proto(const WorkerLoad& load, v1::WorkerLoad& out) {
   out.set_num_blocks_free(load.num_blocks_free);
   out.set_num_sequences_limit(load.num_sequences_limit);
   out.set_is_draining(load.is_draining);
+  out.set_num_prompt_tokens(load.num_prompt_tokens);
+  out.set_num_generated_tokens(load.num_generated_tokens);
+  out.set_num_handoffs(load.num_handoffs);
+  out.set_handoff_us(load.handoff_us);
+  out.set_handoff_bytes(load.handoff_bytes);
 }
 
 Result<WorkerLoad> from_proto(const v1::WorkerLoad& load) {
@@ -390,6 +413,11 @@ Result<WorkerLoad> from_proto(const v1::WorkerLoad& load) {
       {"num_blocks_total", load.num_blocks_total(), &out.num_blocks_total},
       {"num_blocks_free", load.num_blocks_free(), &out.num_blocks_free},
       {"num_sequences_limit", load.num_sequences_limit(), &out.num_sequences_limit},
+      {"num_prompt_tokens", load.num_prompt_tokens(), &out.num_prompt_tokens},
+      {"num_generated_tokens", load.num_generated_tokens(), &out.num_generated_tokens},
+      {"num_handoffs", load.num_handoffs(), &out.num_handoffs},
+      {"handoff_us", load.handoff_us(), &out.handoff_us},
+      {"handoff_bytes", load.handoff_bytes(), &out.handoff_bytes},
   };
   for (const auto& field : fields) {
     const Status status = check_not_negative(field.name, field.value);

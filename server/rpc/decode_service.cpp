@@ -53,6 +53,9 @@ class DecodeServiceImpl::Service final : public v1::DecodeService::CallbackServi
         limits_(limits),
         open_calls_(std::make_shared<OpenCalls>(limits.max_open_calls)),
         open_links_(std::make_shared<OpenCalls>(limits.max_open_calls)) {}
+  ~Service() override { writer_->stop_blocking(); }
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
 
   grpc::ServerWriteReactor<v1::DecodeEvent>* Attach(grpc::CallbackServerContext* context,
                                                     const v1::AttachRequest* request) override {
@@ -77,10 +80,12 @@ class DecodeServiceImpl::Service final : public v1::DecodeService::CallbackServi
 
  private:
   std::shared_ptr<DecodeStream> open(grpc::CallbackServerContext* context, const HandoffKey& key) {
-    return DecodeStream::open(
-        {context, open_calls_, limits_.max_queued_events, key.to_string(), [this, key] {
-           worker_.cancel(key);
-         }});
+    return DecodeStream::open({context,
+                               open_calls_,
+                               limits_.max_queued_events,
+                               key.to_string(),
+                               [this, key] { worker_.cancel(key); },
+                               writer_});
   }
 
   static void start(DecodeStream& stream, const Status& status) {
@@ -114,6 +119,7 @@ class DecodeServiceImpl::Service final : public v1::DecodeService::CallbackServi
   PrefillDoor& door_;
   const ServiceLimits limits_;
   const std::shared_ptr<OpenCalls> open_calls_;  // shared with the calls
+  const std::shared_ptr<StreamWriter> writer_ = std::make_shared<StreamWriter>();  // likewise
   const std::shared_ptr<OpenCalls> open_links_;  // shared with the links
 };
 

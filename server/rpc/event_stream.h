@@ -18,6 +18,7 @@
 #include "engine/base/text.h"
 #include "server/rpc/convert.h"
 #include "server/rpc/open_calls.h"
+#include "server/rpc/stream_writer.h"
 
 namespace tessera::rpc {
 
@@ -29,6 +30,7 @@ namespace tessera::rpc {
 template <typename Event>
 class EventStream final : public grpc::ServerWriteReactor<Event>,
                           public EndableCall,
+                          public PostedStream,
                           public std::enable_shared_from_this<EventStream<Event>> {
  public:
   struct Params {
@@ -37,6 +39,9 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
     size_t max_queued_events = 0;
     std::string key;                      ///< for logs
     std::function<void()> cancel_worker;  ///< called at most once, never from a sink's call
+    /// Starts the writes of what sinks push; null: the sink's own thread does. Shared as
+    /// open_calls; the service stops it.
+    std::shared_ptr<StreamWriter> writer = nullptr;
   };
 
   /// Lives until the call is done, at least. Nothing is written before start() or refuse().
@@ -83,7 +88,7 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
       return;
     }
     queue_.push_back(std::move(event));
-    write_next();
+    post_write();
   }
   /// From the worker's sink: the stream ends with `status` once all events are written.
   void finish(const Status& status) {
@@ -94,6 +99,11 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
     is_over_ = true;
     has_end_ = true;
     end_ = status;
+    post_write();
+  }
+  void write_posted() override {
+    const std::lock_guard lock(mutex_);
+    is_posted_ = false;
     write_next();
   }
 
@@ -142,6 +152,21 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
 
  private:
   static constexpr std::chrono::seconds kSlowReaderGrace{5};
+
+  /// write_next(), elsewhere if there is a writer. A write in flight goes on to what is queued.
+  void post_write() {
+    if (params_.writer == nullptr) {
+      write_next();
+      return;
+    }
+    if (!is_started_ || is_writing_ || is_finished_ || is_posted_) {
+      return;
+    }
+    is_posted_ = params_.writer->try_post(this->shared_from_this());
+    if (!is_posted_) {
+      write_next();
+    }
+  }
 
   void write_next() {
     if (!is_started_ || is_writing_ || is_finished_) {
@@ -203,8 +228,9 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
   Status end_;
   bool is_started_ = false;
   bool is_writing_ = false;
-  bool is_over_ = false;  // nothing more comes from the worker, and it needs no cancel
-  bool has_end_ = false;  // end_ is to be sent after the queue
+  bool is_posted_ = false;  // the writer will come
+  bool is_over_ = false;    // nothing more comes from the worker, and it needs no cancel
+  bool has_end_ = false;    // end_ is to be sent after the queue
   bool is_cut_ = false;
   bool is_finished_ = false;  // Finish() was called
   bool is_done_ = false;      // the context is dead

@@ -27,6 +27,13 @@ Deadline deadline_of(const grpc::CallbackServerContext& context,
   return Deadline(std::min(client.at(), server.at()));
 }
 
+TraceContext trace_of(const grpc::CallbackServerContext& context) {
+  const auto entry = context.client_metadata().find("traceparent");
+  return entry == context.client_metadata().end()
+             ? TraceContext::random()
+             : TraceContext::parse_or_random({entry->second.data(), entry->second.size()});
+}
+
 /// Of waiting drains there is one a session at most: they need no bound of their own.
 JobQueue::Bounds text_thread_bounds() {
   return {.num_threads = 1, .max_jobs = std::numeric_limits<size_t>::max(), .max_bytes = 0};
@@ -104,6 +111,11 @@ class InferenceServiceImpl::Service final : public v1::InferenceService::Callbac
   }
 
  private:
+  struct Origin {
+    RequestId id;
+    Deadline deadline;
+    TraceContext trace;
+  };
   struct Call {
     std::shared_ptr<TextSession> session;
     std::shared_ptr<TextStream> stream;
@@ -127,10 +139,12 @@ class InferenceServiceImpl::Service final : public v1::InferenceService::Callbac
                Call call) {
     TESSERA_RETURN_IF_ERROR(check_key(context));
     TESSERA_RETURN_IF_ERROR(call.stream->take_place());
-    const Deadline deadline = deadline_of(context, options_.request_timeout);
+    Origin origin{.id = id,
+                  .deadline = deadline_of(context, options_.request_timeout),
+                  .trace = trace_of(context)};
     // A copy: a cancelled call takes its message along.
-    return post(request.ByteSizeLong(), [this, copy = request, id, deadline, call] {
-      const Status status = prepare_and_submit(copy, id, deadline, *call.session);
+    return post(request.ByteSizeLong(), [this, copy = request, origin, call] {
+      const Status status = prepare_and_submit(copy, origin, *call.session);
       if (!status.is_ok()) {
         call.stream->refuse(status);
       }
@@ -138,15 +152,20 @@ class InferenceServiceImpl::Service final : public v1::InferenceService::Callbac
   }
 
   Status prepare_and_submit(const v1::GenerateTextRequest& request,
-                            const RequestId& id,
-                            const Deadline& deadline,
+                            const Origin& origin,
                             TextSession& session) const {
     TESSERA_TRY(auto prepared, preparer_.prepare(request));
-    if (deadline.is_expired()) {
+    if (origin.deadline.is_expired()) {
       return {StatusCode::kDeadlineExceeded, "the request's deadline passed before it began"};
     }
-    prepared.generation.id = id;
-    prepared.generation.deadline = deadline;
+    prepared.generation.id = origin.id;
+    prepared.generation.deadline = origin.deadline;
+    prepared.generation.trace = origin.trace;
+    log_debug("request_submitted",
+              "request_id",
+              origin.id.to_string(),
+              "trace_id",
+              origin.trace.trace_id());
     session.submit(std::move(prepared));
     return Status::ok();
   }

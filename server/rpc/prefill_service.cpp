@@ -51,14 +51,19 @@ class PrefillServiceImpl::Service final : public v1::PrefillService::CallbackSer
       : worker_(worker),
         limits_(limits),
         open_calls_(std::make_shared<OpenCalls>(limits.max_open_calls)) {}
+  ~Service() override { writer_->stop_blocking(); }
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
 
   grpc::ServerWriteReactor<v1::PrefillEvent>* Prefill(grpc::CallbackServerContext* context,
                                                       const v1::PrefillRequest* request) override {
     const HandoffKey key = from_proto(request->key());
-    const auto stream = PrefillStream::open(
-        {context, open_calls_, limits_.max_queued_events, key.to_string(), [this, key] {
-           worker_.cancel(key);
-         }});
+    const auto stream = PrefillStream::open({context,
+                                             open_calls_,
+                                             limits_.max_queued_events,
+                                             key.to_string(),
+                                             [this, key] { worker_.cancel(key); },
+                                             writer_});
     const Status status = submit(*request, stream);
     if (status.is_ok()) {
       stream->start();
@@ -79,6 +84,7 @@ class PrefillServiceImpl::Service final : public v1::PrefillService::CallbackSer
   PrefillWorker& worker_;
   const ServiceLimits limits_;
   const std::shared_ptr<OpenCalls> open_calls_;  // shared with the calls
+  const std::shared_ptr<StreamWriter> writer_ = std::make_shared<StreamWriter>();  // likewise
 };
 
 PrefillServiceImpl::PrefillServiceImpl(PrefillWorker& worker, const ServiceLimits& limits)

@@ -14,7 +14,7 @@ namespace tessera::rpc {
 class CallTable;
 
 struct RemoteWorkerOptions {
-  size_t max_open_calls = 4096;
+  size_t max_open_calls = 16384;
 };
 
 /// Calls return ok at once; what the worker answers comes through the sink. Refused here:

@@ -18,7 +18,7 @@ struct RpcServerOptions {
   std::string host = "127.0.0.1";  ///< an address; IPv6 without brackets
   int port = 0;                    ///< 0: any free one
   TlsOptions tls;
-  int max_streams_per_connection = 4096;
+  int max_streams_per_connection = 16384;
   /// A connection that does not answer a ping for keepalive_timeout is closed, its calls cancelled.
   std::chrono::milliseconds keepalive_period{5000};
   std::chrono::milliseconds keepalive_timeout{5000};

@@ -1,6 +1,6 @@
 """Roles of the binary as separate processes on loopback, for tests that kill, stop and restart them.
 
-`with Cluster(binary, model) as cluster:` starts one prefill worker, one decode group and a router,
+`with Cluster(binary, model) as cluster:` starts one prefill worker, one decode group and one router,
 each on ports that stay the same when the role is restarted.
 """
 import json
@@ -128,10 +128,10 @@ class RoleProcess:
 
 
 class Cluster:
-    """Prefill workers, decode groups and one router."""
+    """Prefill workers, decode groups and routers, of which most tests need one."""
 
     def __init__(self, binary, model, prefill=(), decode=(), router=(), num_prefill=1, num_decode=1,
-                 common=(), environment=None, decode_environment=None):
+                 num_routers=1, common=(), environment=None, decode_environment=None):
         def make(role, arguments, variables):
             return RoleProcess(binary, role, model, [*common, *arguments], variables)
 
@@ -143,7 +143,12 @@ class Cluster:
             workers += ["--prefill-workers", worker.rpc_address]
         for worker in self.decodes:
             workers += ["--decode-workers", worker.rpc_address]
-        self.router = RoleProcess(binary, "router", model, [*workers, *router], environment)
+        self.routers = [RoleProcess(binary, "router", model, [*workers, *router], environment)
+                        for _ in range(num_routers)]
+
+    @property
+    def router(self):
+        return self.routers[0]
 
     @property
     def workers(self):
@@ -151,7 +156,7 @@ class Cluster:
 
     @property
     def roles(self):
-        return [*self.workers, self.router]
+        return [*self.workers, *self.routers]
 
     def __enter__(self):
         try:

@@ -1,8 +1,10 @@
 """Disaggregated answers equal those of one combined engine, token for token, in float32.
 
 For the exact attention modes, each at several rank counts, with router, prefill worker and decode
-group as separate processes. A token may differ only where the two best ones are closer than 1e-4
-(sums in another order); the comparison of that prompt ends there. Log-probabilities agree to 2e-3.
+group as separate processes. With --device cuda the answers expected are those of the same processes
+on the CPU, so that TPLA with several slices can be compared too. A token may differ only where the
+two best ones are closer than 1e-4 (sums in another order); the comparison of that prompt ends there.
+Log-probabilities agree to 2e-3.
 """
 import argparse
 import random
@@ -15,17 +17,20 @@ from tessera_server import TesseraServer
 
 MODES = [("replicated", 1), ("replicated", 2), ("replicated", 4), ("dcp", 2), ("dcp", 4),
          ("tpla-1-slice", 2)]
+GPU_MODES = [("replicated", 2), ("dcp", 2), ("tpla", 2)]
 FIXED_LENGTHS = [1, 2, 63, 64, 65, 127, 128, 129, 500, 511, 512, 513, 1000, 2047, 3000]
+COMBINED = ["--combined", "--dtype", "float32", "--device", "cpu"]
 LIKE_MAX_GAP = 1e-4
 MAX_LOGPROB_ERROR = 2e-3
 
 
-def make_requests(rng, count, vocab_size, max_length):
-    lengths = [length for length in FIXED_LENGTHS if length <= max_length][:count]
-    while len(lengths) < count:
-        lengths.append(rng.randint(1, max_length))
-    return [{"prompt": [rng.randrange(3, vocab_size) for _ in range(length)], "max_tokens": 16,
-             "temperature": 0, "ignore_eos": True, "logprobs": 2} for length in lengths]
+def make_requests(rng, options):
+    lengths = [length for length in FIXED_LENGTHS if length <= options.max_length][:options.prompts]
+    while len(lengths) < options.prompts:
+        lengths.append(rng.randint(1, options.max_length))
+    return [{"prompt": [rng.randrange(3, options.vocab_size) for _ in range(length)],
+             "max_tokens": options.tokens, "temperature": 0, "ignore_eos": True, "logprobs": 2}
+            for length in lengths]
 
 
 def mode_arguments(mode, ranks):
@@ -54,15 +59,20 @@ def compare(request, expected, actual, problems, label):
     return worst
 
 
-def run_mode(options, mode, ranks, requests, expected, problems):
+def start_cluster(options, device, mode, ranks):
     layout, ranks = mode_arguments(mode, ranks)
-    common = ["--dtype", "float32", "--device", options.device]
-    gpus = {"CUDA_VISIBLE_DEVICES": options.decode_gpus} if options.decode_gpus else None
+    common = ["--dtype", "float32", "--device", device, *layout]
+    is_on_gpus = device == "cuda" and options.decode_gpus
+    return Cluster(options.server, options.model,
+                   prefill=[*common, "--max-num-batched-tokens", "512"],
+                   decode=[*common, "--tensor-parallel-size", str(ranks)],
+                   decode_environment={"CUDA_VISIBLE_DEVICES": options.decode_gpus}
+                   if is_on_gpus else None)
+
+
+def run_mode(options, mode, ranks, requests, expected, problems):
     label = f"{mode} x {ranks}"
-    with Cluster(options.server, options.model, common=[],
-                 prefill=[*common, *layout, "--max-num-batched-tokens", "512"],
-                 decode=[*common, *layout, "--tensor-parallel-size", str(ranks)],
-                 decode_environment=gpus) as cluster:
+    with start_cluster(options, options.device, mode, ranks) as cluster:
         worst = 0.0
         for request, answer in zip(requests, expected):
             worst = max(worst, compare(request, answer, cluster.complete(request), problems, label))
@@ -81,6 +91,7 @@ def main():
     parser.add_argument("--server", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=16, help="of each answer")
     parser.add_argument("--max-length", type=int, default=3000)
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--mode", action="append", help="as in 'dcp:2'; default: all")
@@ -89,16 +100,18 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    requests = make_requests(random.Random(options.seed), options.prompts, options.vocab_size,
-                             options.max_length)
-    with TesseraServer(options.server, options.model,
-                       arguments=["--combined", "--dtype", "float32", "--device", "cpu"]) as server:
-        expected = [complete(server.url, request) for request in requests]
-    modes = MODES
+    requests = make_requests(random.Random(options.seed), options)
+    modes = MODES if options.device == "cpu" else GPU_MODES
     if options.mode:
         modes = [(text.split(":")[0], int(text.split(":")[1])) for text in options.mode]
     problems = []
+    if options.device == "cpu":
+        with TesseraServer(options.server, options.model, arguments=COMBINED) as server:
+            expected = [complete(server.url, request) for request in requests]
     for mode, ranks in modes:
+        if options.device != "cpu":
+            with start_cluster(options, "cpu", mode, ranks) as cluster:
+                expected = [cluster.complete(request) for request in requests]
         run_mode(options, mode, ranks, requests, expected, problems)
     if problems:
         sys.exit("\n".join(problems[:20]))

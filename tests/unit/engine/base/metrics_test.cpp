@@ -55,7 +55,7 @@ TEST(LatencyHistogramTest, CountsAnUpperBoundInItsOwnBucket) {
 TEST(LatencyHistogramTest, CountsZeroFirstAndLongTimesLast) {
   LatencyHistogram histogram;
   histogram.observe(0.0);
-  histogram.observe(601.0);
+  histogram.observe(2401.0);
   histogram.observe(1e9);
   EXPECT_EQ(histogram.bucket(0), 1);
   EXPECT_EQ(histogram.bucket(kOverflow), 2);
@@ -66,6 +66,21 @@ TEST(LatencyHistogramTest, SumsTheSeconds) {
   histogram.observe(0.25);
   histogram.observe(1.5);
   EXPECT_DOUBLE_EQ(histogram.sum(), 1.75);
+}
+
+template <typename Kind>
+class HistogramKindTest : public testing::Test {};
+using Kinds = testing::Types<LatencyHistogram, CountHistogram, ByteHistogram>;
+TYPED_TEST_SUITE(HistogramKindTest, Kinds);
+
+TYPED_TEST(HistogramKindTest, HasAscendingBoundsThatFit) {
+  const TypeParam histogram;
+  const auto bounds = histogram.upper_bounds();
+  ASSERT_EQ(bounds.size(), TypeParam::kUpperBounds.size());
+  EXPECT_LE(bounds.size(), Histogram::kMaxBounds);
+  for (size_t i = 1; i < bounds.size(); ++i) {
+    EXPECT_LT(bounds[i - 1], bounds[i]);
+  }
 }
 
 TEST(LatencyHistogramTest, LosesNothingWithSeveralWriters) {

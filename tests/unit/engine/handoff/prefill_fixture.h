@@ -73,10 +73,12 @@ class TinyBlockSource final : public BlockSource {
 
 class PrefillFixture {
  public:
-  explicit PrefillFixture(int32_t num_early = 2, DecodeLayout decode_layout = {})
+  explicit PrefillFixture(int32_t num_early = 2,
+                          DecodeLayout decode_layout = {},
+                          int64_t early_tokens = 0)
       : layout(decode_layout),
         host(64),
-        side(make_options(num_early, layout.window),
+        side(make_options(num_early, early_tokens, layout.window),
              {.mailbox = mailbox,
               .port = port,
               .sender = sender,
@@ -187,7 +189,9 @@ class PrefillFixture {
     return host.allocator().num_used() == 0 && host.num_groups() == 0 && !side.has_work();
   }
 
-  static PrefillSideOptions make_options(int32_t num_early, const kernels::LatentWindow& window) {
+  static PrefillSideOptions make_options(int32_t num_early,
+                                         int64_t early_tokens,
+                                         const kernels::LatentWindow& window) {
     PrefillSideOptions options;
     options.epoch = 42;
     options.worker_name = "p0";
@@ -195,6 +199,7 @@ class PrefillFixture {
     options.max_model_len = 512;
     options.window = window;
     options.num_early_reservations = num_early;
+    options.early_reservation_tokens = early_tokens;
     return options;
   }
 

@@ -302,6 +302,16 @@ TEST(PrefillSideTest, OnlyTheFirstFewWaitingRequestsSeekAReservation) {
   EXPECT_EQ(fixture.sent<Reserve>(1)[2].key, third.key);
 }
 
+TEST(PrefillSideTest, AsManyAsOneStepCanTakeSeekAReservation) {
+  PrefillFixture fixture(1, {}, 200);
+  static_cast<void>(fixture.add(1, 150));
+  fixture.connect(1);
+  static_cast<void>(fixture.add(2, 40));
+  static_cast<void>(fixture.add(3, 40));
+  static_cast<void>(fixture.add(4, 40));
+  EXPECT_EQ(fixture.sent<Reserve>(1).size(), 3U) << "190 tokens are not yet 200, 230 are";
+}
+
 TEST(PrefillSideTest, ARejectEndsTheRequestUnlessAnotherLeaderMayTakeIt) {
   PrefillFixture fixture;
   const auto request = fixture.add(1, 130, {"a", "b"});

@@ -53,7 +53,8 @@ class FrontendFixture : public testing::Test {
           {service_,
            tokenizer_,
            [this](metrics::FamilyList& list) { metrics::add_engine_families(list, metrics_); },
-           template_.get()});
+           template_.get(),
+           cluster_json_});
       EXPECT_TRUE(created.is_ok()) << created.status().to_string();
       frontend_ = std::move(created).value();
     }
@@ -134,6 +135,7 @@ class FrontendFixture : public testing::Test {
   }
 
   OpenAiOptions options_;
+  std::function<std::string()> cluster_json_;
   ByteTokenizer tokenizer_;
   EngineMetrics metrics_;
   ScriptedService service_;

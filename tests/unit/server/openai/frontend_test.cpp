@@ -49,11 +49,57 @@ TEST_F(FrontendTest, ShowsOneModelByName) {
 }
 
 TEST_F(FrontendTest, RefusesUnknownUrls) {
-  for (const char* path : {"/", "/v1", "/v1/embeddings", "/v1/models/", "/v1/chat/completions/"}) {
+  for (const char* path :
+       {"/v1", "/v1/embeddings", "/cluster", "/v1/models/", "/v1/chat/completions/"}) {
     const http::Response response = request("POST", path);
     EXPECT_EQ(response.status, 404) << path;
     EXPECT_EQ(json_of(response)["error"]["code"], "unknown_url") << path;
   }
+}
+
+TEST_F(FrontendTest, ShowsTheConsoleToEverybodyUnderAStrictPolicy) {
+  options_.api_keys = {"secret-1"};
+  const http::Response response = get("/");
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.content_type, "text/html; charset=utf-8");
+  EXPECT_EQ(response.body.find("secret-1"), std::string::npos);
+  const std::string policy = header_of(response, "Content-Security-Policy");
+  EXPECT_TRUE(policy.starts_with("default-src 'none'; script-src 'sha256-")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos) << policy;
+  EXPECT_EQ(header_of(response, "X-Content-Type-Options"), "nosniff");
+  EXPECT_EQ(request("POST", "/").status, 405);
+}
+
+TEST_F(FrontendTest, HasNoConsoleWhenItIsNotWanted) {
+  options_.has_console = false;
+  EXPECT_EQ(get("/").status, 404);
+}
+
+TEST_F(FrontendTest, ShowsTheClusterToThoseWithAKey) {
+  options_.api_keys = {"secret-1"};
+  cluster_json_ = [] { return std::string(R"({"workers":[]})"); };
+  EXPECT_EQ(get("/cluster").status, 401);
+  const http::Response response = get("/cluster", {{"x-api-key", "secret-1"}});
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.body, R"({"workers":[]})");
+}
+
+TEST_F(FrontendTest, PassesTheTraceOfTheHeaderOn) {
+  const std::string trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  const auto given = post("/v1/completions", R"({"prompt":["a","b"]})", {{"Traceparent", trace}});
+  ASSERT_TRUE(given->run_until([&] { return service_.num_submitted() == 2; }));
+  EXPECT_EQ(service_.request(0).trace.traceparent(), trace);
+  EXPECT_EQ(service_.request(1).trace.traceparent(), trace);
+}
+
+TEST_F(FrontendTest, BeginsATraceWhenTheHeaderIsMissingOrWrong) {
+  const auto none = post("/v1/completions", R"({"prompt":"a"})");
+  ASSERT_TRUE(none->run_until([&] { return service_.num_submitted() == 1; }));
+  const auto wrong = post("/v1/completions", R"({"prompt":"a"})", {{"traceparent", "00-x"}});
+  ASSERT_TRUE(wrong->run_until([&] { return service_.num_submitted() == 2; }));
+  EXPECT_TRUE(service_.request(0).trace.is_valid());
+  EXPECT_TRUE(service_.request(1).trace.is_valid());
+  EXPECT_NE(service_.request(0).trace.trace_id(), service_.request(1).trace.trace_id());
 }
 
 TEST_F(FrontendTest, NamesTheAllowedMethods) {
@@ -164,6 +210,19 @@ TEST_F(FrontendTest, ShowsEveryMetricFromTheStart) {
         "tessera_request_unknown_fields_total{model_name=\"demo\"} 0"}) {
     EXPECT_NE(response.body.find(series), std::string::npos) << series;
   }
+}
+
+TEST_F(FrontendTest, HasTheInstrumentatorsNames) {
+  const std::string series =
+      "\nhttp_requests_total{model_name=\"demo\",handler=\"/v1/chat/completions\",method=\"POST\","
+      "status=\"2xx\"} 0\n";
+  EXPECT_NE(get("/metrics").body.find(series), std::string::npos);
+  EXPECT_NE(get("/metrics").body.find("\nprocess_open_fds{"), std::string::npos);
+}
+
+TEST_F(FrontendTest, LeavesNamesOfOthersOutWhenTheyAreNotWanted) {
+  options_.has_vllm_metrics = false;
+  EXPECT_EQ(get("/metrics").body.find("\nhttp_"), std::string::npos);
 }
 
 TEST_F(FrontendTest, ShowsWhatTheEngineCounts) {

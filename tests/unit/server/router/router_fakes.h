@@ -213,7 +213,8 @@ class RouterLoopTest : public ::testing::Test {
 
   void start(int num_prefill, int num_decode) {
     inbox = std::make_shared<RouterInbox>(options);
-    loop = std::make_unique<RouterLoop>(RouterLoop::Parts{options, connector, inbox, metrics});
+    loop =
+        std::make_unique<RouterLoop>(RouterLoop::Parts{options, connector, inbox, metrics, board});
     list(WorkerRole::kPrefill, "p", num_prefill);
     list(WorkerRole::kDecode, "d", num_decode);
     run();
@@ -289,6 +290,7 @@ class RouterLoopTest : public ::testing::Test {
     EXPECT_EQ(loop->num_open_legs(), 0U);
     EXPECT_EQ(metrics.num_requests_in_flight.value(), 0);
     EXPECT_TRUE(inbox->wait_until_empty_blocking(Deadline(TimePoint::min())));
+    advance(options.board_period);
     EXPECT_EQ(loop->next_due_at(), TimePoint::max()) << "a timer is left";
   }
   int64_t num_replays() const {
@@ -301,6 +303,7 @@ class RouterLoopTest : public ::testing::Test {
 
   RouterOptions options;
   RouterMetrics metrics;
+  ClusterBoard board;
   FakeConnector connector;
   std::shared_ptr<RouterInbox> inbox;
   std::unique_ptr<RouterLoop> loop;

@@ -530,6 +530,34 @@ TEST_F(RouterReplayTest, AReplayWaitsForAWorkerToComeBack) {
   complete(0);
 }
 
+TEST_F(RouterReplayTest, WhatADrainingWorkerHandsBackIsNeitherCountedNorPaced) {
+  options.retry_burst = 1;
+  options.retry_ratio = 0;
+  options.retry_floor_per_second = 0.001;
+  options.max_replays = 0;
+  options.backoff_last = milliseconds(20);
+  start(2, 1);
+  std::vector<std::shared_ptr<ClientSink>> clients;
+  for (int i = 0; i < 8; ++i) {
+    begin();
+    clients.push_back(client);
+  }
+  const auto held = worker("p0").calls;
+  ASSERT_GE(held.size(), 2U);
+  worker("p0").current_load.is_draining = true;
+  connector.report_load("p0");
+  run();
+  fail(*held.front(), unavailable("the engine is shutting down"));
+  lose("p0");  // with all the others
+  advance(milliseconds(100));
+  EXPECT_EQ(worker("p0").calls.size(), held.size()) << "it is told to stop";
+  EXPECT_EQ(worker("p1").calls.size(), clients.size());
+  EXPECT_EQ(num_replays(), static_cast<int64_t>(held.size()));
+  for (const auto& each : clients) {
+    EXPECT_FALSE(each->is_over());
+  }
+}
+
 TEST_F(RouterReplayTest, AnEmptyRetryBudgetDelaysReplaysAndLosesNone) {
   options.retry_burst = 1;
   options.retry_ratio = 0;

@@ -209,5 +209,50 @@ TEST_F(SharedPrefixLoad, AffinityBeatsRoundRobin) {
   EXPECT_LT(round_robin, affinity - 0.01);
 }
 
+TEST_F(WorkerPoolTest, ShowsAllWorkersWithWhatTheyReport) {
+  worker("d0").edit_info().num_ranks = 4;
+  worker("p1").edit_info().model_fingerprint = "other";
+  start(2, 1);
+  advance(options.board_period);
+  const ClusterBoard::Snapshot shown = board.read();
+  ASSERT_EQ(shown->size(), 3U);
+  EXPECT_EQ((*shown)[0].address, "p0");
+  EXPECT_EQ((*shown)[0].state, WorkerState::kReady);
+  EXPECT_EQ((*shown)[1].address, "p1");
+  EXPECT_EQ((*shown)[1].state, WorkerState::kRefused);
+  EXPECT_EQ((*shown)[2].role, "decode");
+  EXPECT_EQ((*shown)[2].info->num_ranks, 4);
+  EXPECT_EQ((*shown)[2].load->num_blocks_total, 1000);
+}
+
+TEST_F(WorkerPoolTest, ShowsNewLoadsAfterTheBoardsPeriodAtTheLatest) {
+  start(1, 1);
+  advance(options.board_period);
+  worker("d0").current_load.num_requests_running = 7;
+  report("d0");
+  advance(options.board_period);
+  EXPECT_EQ((*board.read())[1].load->num_requests_running, 7);
+  const ClusterBoard::Snapshot before = board.read();
+  advance(10 * options.board_period);
+  EXPECT_EQ(board.read(), before) << "nothing has changed";
+}
+
+TEST_F(WorkerPoolTest, ShowsThatAWorkerWasLostAndForgetsWhatItReported) {
+  start(1, 1);
+  advance(options.board_period);
+  lose("d0");
+  advance(options.board_period);
+  const ClusterBoard::Snapshot shown = board.read();
+  EXPECT_NE((*shown)[1].state, WorkerState::kReady);
+  EXPECT_EQ((*shown)[0].state, WorkerState::kReady);
+}
+
+TEST_F(WorkerPoolTest, ForgetsWorkersThatAreNoLongerListed) {
+  start(2, 1);
+  list(WorkerRole::kPrefill, "p", 1);
+  run();
+  EXPECT_EQ(board.read()->size(), 2U);
+}
+
 }  // namespace
 }  // namespace tessera::router

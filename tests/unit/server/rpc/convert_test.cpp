@@ -187,7 +187,7 @@ TEST(ConvertTest, LinkMessagesOfDecodeKeepEveryField) {
 TEST(ConvertTest, WorkerIdentityAndLoadKeepEveryField) {
   WorkerIdentity identity;
   identity.role = WorkerRole::kDecode;
-  identity.info = {"m", "f", "l", 3, 4096, 1000, 128, "dcp on 2 ranks"};
+  identity.info = {"m", "f", "l", 3, 4096, 1000, 128, "dcp on 2 ranks", 2, 640, 1152};
   identity.version = "1.2.3";
   const auto out = round_trip<v1::WorkerInfo>(identity);
   ASSERT_TRUE(out.is_ok()) << out.status().to_string();
@@ -200,8 +200,11 @@ TEST(ConvertTest, WorkerIdentityAndLoadKeepEveryField) {
   EXPECT_EQ(out.value().info.vocab_size, 1000);
   EXPECT_EQ(out.value().info.max_local_prefill_tokens, 128);
   EXPECT_EQ(out.value().info.attention, "dcp on 2 ranks");
+  EXPECT_EQ(out.value().info.num_ranks, 2);
+  EXPECT_EQ(out.value().info.cache_bytes_per_token, 640);
+  EXPECT_EQ(out.value().info.cache_bytes_per_token_replicated, 1152);
   EXPECT_EQ(out.value().version, "1.2.3");
-  const auto load = round_trip<v1::WorkerLoad>(WorkerLoad{1, 2, 3, 4, 5, 6, true});
+  const auto load = round_trip<v1::WorkerLoad>(WorkerLoad{1, 2, 3, 4, 5, 6, true, 7, 8, 9, 10, 11});
   ASSERT_TRUE(load.is_ok());
   EXPECT_EQ(load.value().num_requests_running, 1);
   EXPECT_EQ(load.value().num_requests_waiting, 2);
@@ -210,6 +213,41 @@ TEST(ConvertTest, WorkerIdentityAndLoadKeepEveryField) {
   EXPECT_EQ(load.value().num_blocks_free, 5);
   EXPECT_EQ(load.value().num_sequences_limit, 6);
   EXPECT_TRUE(load.value().is_draining);
+  EXPECT_EQ(load.value().num_prompt_tokens, 7);
+  EXPECT_EQ(load.value().num_generated_tokens, 8);
+  EXPECT_EQ(load.value().num_handoffs, 9);
+  EXPECT_EQ(load.value().handoff_us, 10);
+  EXPECT_EQ(load.value().handoff_bytes, 11);
+}
+
+TEST(ConvertTest, RequestsKeepTheirTraceWithASpanOfTheSender) {
+  const TraceContext trace{1, 2, 3, 1};
+  PrefillRequest prefill;
+  prefill.key = kKey;
+  prefill.generation.id = kKey.request;
+  prefill.generation.prompt_ids = {1};
+  prefill.generation.sampling.max_tokens = 1;
+  prefill.generation.trace = trace;
+  prefill.decode_candidates = {"h:1"};
+  v1::PrefillRequest prefill_message;
+  to_proto(prefill, prefill_message);
+  const auto prefill_out = from_proto(prefill_message, 10);
+  ASSERT_TRUE(prefill_out.is_ok()) << prefill_out.status().to_string();
+  AttachRequest attach;
+  attach.key = kKey;
+  attach.sampling.max_tokens = 1;
+  attach.trace = trace;
+  v1::AttachRequest attach_message;
+  to_proto(attach, attach_message);
+  const auto attach_out = from_proto(attach_message);
+  ASSERT_TRUE(attach_out.is_ok()) << attach_out.status().to_string();
+  for (const TraceContext& out : {prefill_out.value().generation.trace, attach_out.value().trace}) {
+    EXPECT_EQ(out.trace_id(), trace.trace_id());
+    EXPECT_EQ(out.flags, trace.flags);
+    EXPECT_NE(out.span, trace.span);
+  }
+  attach_message.set_traceparent("nonsense");
+  EXPECT_FALSE(from_proto(attach_message).value().trace.is_valid());
 }
 
 TEST(ConvertTest, ViolatedBoundsNameTheFieldAndBothValues) {

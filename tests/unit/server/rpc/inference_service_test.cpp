@@ -397,6 +397,21 @@ TEST_F(InferenceServiceTest, EveryMethodNeedsAKey) {
   EXPECT_EQ(script().num_submitted(), 0U);
 }
 
+TEST_F(InferenceServiceTest, PassesTheTraceOfTheCallOn) {
+  const std::string trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + seconds(20));
+  context.AddMetadata("traceparent", trace);
+  const auto reader = stub_->Generate(&context, text_request("a"));
+  ASSERT_TRUE(service_.wait_for_submits_blocking(1));
+  EXPECT_EQ(script().request(0).trace.traceparent(), trace);
+  script().finish(0, ByteTokenizer::kEos, FinishReason::kStop);
+  v1::GenerateTextEvent event;
+  while (reader->Read(&event)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
 TEST_F(InferenceServiceTest, TokenizeAndDetokenizeAreInverse) {
   v1::TokenizeRequest tokenize;
   tokenize.set_text("grüß");

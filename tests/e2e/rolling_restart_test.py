@@ -1,0 +1,190 @@
+"""Every process of a cluster is stopped by SIGTERM and started again while clients stream: no request
+may fail, none may have a wrong, missing or repeated token.
+
+Runs the mock engine, whose next token follows from what lies in the cache: an answer that differs
+from that of one combined engine shows a block or token that a hand-over lost. Clients do not retry;
+as a load balancer does, they send nothing more to a router that is about to be stopped.
+"""
+import argparse
+import asyncio
+import random
+import signal
+import time
+import unittest
+
+from cluster import Cluster, complete
+from completions import ServerError, stream_text
+from tessera_server import TesseraServer
+
+OPTIONS = None
+SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "50000", "--mock-decode-step-ms", "20"]
+WORKER = [*SPEED, "--handoff-lease", "3", "--max-num-seqs", "64"]
+CLIENTS = 32
+DISTINCT = 24
+
+
+def make_requests(seed):
+    rng = random.Random(seed)
+    requests = []
+    for index in range(DISTINCT):
+        length = int(1500 ** rng.random())
+        tokens = rng.randint(1, 30) if index % 4 else rng.randint(100, 160)
+        requests.append({"prompt": [rng.randrange(5, 8192) for _ in range(length)],
+                         "max_tokens": tokens, "temperature": 0, "ignore_eos": True})
+    return requests
+
+
+class Load:
+    """Clients that send one request after the other, until stop()."""
+
+    def __init__(self, urls, requests, answers, seed):
+        self.urls = list(urls)  # those that are in rotation
+        self.num_open = dict.fromkeys(urls, 0)
+        self.requests = requests
+        self.answers = answers
+        self.rng = random.Random(seed)
+        self.num_done = 0
+        self.faults = []
+        self.is_over = False
+        self.tasks = []
+
+    def start(self):
+        self.tasks = [asyncio.create_task(self._client()) for _ in range(CLIENTS)]
+
+    async def stop(self):
+        self.is_over = True
+        await asyncio.gather(*self.tasks)
+
+    async def _client(self):
+        while not self.is_over and len(self.faults) < 10:
+            index = self.rng.randrange(len(self.requests))
+            url = self.rng.choice(self.urls)
+            self.num_open[url] += 1
+            try:
+                texts, _ = await stream_text(url, self.requests[index], timeout=60.0)
+            except (ServerError, OSError, RuntimeError, TimeoutError) as error:
+                self.faults.append(f"{type(error).__name__}: {error}")
+                continue
+            finally:
+                self.num_open[url] -= 1
+            self.num_done += 1
+            if texts.get(0) != self.answers[index]:
+                self.faults.append(f"request {index}: {texts.get(0)!r} instead of "
+                                   f"{self.answers[index]!r}")
+
+    async def leave(self, router, seconds=30.0):
+        """Takes a router out of rotation; returns when all requests on their way to it are there."""
+        self.urls.remove(router.url)
+        deadline = time.monotonic() + seconds
+        while self.num_open[router.url] != await asyncio.to_thread(
+                router.metric, "tessera_router_requests_in_flight"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("requests did not arrive at the router")
+            await asyncio.sleep(0.02)
+
+    async def wait_for(self, count, seconds=30.0):
+        """Until so many more requests are done: the load went on."""
+        until = self.num_done + count
+        deadline = time.monotonic() + seconds
+        while self.num_done < until and not self.faults:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{count} requests were not done within {seconds} s")
+            await asyncio.sleep(0.02)
+
+
+def wait_until_seen(cluster):
+    """A worker that is back takes part only when every router has found it."""
+    deadline = time.monotonic() + 20
+    for router in cluster.routers:
+        while True:
+            seen = [router.metric("tessera_router_ready_workers", role=role)
+                    for role in ("prefill", "decode")]
+            if seen == [len(cluster.prefills), len(cluster.decodes)]:
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a router sees {seen} workers")
+            time.sleep(0.05)
+
+
+class RollingRestartTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.seed = int(time.time())
+        print(f"seed {cls.seed}")
+        cls.requests = make_requests(cls.seed)
+        with TesseraServer(OPTIONS.server, OPTIONS.model,
+                           arguments=["--combined", "--engine", "mock", "--mock-decode-step-ms", "0",
+                                      "--mock-prefill-tokens-per-s", "1000000"]) as server:
+            cls.answers = [complete(server.url, request)["choices"][0]["text"]
+                           for request in cls.requests]
+
+    async def restart(self, cluster, load, role):
+        """Stops one process as an orchestrator would, and starts it again."""
+        if role in cluster.routers:
+            await load.leave(role)
+        code = await asyncio.to_thread(role.stop)
+        self.assertEqual(code, 0, role.read_log()[-2000:])
+        await load.wait_for(10)  # the others serve alone
+        role.start()
+        await asyncio.to_thread(role.wait_until_ready)
+        await asyncio.to_thread(wait_until_seen, cluster)
+        if role in cluster.routers:
+            load.urls.append(role.url)
+        await load.wait_for(20)
+
+    async def restart_all(self, cluster, roles):
+        load = Load([router.url for router in cluster.routers], self.requests, self.answers,
+                    self.seed + 1)
+        load.start()
+        try:
+            await load.wait_for(20)
+            for role in roles:
+                await self.restart(cluster, load, role)
+                self.assertEqual(load.faults, [], f"while the {role.role} was restarted")
+        finally:
+            await load.stop()
+        self.assertEqual(load.faults, [])
+        return load.num_done
+
+    def run_rolling(self, roles_of, **more):
+        with Cluster(OPTIONS.server, OPTIONS.model, prefill=[*WORKER, *more.pop("prefill", [])],
+                     decode=[*WORKER, "--tensor-parallel-size", "2", *more.pop("decode", [])],
+                     num_prefill=2, num_decode=2, **more) as cluster:
+            wait_until_seen(cluster)
+            started = time.monotonic()
+            num_done = asyncio.run(self.restart_all(cluster, roles_of(cluster)))
+            replays = sum(router.metric("tessera_router_replays_total") for router in cluster.routers)
+            print(f"{num_done} requests in {time.monotonic() - started:.1f} s, none failed, "
+                  f"{replays:.0f} replays by the routers that run now")
+            self.assertEqual(cluster.wait_for_rest(), {})
+            return replays
+
+    def test_every_role_is_restarted_under_load(self):
+        self.run_rolling(lambda cluster: cluster.roles, num_routers=2)
+
+    def test_a_decode_group_that_may_not_wait_hands_its_requests_back(self):
+        replays = self.run_rolling(lambda cluster: cluster.decodes,
+                                   decode=["--shutdown-timeout", "0"])
+        self.assertGreater(replays, 0, "nothing was running when a group was stopped")
+
+    def test_all_roles_in_one_process_end_what_they_have(self):
+        async def run(server):
+            streams = [asyncio.create_task(stream_text(server.url, request, timeout=60.0))
+                       for request in self.requests]
+            while await asyncio.to_thread(server.metric,
+                                          "tessera_router_requests_total") < len(streams):
+                await asyncio.sleep(0.02)
+            server.signal(signal.SIGTERM)
+            return [texts.get(0) for texts, _ in await asyncio.gather(*streams)]
+
+        with TesseraServer(OPTIONS.server, OPTIONS.model, arguments=SPEED) as server:
+            self.assertEqual(asyncio.run(run(server)), self.answers)
+            self.assertEqual(server.process.wait(30), 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--model", required=True)
+    OPTIONS, rest = parser.parse_known_args()
+    unittest.main(argv=[__file__, *rest], verbosity=2)
