@@ -70,6 +70,8 @@ const char* role_name(cli::Command command) {
       return "eval";
     case cli::Command::kCalibrate:
       return "calibrate";
+    case cli::Command::kBench:
+      return "bench";
     case cli::Command::kCheckConfig:
     case cli::Command::kVersion:
     case cli::Command::kHelp:

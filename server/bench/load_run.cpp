@@ -30,14 +30,9 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-/// Raises the soft limit of open files to the hard one; what is left for requests.
+/// Sockets that requests may have: main() has raised the limit as far as it goes.
 int64_t max_open_sockets() {
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    return 1024 - kOtherFiles;
-  }
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
   getrlimit(RLIMIT_NOFILE, &limit);
   const auto files = static_cast<int64_t>(std::min<rlim_t>(limit.rlim_cur, 1'000'000));
   return std::max<int64_t>(files - kOtherFiles, 1);
