@@ -106,7 +106,8 @@ RULES = {
     "tests/unit/kernels/cuda/graph_test.cpp": (["kernels", "tests"], ["gtest", "cuda"]),
     "tools": (["kernels", "engine", "server"], ["nlohmann", "cli11"]),
     "tools/bench/gpu_kernel_times.cpp": ([], ["cuda"]),
-    "tools/bench/cuda_kernel_bench.cpp": (["kernels"], ["cli11", "cuda"]),
+    "tools/bench/gpu_bench.h": (["kernels"], ["cuda"]),
+    "tools/bench/gpu_read_kernel.h": ([], ["cuda"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 OUR_FOLDERS = ("kernels/", "engine/", "server/", "tests/", "tools/", "proto/")

@@ -32,8 +32,8 @@ struct PrefillSideOptions {
   int64_t max_model_len = 0;
   kernels::LatentWindow window = {};  ///< that decode groups fed from here have to have
   /// Waiting requests that may hold or seek a reservation: so many, and more while their prompts
-  /// have at most `early_reservation_tokens` together. An answer takes up to one step of decode;
-  /// with fewer of them, short prompts would start no faster than that.
+  /// have at most `early_reservation_tokens` together and decode has room. An answer takes up to
+  /// one step of decode; with fewer of them, short prompts would start no faster than that.
   int32_t num_early_reservations = 2;
   int64_t early_reservation_tokens = 0;
   size_t max_links = 256;

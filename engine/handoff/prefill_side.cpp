@@ -319,21 +319,23 @@ void PrefillSide::seek_reservations() {
     if (is_enough(early)) {
       return;
     }
-    const int64_t num_tokens = num_prompt_tokens(*handoff);
     const bool is_due = handoff->state == State::kQueued && now_ >= handoff->retry_at;
     if (is_due ? seek_reservation(*handoff) : is_early(*handoff)) {
-      early.add(num_tokens);
+      add(early, *handoff);
     }
   }
 }
 
 bool PrefillSide::is_enough(const EarlyCount& early) const {
   return early.num_handoffs >= options_.num_early_reservations &&
-         early.num_tokens >= options_.early_reservation_tokens;
+         (early.has_refused || early.num_tokens >= options_.early_reservation_tokens);
 }
 
-int64_t PrefillSide::num_prompt_tokens(const Handoff& handoff) {
-  return handoff.group->choices.front()->num_tokens();
+void PrefillSide::add(EarlyCount& early, const Handoff& handoff) {
+  ++early.num_handoffs;
+  early.num_tokens += handoff.group->choices.front()->num_tokens();
+  early.has_refused =
+      early.has_refused || (handoff.state != State::kSending && !handoff.busy.empty());
 }
 
 /// Who waits for a link holds nothing and asks for nothing: a leader that cannot be reached must
@@ -567,7 +569,7 @@ PrefillSide::TimePoint PrefillSide::next_deadline() const {
       break;
     }
     if (is_early(*handoff)) {
-      early.add(num_prompt_tokens(*handoff));
+      add(early, *handoff);
     }
     if (handoff->state == State::kQueued) {
       next = std::min(next, handoff->retry_at);

@@ -118,17 +118,13 @@ class PrefillSide final : public HandoffSide, private PrefillLinks::Owner {
   /// Waiting requests that hold or seek a reservation.
   struct EarlyCount {
     int32_t num_handoffs = 0;
-    int64_t num_tokens = 0;
-
-    void add(int64_t num_prompt_tokens) noexcept {
-      ++num_handoffs;
-      num_tokens += num_prompt_tokens;
-    }
+    int64_t num_tokens = 0;    ///< of their prompts
+    bool has_refused = false;  ///< one was told Busy: those behind would only wait, ever longer
   };
 
   void seek_reservations();
   [[nodiscard]] bool is_enough(const EarlyCount& early) const;
-  [[nodiscard]] static int64_t num_prompt_tokens(const Handoff& handoff);
+  static void add(EarlyCount& early, const Handoff& handoff);
   [[nodiscard]] bool seek_reservation(Handoff& handoff);
   [[nodiscard]] static bool is_early(const Handoff& handoff);
   void try_reserve(Handoff& handoff);

@@ -23,6 +23,7 @@ constexpr int kSimtOwn = 4;  ///< a thread computes 4 x 4 results
 template <typename T, typename Out>
 __global__ void __launch_bounds__(kSimtThreads)
     multiply_simt(const __grid_constant__ GroupedProduct p) {
+  wait_for_kernel_before();
   __shared__ float x_tile[kSimtDepth][kSimtTile + 1];
   __shared__ float weight_tile[kSimtDepth][kSimtTile + 1];
   const RowTile tile = find_tile<kSimtTile>(p, static_cast<int>(blockIdx.y));
@@ -110,6 +111,7 @@ __device__ void load_panel(
 template <typename Shape, typename Out>
 __global__ void __launch_bounds__(Shape::kThreads)
     multiply_tensor(const __grid_constant__ GroupedProduct p) {
+  wait_for_kernel_before();
   extern __shared__ __align__(128) char shared[];
   const RowTile tile = find_tile<Shape::kRows>(p, static_cast<int>(blockIdx.y));
   if (tile.begin >= tile.end) {
@@ -193,23 +195,24 @@ __global__ void __launch_bounds__(Shape::kThreads)
 
 template <typename Shape, typename Out>
 void launch_tensor(const GroupedProduct& p, cudaStream_t stream) {
-  launch("grouped_linear",
-         multiply_tensor<Shape, Out>,
-         {{to_grid(ceil_div(p.out_features, Shape::kColumns)), to_grid(max_tiles(p, Shape::kRows))},
-          Shape::kThreads,
-          Shape::kStages * Shape::kStageBytes},
-         stream,
-         p);
+  launch_early(
+      "grouped_linear",
+      multiply_tensor<Shape, Out>,
+      {{to_grid(ceil_div(p.out_features, Shape::kColumns)), to_grid(max_tiles(p, Shape::kRows))},
+       Shape::kThreads,
+       Shape::kStages * Shape::kStageBytes},
+      stream,
+      p);
 }
 
 template <typename T, typename Out>
 void launch_simt(const GroupedProduct& p, cudaStream_t stream) {
-  launch("grouped_linear",
-         multiply_simt<T, Out>,
-         {{to_grid(ceil_div(p.out_features, kSimtTile)), to_grid(max_tiles(p, kSimtTile))},
-          kSimtThreads},
-         stream,
-         p);
+  launch_early("grouped_linear",
+               multiply_simt<T, Out>,
+               {{to_grid(ceil_div(p.out_features, kSimtTile)), to_grid(max_tiles(p, kSimtTile))},
+                kSimtThreads},
+               stream,
+               p);
 }
 
 bool is_aligned(const void* pointer) {

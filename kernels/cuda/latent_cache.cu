@@ -19,6 +19,7 @@ struct Write {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) write_rows(const Write p) {
+  wait_for_kernel_before();
   const int64_t t = blockIdx.x;
   const int64_t slot = p.slots[t];
   if (slot < 0) {
@@ -59,15 +60,15 @@ __global__ void __launch_bounds__(kThreads) gather_latents(const Gather<T> p) {
 
 void CudaOps::do_latent_write(const LatentWriteParams& params, StreamView stream) {
   visit_dtype(params.cache.dtype, [&](auto tag) {
-    launch("latent_write",
-           write_rows<decltype(tag)>,
-           {to_grid(params.slots.dim(0)), kThreads},
-           device_.enter(stream),
-           Write{rows_of<float>(params.latent),
-                 rows_of<float>(params.rope),
-                 params.slots.as<int64_t>(),
-                 device_columns(params.columns),
-                 device_cache(params.cache)});
+    launch_early("latent_write",
+                 write_rows<decltype(tag)>,
+                 {to_grid(params.slots.dim(0)), kThreads},
+                 device_.enter(stream),
+                 Write{rows_of<float>(params.latent),
+                       rows_of<float>(params.rope),
+                       params.slots.as<int64_t>(),
+                       device_columns(params.columns),
+                       device_cache(params.cache)});
   });
 }
 

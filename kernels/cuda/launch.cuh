@@ -21,11 +21,22 @@ inline constexpr int64_t kDefaultSharedBytes = 48 * 1024;
 /// What one block of a Hopper GPU may have.
 inline constexpr int64_t kMaxSharedBytes = 227 * 1024;
 
-/// Nothing happens for an empty grid.
+/// Waits until the kernel before has ended and what it wrote is seen, then lets the one after
+/// start: launch and first instructions of a kernel pass while the one before it works. Every
+/// thread calls it, before it touches what other kernels write or read and before it returns.
+/// Source: CUDA Programming Guide, "Programmatic Dependent Launch".
+__device__ inline void wait_for_kernel_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+namespace detail {
+
 template <typename... Params, typename... Args>
 void launch(const char* name,
             void (*kernel)(Params...),
             const LaunchShape& shape,
+            bool is_early,
             cudaStream_t stream,
             Args&&... args) {
   if (shape.grid.x == 0 || shape.grid.y == 0 || shape.grid.z == 0) {
@@ -37,12 +48,40 @@ void launch(const char* name,
                                     static_cast<int>(shape.shared_bytes)),
                name);
   }
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
   config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = is_early ? 1 : 0;
   check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), name);
+}
+
+}  // namespace detail
+
+/// Nothing happens for an empty grid.
+template <typename... Params, typename... Args>
+void launch(const char* name,
+            void (*kernel)(Params...),
+            const LaunchShape& shape,
+            cudaStream_t stream,
+            Args&&... args) {
+  detail::launch(name, kernel, shape, false, stream, std::forward<Args>(args)...);
+}
+
+/// As launch(), for a kernel that calls wait_for_kernel_before(): it may start before the kernel
+/// before it has ended.
+template <typename... Params, typename... Args>
+void launch_early(const char* name,
+                  void (*kernel)(Params...),
+                  const LaunchShape& shape,
+                  cudaStream_t stream,
+                  Args&&... args) {
+  detail::launch(name, kernel, shape, true, stream, std::forward<Args>(args)...);
 }
 
 [[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) noexcept {

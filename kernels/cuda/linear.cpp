@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/few_rows_linear.h"
 #include "kernels/cuda/grouped_linear.h"
 #include "kernels/cuda/linear_weight.h"
 #include "kernels/cuda/row_add.h"
@@ -41,6 +42,15 @@ void convert_rows(const ConstTensorView& matrix, int64_t begin, int64_t count, T
 /// cuBLASLt's strides span a row at least; that of a single row says nothing.
 int64_t row_stride(int64_t stride, int64_t rows, int64_t width) {
   return rows == 1 ? width : stride;
+}
+
+/// False, with nothing done, for problems that neither way can do.
+bool multiply(Blas& blas, const BlasProblem& problem, cudaStream_t stream) {
+  if (can_use_few_rows(problem)) {
+    launch_few_rows(problem, stream);
+    return true;
+  }
+  return blas.run(problem, stream);
 }
 
 constexpr int64_t kPieceBytes = int64_t{1} << 20;
@@ -85,17 +95,18 @@ void CudaOps::do_linear(const LinearParams& params, StreamView stream) {
   const LinearShape& shape = params.weight->shape();
   const int64_t rows = params.x.dim(0);
   const bool is_done =
-      blas_.run({.x = params.x.data,
-                 .weight = on_device(params.weight).group(0),
-                 .out = params.out.data,
-                 .rows = rows,
-                 .out_features = shape.out_features,
-                 .in_features = shape.in_features,
-                 .x_stride = row_stride(params.x.stride[0], rows, shape.in_features),
-                 .out_stride = row_stride(params.out.stride[0], rows, shape.out_features),
-                 .dtype = shape.dtype,
-                 .out_dtype = params.out.dtype},
-                on);
+      multiply(blas_,
+               {.x = params.x.data,
+                .weight = on_device(params.weight).group(0),
+                .out = params.out.data,
+                .rows = rows,
+                .out_features = shape.out_features,
+                .in_features = shape.in_features,
+                .x_stride = row_stride(params.x.stride[0], rows, shape.in_features),
+                .out_stride = row_stride(params.out.stride[0], rows, shape.out_features),
+                .dtype = shape.dtype,
+                .out_dtype = params.out.dtype},
+               on);
   if (!is_done) {
     grouped_product({.x = params.x.data,
                      .x_stride = params.x.stride[0],
@@ -120,20 +131,21 @@ void CudaOps::do_batched_linear(const BatchedLinearParams& params, StreamView st
   const LinearShape& shape = params.weight->shape();
   const int64_t rows = params.x.dim(0);
   const bool is_done =
-      blas_.run({.x = params.x.data,
-                 .weight = on_device(params.weight).group(0),
-                 .out = params.out.data,
-                 .rows = rows,
-                 .out_features = shape.out_features,
-                 .in_features = shape.in_features,
-                 .batch = shape.num_groups,
-                 .x_stride = row_stride(params.x.stride[0], rows, shape.in_features),
-                 .x_batch_stride = params.x.stride[1],
-                 .out_stride = row_stride(params.out.stride[0], rows, shape.out_features),
-                 .out_batch_stride = params.out.stride[1],
-                 .dtype = shape.dtype,
-                 .out_dtype = params.out.dtype},
-                on);
+      multiply(blas_,
+               {.x = params.x.data,
+                .weight = on_device(params.weight).group(0),
+                .out = params.out.data,
+                .rows = rows,
+                .out_features = shape.out_features,
+                .in_features = shape.in_features,
+                .batch = shape.num_groups,
+                .x_stride = row_stride(params.x.stride[0], rows, shape.in_features),
+                .x_batch_stride = params.x.stride[1],
+                .out_stride = row_stride(params.out.stride[0], rows, shape.out_features),
+                .out_batch_stride = params.out.stride[1],
+                .dtype = shape.dtype,
+                .out_dtype = params.out.dtype},
+               on);
   for (int64_t g = 0; g < shape.num_groups && !is_done; ++g) {
     const ConstTensorView x = params.x.slice(1, g, 1);
     const TensorView out = params.out.slice(1, g, 1);

@@ -170,12 +170,17 @@ MlaDecodeParams row_range(const MlaDecodeParams& params, int64_t begin, int64_t 
     part.window->q_latent = params.window->q_latent.slice(0, begin, count);
     part.window->first_slots = params.window->first_slots.slice(0, begin, count);
   }
+  if (begin % params.row_tokens != 0 || count % params.row_tokens != 0) {
+    part.row_tokens = 1;
+  }
   return part;
 }
 
 void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_t stream) {
   if (dtype == DType::kFloat32) {
     launch_decode_simt<float>(pass, num_rows, stream);
+  } else if (can_use_window_kernel(pass)) {
+    launch_decode_window(pass, num_rows, stream);
   } else if (can_use_tensor_cores(pass)) {
     launch_decode_tensor(pass, num_rows, stream);
   } else {
@@ -183,16 +188,44 @@ void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_
   }
 }
 
+/// By Hopper's own instructions; the window first, since its pass is short and the other one can be
+/// launched while it runs.
+void decode_sm90(const MlaDecodeParams& params,
+                 int num_multiprocessors,
+                 void* scratch,
+                 cudaStream_t stream) {
+  if (params.window) {
+    const Sm90WindowPartials partials = sm90_window_partials(params, num_multiprocessors, scratch);
+    DecodePass paged = paged_pass(params);
+    paged.ring = params.window->ring;
+    paged.num_splits = 0;
+    paged.partial_values = partials.values;
+    paged.partial_sums = partials.sums;
+    paged.out = nullptr;
+    run_pass(
+        window_pass(paged, *params.window), params.cache.dtype, params.q_latent.dim(0), stream);
+  }
+  launch_sm90_decode(params, num_multiprocessors, scratch, stream);
+}
+
 }  // namespace
 
 void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
   const cudaStream_t on = device_.enter(stream);
-  if (can_use_sm90_decode(params) &&
-      sm90_decode_scratch_bytes(params, device_.num_multiprocessors()) <= kScratchBytes) {
-    launch_sm90_decode(params, device_.num_multiprocessors(), scratch_.data(), on);
-    return;
-  }
   const int64_t num_rows = params.q_latent.dim(0);
+  if (can_use_sm90_decode(params)) {
+    if (sm90_decode_scratch_bytes(params, device_.num_multiprocessors()) <= kScratchBytes) {
+      decode_sm90(params, device_.num_multiprocessors(), scratch_.data(), on);
+      return;
+    }
+    if (num_rows > 1) {
+      const int64_t num_sequences = num_rows / params.row_tokens;
+      const int64_t half = num_sequences > 1 ? num_sequences / 2 * params.row_tokens : 1;
+      do_mla_decode(row_range(params, 0, half), stream);
+      do_mla_decode(row_range(params, half, num_rows - half), stream);
+      return;
+    }
+  }
   const DType dtype = params.cache.dtype;
   DecodePass pass = paged_pass(params);
   if (params.window) {

@@ -109,6 +109,7 @@ __device__ void keep_best_groups(const Gate& p, float* choice, float* ranks, int
 }
 
 __global__ void __launch_bounds__(kGateWarps* kWarp) choose_experts(const Gate p) {
+  wait_for_kernel_before();
   extern __shared__ float shared[];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -154,6 +155,7 @@ struct Sort {
 /// Block e finds where expert e's rows begin, then numbers its pairs in their order: no atomics, so
 /// the order is the same every time.
 __global__ void __launch_bounds__(kThreads) sort_pairs(const Sort p) {
+  wait_for_kernel_before();
   __shared__ int shared[kThreads / kWarp];
   const int expert = static_cast<int>(blockIdx.x);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -204,6 +206,7 @@ struct Permute {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) permute_rows(const Permute<T> p) {
+  wait_for_kernel_before();
   const T* from = p.x.row(blockIdx.x / p.top_k);
   T* to = p.permuted + p.row_of_pair[blockIdx.x] * p.width;
   for (int64_t c = threadIdx.x; c < p.width; c += kThreads) {
@@ -225,6 +228,7 @@ struct Combine {
 
 template <int kColumns>
 __global__ void __launch_bounds__(kThreads) combine_rows(const Combine p) {
+  wait_for_kernel_before();
   using Columns = Pack<float, kColumns>;
   const int64_t t = blockIdx.x;
   const int begin = p.first_offset != nullptr ? *p.first_offset : 0;
@@ -267,35 +271,35 @@ void CudaOps::do_moe_gate(const MoeGateParams& params, StreamView stream) {
   const int64_t shared_bytes =
       kGateWarps * (2 * gate.num_experts + gate.num_groups) * int64_t{sizeof(float)};
   TESSERA_CHECK(shared_bytes <= kMaxSharedBytes, "moe_gate: too many experts");
-  launch("moe_gate",
-         choose_experts,
-         {to_grid(ceil_div(gate.num_tokens, kGateWarps)), kGateWarps * kWarp, shared_bytes},
-         device_.enter(stream),
-         gate);
+  launch_early("moe_gate",
+               choose_experts,
+               {to_grid(ceil_div(gate.num_tokens, kGateWarps)), kGateWarps * kWarp, shared_bytes},
+               device_.enter(stream),
+               gate);
 }
 
 void CudaOps::do_moe_permute(const MoePermuteParams& params, StreamView stream) {
   const cudaStream_t on = device_.enter(stream);
   const int64_t num_pairs = params.expert_ids.num_elements();
-  launch("moe_permute (sort)",
-         sort_pairs,
-         {to_grid(params.offsets.dim(0) - 1), kThreads},
-         on,
-         Sort{params.expert_ids.as<int32_t>(),
-              params.offsets.as<int32_t>(),
-              params.row_of_pair.as<int32_t>(),
-              num_pairs});
+  launch_early("moe_permute (sort)",
+               sort_pairs,
+               {to_grid(params.offsets.dim(0) - 1), kThreads},
+               on,
+               Sort{params.expert_ids.as<int32_t>(),
+                    params.offsets.as<int32_t>(),
+                    params.row_of_pair.as<int32_t>(),
+                    num_pairs});
   const auto copy = [&](auto tag, int64_t columns) {  // of elements as wide as `columns` columns
     using T = decltype(tag);
-    launch("moe_permute (copy)",
-           permute_rows<T>,
-           {to_grid(num_pairs), kThreads},
-           on,
-           Permute<T>{{static_cast<const T*>(params.x.data), params.x.stride[0] / columns},
-                      static_cast<T*>(params.permuted.data),
-                      params.row_of_pair.as<int32_t>(),
-                      params.expert_ids.dim(1),
-                      params.x.dim(1) / columns});
+    launch_early("moe_permute (copy)",
+                 permute_rows<T>,
+                 {to_grid(num_pairs), kThreads},
+                 on,
+                 Permute<T>{{static_cast<const T*>(params.x.data), params.x.stride[0] / columns},
+                            static_cast<T*>(params.permuted.data),
+                            params.row_of_pair.as<int32_t>(),
+                            params.expert_ids.dim(1),
+                            params.x.dim(1) / columns});
   };
   visit_dtype(params.x.dtype, [&](auto tag) {
     using T = decltype(tag);
@@ -313,21 +317,21 @@ void CudaOps::do_moe_combine(const MoeCombineParams& params, StreamView stream) 
   const auto* offsets = params.offsets.as<int32_t>();
   const int64_t width = params.out.dim(1);
   const bool is_packed = is_packable(params.expert_out, width) && is_packable(params.out, width);
-  launch("moe_combine",
-         is_packed ? combine_rows<kPackColumns> : combine_rows<1>,
-         {{to_grid(params.out.dim(0)),
-           to_grid(ceil_div(width, kThreads * (is_packed ? kPackColumns : 1)))},
-          kThreads},
-         device_.enter(stream),
-         Combine{.expert_out = rows_of<float>(params.expert_out),
-                 .row_of_pair = params.row_of_pair.as<int32_t>(),
-                 .expert_weights = params.expert_weights.as<float>(),
-                 .first_offset = has_window ? offsets : nullptr,
-                 .last_offset = has_window ? offsets + params.offsets.dim(0) - 1 : nullptr,
-                 .top_k = params.row_of_pair.dim(1),
-                 .width = width,
-                 .accumulate = params.accumulate,
-                 .out = rows_of<float>(params.out)});
+  launch_early("moe_combine",
+               is_packed ? combine_rows<kPackColumns> : combine_rows<1>,
+               {{to_grid(params.out.dim(0)),
+                 to_grid(ceil_div(width, kThreads * (is_packed ? kPackColumns : 1)))},
+                kThreads},
+               device_.enter(stream),
+               Combine{.expert_out = rows_of<float>(params.expert_out),
+                       .row_of_pair = params.row_of_pair.as<int32_t>(),
+                       .expert_weights = params.expert_weights.as<float>(),
+                       .first_offset = has_window ? offsets : nullptr,
+                       .last_offset = has_window ? offsets + params.offsets.dim(0) - 1 : nullptr,
+                       .top_k = params.row_of_pair.dim(1),
+                       .width = width,
+                       .accumulate = params.accumulate,
+                       .out = rows_of<float>(params.out)});
 }
 
 }  // namespace tessera::kernels::cuda

@@ -34,6 +34,7 @@ struct CopyRows {
 
 template <typename From, typename To, int kColumns>
 __global__ void __launch_bounds__(kThreads) copy_rows(const CopyRows<From, To> p) {
+  wait_for_kernel_before();
   const int64_t row = blockIdx.x;
   const From* from = p.from.row(p.rows == nullptr ? row : p.rows[row]);
   To* to = p.to.row(row);
@@ -55,11 +56,11 @@ void launch_copy_rows(const char* name,
                       const int32_t* rows,
                       cudaStream_t stream) {
   const bool is_packed = is_packable(from, to.dim(1)) && is_packable(to, to.dim(1));
-  launch(name,
-         is_packed ? copy_rows<From, To, kPackColumns> : copy_rows<From, To, 1>,
-         {pieces(to.dim(0), to.dim(1), is_packed ? kPackColumns : 1), kThreads},
-         stream,
-         CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
+  launch_early(name,
+               is_packed ? copy_rows<From, To, kPackColumns> : copy_rows<From, To, 1>,
+               {pieces(to.dim(0), to.dim(1), is_packed ? kPackColumns : 1), kThreads},
+               stream,
+               CopyRows<From, To>{rows_of<From>(from), rows_of<To>(to), rows, to.dim(1)});
 }
 
 template <typename Out>
@@ -93,8 +94,14 @@ __global__ void __launch_bounds__(kNormThreads) normalise_rows(const RmsNorm<Out
 #pragma unroll
   for (int k = 0; k < kKept; ++k) {
     if (const int64_t c = threadIdx.x + k * kNormThreads; c < p.width) {
-      kept[k] = load(c);
       weights[k] = p.weight[c];
+    }
+  }
+  wait_for_kernel_before();
+#pragma unroll
+  for (int k = 0; k < kKept; ++k) {
+    if (const int64_t c = threadIdx.x + k * kNormThreads; c < p.width) {
+      kept[k] = load(c);
     }
   }
 #pragma unroll
@@ -131,6 +138,7 @@ struct Rope {
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) rotate_rows(const Rope<T> p) {
+  wait_for_kernel_before();
   const int64_t t = blockIdx.x;
   const int64_t position = p.positions[t];
   const float* cosine = p.cosine.row(position);
@@ -156,6 +164,7 @@ struct SiluMul {
 
 template <typename Out, int kColumns>
 __global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) {
+  wait_for_kernel_before();
   using In = Pack<float, kColumns>;
   const float* x = p.x.row(blockIdx.x);
   Out* out = p.out.row(blockIdx.x);
@@ -175,6 +184,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_rows(const SiluMul<Out> p) 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     add_row(const float* row, const DeviceRows<T> matrix, int64_t width) {
+  wait_for_kernel_before();
   T* out = matrix.row(blockIdx.x);
   if (const int64_t c = column<1>(); c < width) {
     out[c] = from_float<T>(to_float(out[c]) + row[c]);
@@ -186,13 +196,13 @@ __global__ void __launch_bounds__(kThreads)
 void add_to_rows(const float* row, const TensorView& matrix, cudaStream_t stream) {
   visit_dtype(matrix.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch("bias",
-           add_row<T>,
-           {pieces(matrix.dim(0), matrix.dim(1), 1), kThreads},
-           stream,
-           row,
-           rows_of<T>(matrix),
-           matrix.dim(1));
+    launch_early("bias",
+                 add_row<T>,
+                 {pieces(matrix.dim(0), matrix.dim(1), 1), kThreads},
+                 stream,
+                 row,
+                 rows_of<T>(matrix),
+                 matrix.dim(1));
   });
 }
 
@@ -221,33 +231,33 @@ void CudaOps::do_rms_norm(const RmsNormParams& params, StreamView stream) {
   visit_dtype(params.out.dtype, [&](auto tag) {
     using Out = decltype(tag);
     const bool has_add = params.add.data != nullptr;
-    launch("rms_norm",
-           normalise_rows<Out>,
-           {to_grid(params.x.dim(0)), kNormThreads},
-           device_.enter(stream),
-           RmsNorm<Out>{rows_of<float>(params.x),
-                        has_add ? rows_of<float>(params.add) : DeviceRows<const float>{},
-                        params.weight.as<float>(),
-                        rows_of<Out>(params.out),
-                        params.x.dim(1),
-                        params.epsilon});
+    launch_early("rms_norm",
+                 normalise_rows<Out>,
+                 {to_grid(params.x.dim(0)), kNormThreads},
+                 device_.enter(stream),
+                 RmsNorm<Out>{rows_of<float>(params.x),
+                              has_add ? rows_of<float>(params.add) : DeviceRows<const float>{},
+                              params.weight.as<float>(),
+                              rows_of<Out>(params.out),
+                              params.x.dim(1),
+                              params.epsilon});
   });
 }
 
 void CudaOps::do_rope(const RopeParams& params, StreamView stream) {
   visit_dtype(params.x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch("rope",
-           rotate_rows<T>,
-           {to_grid(params.x.dim(0)), kThreads},
-           device_.enter(stream),
-           Rope<T>{heads_of<T>(params.x),
-                   params.positions.as<int32_t>(),
-                   rows_of<float>(params.cos),
-                   rows_of<float>(params.sin),
-                   params.x.dim(1),
-                   params.x.dim(2) / 2,
-                   params.is_interleaved});
+    launch_early("rope",
+                 rotate_rows<T>,
+                 {to_grid(params.x.dim(0)), kThreads},
+                 device_.enter(stream),
+                 Rope<T>{heads_of<T>(params.x),
+                         params.positions.as<int32_t>(),
+                         rows_of<float>(params.cos),
+                         rows_of<float>(params.sin),
+                         params.x.dim(1),
+                         params.x.dim(2) / 2,
+                         params.is_interleaved});
   });
 }
 
@@ -256,11 +266,12 @@ void CudaOps::do_silu_mul(const SiluMulParams& params, StreamView stream) {
     using Out = decltype(tag);
     const int64_t width = params.out.dim(1);
     const bool is_packed = is_packable(params.x, width) && is_packable(params.out, width);
-    launch("silu_mul",
-           is_packed ? silu_mul_rows<Out, kPackColumns> : silu_mul_rows<Out, 1>,
-           {pieces(params.x.dim(0), params.out.dim(1), is_packed ? kPackColumns : 1), kThreads},
-           device_.enter(stream),
-           SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), width});
+    launch_early(
+        "silu_mul",
+        is_packed ? silu_mul_rows<Out, kPackColumns> : silu_mul_rows<Out, 1>,
+        {pieces(params.x.dim(0), params.out.dim(1), is_packed ? kPackColumns : 1), kThreads},
+        device_.enter(stream),
+        SiluMul<Out>{rows_of<float>(params.x), rows_of<Out>(params.out), width});
   });
 }
 

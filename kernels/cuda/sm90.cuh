@@ -47,6 +47,11 @@ template <int kId, int kThreads>
 __device__ __forceinline__ void named_barrier() {
   asm volatile("barrier.sync.aligned %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
 }
+/// The same for threads that do not wait for the others.
+template <int kId, int kThreads>
+__device__ __forceinline__ void named_barrier_arrive() {
+  asm volatile("barrier.arrive.aligned %0, %1;" ::"n"(kId), "n"(kThreads) : "memory");
+}
 /// Ordinary stores to shared memory before it are seen by copy engine and wgmma after it.
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -139,6 +144,7 @@ __device__ __forceinline__ uint64_t tile_descriptor(uint32_t address, uint32_t p
   TESSERA_ACC4(d, i), TESSERA_ACC4(d, i + 4), TESSERA_ACC4(d, i + 8), TESSERA_ACC4(d, i + 12)
 #define TESSERA_ACC32(d, i) TESSERA_ACC16(d, i), TESSERA_ACC16(d, i + 16)
 #define TESSERA_ACC64(d, i) TESSERA_ACC32(d, i), TESSERA_ACC32(d, i + 32)
+#define TESSERA_ACC96(d, i) TESSERA_ACC64(d, i), TESSERA_ACC32(d, i + 64)
 #define TESSERA_ACC128(d, i) TESSERA_ACC64(d, i), TESSERA_ACC64(d, i + 64)
 
 #define TESSERA_D32                                                                    \
@@ -148,6 +154,10 @@ __device__ __forceinline__ uint64_t tile_descriptor(uint32_t address, uint32_t p
   TESSERA_D32                                                                                 \
   ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
   "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define TESSERA_D96                                                                           \
+  TESSERA_D64                                                                                 \
+  ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85," \
+  "%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 #define TESSERA_D128                                                                           \
   TESSERA_D64                                                                                  \
   ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,"  \
@@ -194,6 +204,11 @@ __device__ __forceinline__ void wgmma_pv(float (&sum)[kHalf], const uint32_t (&a
     asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" TESSERA_D128
                  "}, {%128,%129,%130,%131}, %132, 1, 1, 1, 1;"
                  : TESSERA_ACC128(sum, 0)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  } else if constexpr (kHalf == 96) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" TESSERA_D96
+                 "}, {%96,%97,%98,%99}, %100, 1, 1, 1, 1;"
+                 : TESSERA_ACC96(sum, 0)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
   } else if constexpr (kHalf == 64) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" TESSERA_D64

@@ -91,6 +91,10 @@ struct MlaDecodeParams {
   ConstTensorView block_tables;  ///< [B, max_blocks] int32, row stride free
   ConstTensorView lengths;       ///< [B] int32: tokens of context, the row's own included
   float scale = 1.0F;
+  /// Rows [i n, (i + 1) n) with n = row_tokens are query tokens of one sequence, one behind
+  /// another: they have equal block tables, and lengths that begin above 0 and grow by 1, or are
+  /// all 0. So their cache rows can be read once.
+  int64_t row_tokens = 1;
   std::optional<DecodeWindow> window = {};
   TensorView out;          ///< [B, H, w], activation dtype
   TensorView log_sum_exp;  ///< [B, H] float32, natural logarithm

@@ -280,6 +280,8 @@ void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   check.tensor("lengths", params.lengths, {&rows}, {kI32});
   check.tensor("out", params.out, {&rows, &heads, &latent}, {params.cache.dtype});
   check.tensor("log_sum_exp", params.log_sum_exp, {&rows, &heads}, {kF32});
+  check.is_true(params.row_tokens >= 1 && rows.size % params.row_tokens == 0,
+                "rows are no whole number of sequences");
   if (params.window) {
     check_window(check, params);
   }

@@ -24,13 +24,12 @@ LIKE_MAX_GAP = 1e-4
 MAX_LOGPROB_ERROR = 2e-3
 
 
-def make_requests(rng, options):
-    lengths = [length for length in FIXED_LENGTHS if length <= options.max_length][:options.prompts]
-    while len(lengths) < options.prompts:
-        lengths.append(rng.randint(1, options.max_length))
-    return [{"prompt": [rng.randrange(3, options.vocab_size) for _ in range(length)],
-             "max_tokens": options.tokens, "temperature": 0, "ignore_eos": True, "logprobs": 2}
-            for length in lengths]
+def make_requests(rng, count, vocab_size, max_length, tokens=16):
+    lengths = [length for length in FIXED_LENGTHS if length <= max_length][:count]
+    while len(lengths) < count:
+        lengths.append(rng.randint(1, max_length))
+    return [{"prompt": [rng.randrange(3, vocab_size) for _ in range(length)], "max_tokens": tokens,
+             "temperature": 0, "ignore_eos": True, "logprobs": 2} for length in lengths]
 
 
 def mode_arguments(mode, ranks):
@@ -100,7 +99,8 @@ def main():
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}")
-    requests = make_requests(random.Random(options.seed), options)
+    requests = make_requests(random.Random(options.seed), options.prompts, options.vocab_size,
+                             options.max_length, options.tokens)
     modes = MODES if options.device == "cpu" else GPU_MODES
     if options.mode:
         modes = [(text.split(":")[0], int(text.split(":")[1])) for text in options.mode]

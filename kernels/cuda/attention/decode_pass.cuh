@@ -90,6 +90,10 @@ void launch_decode_tensor(const DecodePass& pass, int64_t num_rows, cudaStream_t
 /// Heads that one block of it works on.
 [[nodiscard]] int64_t tensor_head_tile(int64_t num_heads);
 
+/// The same over a window's few tokens, for rows of 512 + 64 columns; partial results only.
+void launch_decode_window(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);
+[[nodiscard]] bool can_use_window_kernel(const DecodePass& pass);
+
 /// The same on the float32 units, for any sizes.
 template <typename T>
 void launch_decode_simt(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);

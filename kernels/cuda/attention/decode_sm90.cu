@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
+#include "kernels/cuda/attention/decode_sm90_columns.cuh"
 #include "kernels/cuda/attention/decode_sm90_combine.cuh"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/launch.cuh"
@@ -10,7 +11,10 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int64_t kMaxHeads = 128;
-constexpr int64_t kMaxWidth = 256;
+constexpr int64_t kMaxTokens = 4;
+constexpr int64_t kMaxWidth = 512;
+/// Wider latents are divided between warpgroups, and heads between thread blocks.
+constexpr int64_t kMaxWholeWidth = 256;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
 /// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
@@ -24,81 +28,116 @@ CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t wid
        .box = {kBox, 1}});
 }
 
-CUtensorMap map_of_queries(const ConstTensorView& q) {
+int64_t num_queries(const MlaDecodeParams& params) {
+  return params.q_latent.dim(0) * params.q_latent.dim(1);
+}
+
+/// Whether the heads of consecutive rows lie as if they were one row's.
+bool has_adjacent_rows(const ConstTensorView& rows) {
+  return rows.stride[0] == rows.dim(1) * rows.stride[1];
+}
+
+/// Query tokens of a sequence that are worked on together.
+int64_t num_tokens(const MlaDecodeParams& params) {
+  const bool is_adjacent = has_adjacent_rows(params.q_latent) && has_adjacent_rows(params.q_rope) &&
+                           has_adjacent_rows(params.out) &&
+                           params.log_sum_exp.stride[0] == params.q_latent.dim(1);
+  return is_adjacent && params.row_tokens <= kMaxTokens ? params.row_tokens : 1;
+}
+
+int64_t num_sequences(const MlaDecodeParams& params) {
+  return params.q_latent.dim(0) / num_tokens(params);
+}
+
+/// Of all tokens of a sequence.
+int64_t num_heads(const MlaDecodeParams& params) {
+  return params.q_latent.dim(1) * num_tokens(params);
+}
+
+CUtensorMap map_of_queries(const ConstTensorView& q, int64_t num_tokens) {
   return make_tensor_map({.base = q.data,
-                          .size = {q.dim(2), q.dim(1), q.dim(0)},
-                          .stride = {q.stride[1], q.stride[0]},
+                          .size = {q.dim(2), q.dim(1) * num_tokens, q.dim(0) / num_tokens},
+                          .stride = {q.stride[1], q.stride[0] * num_tokens},
                           .box = {kBox, 1}});
 }
 
-int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
-  return (num_multiprocessors + params.q_latent.dim(0)) * params.q_latent.dim(1);
+int64_t num_head_tiles(const MlaDecodeParams& params) {
+  const int64_t tile_heads = params.cache.latent_width <= kMaxWholeWidth
+                                 ? DecodeSm90Shape<1, true>::kTileHeads
+                                 : DecodeSm90ColumnsShape<8, 4>::kTileHeads;
+  return ceil_div(num_heads(params), tile_heads);
 }
 
+/// Parts that the step's cache blocks are cut into.
+int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
+  return num_multiprocessors / static_cast<int>(num_head_tiles(params));
+}
+
+int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
+  return (num_parts(params, num_multiprocessors) + num_sequences(params)) * num_heads(params);
+}
+
+/// The narrowest that there is a kernel for.
 int64_t padded_width(const MlaDecodeParams& params) {
-  const int64_t width = params.cache.latent_width;
-  return width <= 64 ? 64 : width <= 128 ? 128 : 256;
+  for (const int64_t width : {64, 128, 256, 320}) {
+    if (params.cache.latent_width <= width) {
+      return width;
+    }
+  }
+  return kMaxWidth;
 }
 
 DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
   DecodeSm90Args args;
+  const int64_t tokens = num_tokens(params);
   args.block_tables = params.block_tables.as<int32_t>();
-  args.table_stride = params.block_tables.stride[0];
-  args.lengths = params.lengths.as<int32_t>();
-  args.num_sequences = static_cast<int>(params.q_latent.dim(0));
+  args.table_stride = params.block_tables.stride[0] * tokens;
+  args.lengths = params.lengths.as<int32_t>() + tokens - 1;
+  args.length_stride = static_cast<int>(tokens);
+  args.num_sequences = static_cast<int>(num_sequences(params));
+  args.num_tokens = static_cast<int>(tokens);
+  args.token_heads = static_cast<int>(params.q_latent.dim(1));
   args.scale_log2 = params.scale * kLog2E;
-  args.num_heads = static_cast<int>(params.q_latent.dim(1));
+  args.num_heads = static_cast<int>(num_heads(params));
+  args.num_head_tiles = static_cast<int>(num_head_tiles(params));
   args.latent_width = static_cast<int>(params.cache.latent_width);
   args.out = static_cast<__nv_bfloat16*>(params.out.data);
-  args.out_stride[0] = params.out.stride[0];
+  args.out_stride[0] = params.out.stride[0] * tokens;
   args.out_stride[1] = params.out.stride[1];
   args.log_sum_exp = params.log_sum_exp.as<float>();
-  args.lse_stride = params.log_sum_exp.stride[0];
+  args.lse_stride = params.log_sum_exp.stride[0] * tokens;
   const int64_t partials = num_partials(params, num_multiprocessors);
   args.split_out = static_cast<float*>(scratch);
-  args.split_lse = args.split_out + partials * padded_width(params);
+  float* end = args.split_out + partials * padded_width(params);
+  if (params.window) {
+    const Sm90WindowPartials window = sm90_window_partials(params, num_multiprocessors, scratch);
+    args.window = params.window->ring.window;
+    args.window_out = window.values;
+    args.window_lse = window.sums;
+    end = window.sums + num_queries(params);
+  }
+  args.split_lse = end;
   args.costs_before = reinterpret_cast<int*>(args.split_lse + partials);
   return args;
 }
 
-/// As launch(), without waiting for the kernel before to end: kernels that wait by themselves.
-template <typename... Params, typename... Args>
-void launch_early(const char* name,
-                  void (*kernel)(Params...),
-                  const LaunchShape& shape,
-                  cudaStream_t stream,
-                  const Args&... args) {
-  if (shape.shared_bytes > kDefaultSharedBytes) {
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shape.shared_bytes)),
-               name);
-  }
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = shape.grid;
-  config.blockDim = shape.block;
-  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, args...), name);
+template <typename Shape>
+void attend(void (*kernel)(DecodeSm90Maps, DecodeSm90Args),
+            const DecodeSm90Maps& maps,
+            const DecodeSm90Args& args,
+            int num_parts,
+            cudaStream_t stream) {
+  launch_early(
+      "mla_decode",
+      kernel,
+      {to_grid(int64_t{num_parts} * args.num_head_tiles), Shape::kThreads, Shape::kSharedBytes},
+      stream,
+      maps,
+      args);
 }
 
-template <typename Shape>
-void run(const DecodeSm90Maps& maps,
-         const DecodeSm90Args& args,
-         int num_parts,
-         cudaStream_t stream) {
-  launch_early("mla_decode",
-               decode_sm90_kernel<Shape>,
-               {to_grid(num_parts), Shape::kThreads, Shape::kSharedBytes},
-               stream,
-               maps,
-               args);
-  constexpr int kWidth = Shape::kValueWidth;
+template <int kWidth>
+void merge(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
   const auto batch = to_grid(args.num_sequences);
   if (int64_t{args.num_sequences} * args.num_heads < kManyHeads) {
     launch_early("mla_decode (merge)",
@@ -118,22 +157,33 @@ void run(const DecodeSm90Maps& maps,
 }
 
 template <int kPanels>
-void run_panels(const DecodeSm90Maps& maps,
-                const DecodeSm90Args& args,
-                int num_parts,
-                cudaStream_t stream) {
+void attend_panels(const DecodeSm90Maps& maps,
+                   const DecodeSm90Args& args,
+                   int num_parts,
+                   cudaStream_t stream) {
   if (args.num_heads <= 64) {
-    run<DecodeSm90Shape<kPanels, false>>(maps, args, num_parts, stream);
+    using Shape = DecodeSm90Shape<kPanels, false>;
+    attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   } else {
-    run<DecodeSm90Shape<kPanels, true>>(maps, args, num_parts, stream);
+    using Shape = DecodeSm90Shape<kPanels, true>;
+    attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   }
+}
+
+template <int kPanels, int kLeadPanels>
+void attend_columns(const DecodeSm90Maps& maps,
+                    const DecodeSm90Args& args,
+                    int num_parts,
+                    cudaStream_t stream) {
+  using Shape = DecodeSm90ColumnsShape<kPanels, kLeadPanels>;
+  attend<Shape>(decode_sm90_columns_kernel<Shape>, maps, args, num_parts, stream);
 }
 
 }  // namespace
 
 bool can_use_sm90_decode(const MlaDecodeParams& params) {
   const LatentCacheView& cache = params.cache;
-  return cache.dtype == DType::kBFloat16 && !params.window && cache.latent_width > 0 &&
+  return cache.dtype == DType::kBFloat16 && cache.latent_width > 0 &&
          cache.latent_width <= kMaxWidth && cache.rope_width > 0 && cache.rope_width <= kBox &&
          params.q_latent.dim(1) <= kMaxHeads && is_copy_aligned(cache.base) &&
          is_copy_aligned(cache.latent_width) && is_copy_aligned(cache.rope_width) &&
@@ -146,9 +196,20 @@ bool can_use_sm90_decode(const MlaDecodeParams& params) {
 }
 
 int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multiprocessors) {
-  return num_partials(params, num_multiprocessors) * (padded_width(params) + 1) *
-             static_cast<int64_t>(sizeof(float)) +
+  const int64_t window_floats =
+      params.window ? num_queries(params) * (params.cache.latent_width + 1) : 0;
+  const int64_t split_floats =
+      num_partials(params, num_multiprocessors) * (padded_width(params) + 1);
+  return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float)) +
          (params.q_latent.dim(0) + 1) * static_cast<int64_t>(sizeof(int));
+}
+
+Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
+                                        int num_multiprocessors,
+                                        void* scratch) {
+  float* values = static_cast<float*>(scratch) +
+                  num_partials(params, num_multiprocessors) * padded_width(params);
+  return {values, values + num_queries(params) * params.cache.latent_width};
 }
 
 void launch_sm90_decode(const MlaDecodeParams& params,
@@ -159,17 +220,27 @@ void launch_sm90_decode(const MlaDecodeParams& params,
   const DecodeSm90Maps maps{
       .latents = map_of_rows(cache, 0, cache.latent_width),
       .ropes = map_of_rows(cache, cache.latent_width, cache.rope_width),
-      .q_latent = map_of_queries(params.q_latent),
-      .q_rope = map_of_queries(params.q_rope),
+      .q_latent = map_of_queries(params.q_latent, num_tokens(params)),
+      .q_rope = map_of_queries(params.q_rope, num_tokens(params)),
   };
   const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
+  const int parts = num_parts(params, num_multiprocessors);
   switch (padded_width(params)) {
     case 64:
-      return run_panels<1>(maps, args, num_multiprocessors, stream);
+      attend_panels<1>(maps, args, parts, stream);
+      return merge<64>(args, parts, stream);
     case 128:
-      return run_panels<2>(maps, args, num_multiprocessors, stream);
+      attend_panels<2>(maps, args, parts, stream);
+      return merge<128>(args, parts, stream);
+    case 256:
+      attend_panels<4>(maps, args, parts, stream);
+      return merge<256>(args, parts, stream);
+    case 320:
+      attend_columns<5, 2>(maps, args, parts, stream);
+      return merge<320>(args, parts, stream);
     default:
-      return run_panels<4>(maps, args, num_multiprocessors, stream);
+      attend_columns<8, 4>(maps, args, parts, stream);
+      return merge<512>(args, parts, stream);
   }
 }
 

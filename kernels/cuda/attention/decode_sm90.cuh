@@ -18,7 +18,7 @@ using namespace sm90;  // NOLINT: instructions
 /// Narrow: every other block, one after the other; the other warpgroup keeps the machine busy.
 template <typename Shape>
 __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader,
-                                                Accumulator<Shape>& sums,
+                                                Accumulator<Shape::kValuePanels>& sums,
                                                 uint32_t tile,
                                                 float scale_log2,
                                                 int group) {
@@ -26,9 +26,10 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
   uint32_t packed[4][4];
   for (int block = reader.blocks.first + group; block < reader.blocks.last; block += 2) {
     const uint32_t stage = reader.wait(block);
+    const uint32_t rope = reader.wait_rope(block, stage);
     pin(scores);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, stage);
+    start_scores<Shape>(scores, tile, stage, rope);
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -46,7 +47,7 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
 /// Wide: every block; the softmax of a block runs while the values of the one before are summed.
 template <typename Shape>
 __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& reader,
-                                                  Accumulator<Shape>& sums,
+                                                  Accumulator<Shape::kValuePanels>& sums,
                                                   uint32_t tile,
                                                   float scale_log2) {
   const int last = reader.blocks.last - 1;
@@ -56,24 +57,28 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
   float scores[32];
   uint32_t packed[4][4];
   uint32_t stage = reader.wait(reader.blocks.first);
+  const uint32_t first_rope = reader.wait_rope(reader.blocks.first, stage);
   pin(scores);
   wgmma_fence();
-  start_scores<Shape>(scores, tile, stage);
+  start_scores<Shape>(scores, tile, stage, first_rope);
   wgmma_wait<0>();
   pin(scores);
+  reader.release_rope(reader.blocks.first);
   reader.mask(scores, reader.blocks.first);
   apply(softmax(scores, sums, scale_log2), sums);
   pack(scores, packed);
 #pragma unroll 1
   for (int block = reader.blocks.first; block < last; ++block) {
     const uint32_t next_stage = reader.wait(block + 1);
+    const uint32_t next_rope = reader.wait_rope(block + 1, next_stage);
     pin(scores);
     pin(sums.values);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, next_stage);
+    start_scores<Shape>(scores, tile, next_stage, next_rope);
     start_values(sums, packed, stage);
     wgmma_wait<1>();
     pin(scores);
+    reader.release_rope(block + 1);
     reader.mask(scores, block + 1);
     const Rescale rescale = softmax(scores, sums, scale_log2);
     wgmma_wait<0>();
@@ -94,23 +99,21 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
 template <typename Shape>
 __device__ __forceinline__ void consume(const DecodeSm90Args& args,
                                         const Part& part,
-                                        uint8_t* shared,
-                                        const Ring& queries,
-                                        const Ring& ring) {
+                                        const Workspace& work) {
   const int group = threadIdx.x / 128 - 1;
   const int thread = threadIdx.x % 128;
-  const int first_head = Shape::kIsWide ? group * 64 : 0;
-  const uint32_t tile = queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
-  uint8_t* stages = shared + (ring.slots - shared_address(shared));
-  Accumulator<Shape> sums;
+  const int first_head = part.first_head + (Shape::kIsWide ? group * 64 : 0);
+  const uint32_t tile = work.queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
+  uint8_t* stages = work.shared + Shape::kFixedBytes;
+  Accumulator<Shape::kValuePanels> sums;
   int count = 0;
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int number = sequence - part.begin;
     sums.clear();
-    barrier_wait(queries.full, number & 1);
-    const BlockReader<Shape> reader{ring, stages, count, blocks};
+    barrier_wait(work.queries.full, number & 1);
+    const BlockReader<Shape> reader{args, first_head, work.ring, work.ropes, stages, count, blocks};
     if constexpr (Shape::kIsWide) {
       attend_overlapped(reader, sums, tile, args.scale_log2);
     } else {
@@ -118,24 +121,21 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     }
     count += blocks.last - blocks.first;
     if (thread % 32 == 0) {
-      barrier_arrive(queries.empty);
+      barrier_arrive(work.queries.empty);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 1);
-      sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 2);
-    }
+    add_up_rows(sums);
     if constexpr (!Shape::kIsWide) {
-      merge_warpgroups(sums,
-                       reinterpret_cast<float*>(shared + Shape::kBarrierBytes),
-                       reinterpret_cast<float*>(shared + 1024));
+      merge_warpgroups<Shape>(sums,
+                              reinterpret_cast<float*>(work.shared + Shape::kBarrierBytes),
+                              reinterpret_cast<float*>(work.shared + 1024));
     }
     if (Shape::kIsWide || group == 0) {
-      const bool is_cut = blocks.first > 0 || blocks.last < blocks.total;
-      write_result(args,
-                   sums,
-                   {sequence, is_cut ? DecodeSplit::partial(part.number, sequence) : -1},
-                   first_head);
+      const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
+      const Destination to{.sequence = sequence,
+                           .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
+                           .first_head = first_head};
+      write_values<Shape::kValueWidth, 0>(args, sums, Inverses::create(sums), to);
+      write_log_sum_exps(args, sums, to);
     }
   }
 }
@@ -147,40 +147,17 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     decode_sm90_kernel(const __grid_constant__ DecodeSm90Maps maps,
                        const __grid_constant__ DecodeSm90Args args) {
   extern __shared__ uint8_t raw[];
-  uint8_t* shared =
-      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
-  const uint32_t base = sm90::shared_address(shared);
-  detail::Ring ring{.full = base, .empty = base + 64};
-  detail::Ring queries{.full = base + 128, .empty = base + 192};
-  queries.slots = base + Shape::kBarrierBytes + Shape::kMergeBytes;
-  ring.slots = queries.slots + Shape::kQueryBytes;
-  if (threadIdx.x == 0) {
-    sm90::prefetch_tensor_map(&maps.latents);
-    sm90::prefetch_tensor_map(&maps.ropes);
-    sm90::prefetch_tensor_map(&maps.q_latent);
-    sm90::prefetch_tensor_map(&maps.q_rope);
-    constexpr int kGroupWarps = 4;
-    for (int slot = 0; slot < Shape::kStages; ++slot) {
-      sm90::barrier_init(ring.full + slot * 8, 1);
-      sm90::barrier_init(ring.empty + slot * 8, Shape::kIsWide ? 2 * kGroupWarps : kGroupWarps);
-    }
-    sm90::barrier_init(queries.full, 1);
-    sm90::barrier_init(queries.empty, 2 * kGroupWarps);
-    sm90::barrier_init_fence();
-  }
-  __syncthreads();
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
-  auto& part = *reinterpret_cast<detail::Part*>(shared + 768);
-  detail::find_part<Shape::kThreads>(args, reinterpret_cast<int*>(shared + 512), part);
+  const detail::Workspace work = detail::set_up<Shape>(raw, maps);
+  auto& part = *reinterpret_cast<detail::Part*>(work.shared + 768);
+  detail::find_part<Shape>(args, reinterpret_cast<int*>(work.shared + 512), part);
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, queries, ring);
+      detail::produce<Shape>(args, maps, part, work);
     }
   } else {
     sm90::take_registers<232>();
-    detail::consume<Shape>(args, part, shared, queries, ring);
+    detail::consume<Shape>(args, part, work);
   }
 }
 

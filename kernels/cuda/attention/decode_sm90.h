@@ -1,5 +1,6 @@
-// Decode attention by Hopper's own instructions: bfloat16, up to 128 heads, latents of up to 256
-// columns, rope parts of up to 64; one softmax over the paged rows, no window.
+// Decode attention by Hopper's own instructions: bfloat16, up to 128 heads, latents of up to 512
+// columns, rope parts of up to 64. What an exact window yields comes from another pass and is
+// merged with the rest.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,17 @@ namespace tessera::kernels::cuda {
 /// Scratch that a call needs.
 [[nodiscard]] int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params,
                                                 int num_multiprocessors);
+
+/// What the window's tokens yield; in the scratch.
+struct Sm90WindowPartials {
+  float* values = nullptr;  ///< [B, H, w], normalised
+  float* sums = nullptr;    ///< [B, H]: log-sum-exp, natural
+};
+
+/// Where launch_sm90_decode() finds it: written before, on its stream. Only with a window.
+[[nodiscard]] Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
+                                                      int num_multiprocessors,
+                                                      void* scratch);
 
 /// `scratch`: sm90_decode_scratch_bytes() of device memory, in use until the stream has passed.
 void launch_sm90_decode(const MlaDecodeParams& params,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/sm90.cuh"
+#include "kernels/ops/latent_window.h"
 
 namespace tessera::kernels::cuda {
 
@@ -10,52 +11,110 @@ namespace tessera::kernels::cuda {
 struct DecodeSm90Maps {
   CUtensorMap latents;   ///< [blocks, 64, w]
   CUtensorMap ropes;     ///< [blocks, 64, dr]
-  CUtensorMap q_latent;  ///< [B, H, w]
-  CUtensorMap q_rope;    ///< [B, H, dr]
+  CUtensorMap q_latent;  ///< [S, n H, w]
+  CUtensorMap q_rope;    ///< [S, n H, dr]
 };
 
+/// Of S sequences with n query tokens each; to the kernels the tokens' heads are n H heads of one.
 struct DecodeSm90Args {
-  const int* block_tables = nullptr;  ///< [B, ...]
+  const int* block_tables = nullptr;  ///< [S, ...]
   int64_t table_stride = 0;
-  const int* lengths = nullptr;  ///< [B]
-  int num_sequences = 0;
-  float scale_log2 = 0.0F;  ///< softmax scale times log2(e)
-  int num_heads = 0;
+  const int* lengths = nullptr;  ///< of the last query token's context: at 0, length_stride, ...
+  int length_stride = 1;
+  int num_sequences = 0;         ///< S
+  int num_tokens = 1;            ///< n
+  int token_heads = 0;           ///< H
+  float scale_log2 = 0.0F;       ///< softmax scale times log2(e)
+  int num_heads = 0;             ///< n H
+  int num_head_tiles = 1;        ///< thread blocks that share a part, Shape::kTileHeads each
   int latent_width = 0;          ///< w
-  __nv_bfloat16* out = nullptr;  ///< [B, H, w]
+  __nv_bfloat16* out = nullptr;  ///< [S, n H, w]
   int64_t out_stride[2] = {};
-  float* log_sum_exp = nullptr;  ///< [B, H], natural
+  float* log_sum_exp = nullptr;  ///< [S, n H], natural
   int64_t lse_stride = 0;
-  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + B, H, kValueWidth], and
-  /// log-sum-exps of base 2 [parts + B, H].
+  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + S, n H, kValueWidth],
+  /// and log-sum-exps of base 2 [parts + S, n H].
   float* split_out = nullptr;
   float* split_lse = nullptr;
-  int* costs_before = nullptr;  ///< [B + 1], of the sequences before each; of all at the end
+  LatentWindow window;  ///< tokens that are no part of the paged pass
+  /// What the window's tokens yield, merged with the rest; null without a window: [S, n H,
+  /// w] normalised, and natural log-sum-exps [S, n H].
+  const float* window_out = nullptr;
+  const float* window_lse = nullptr;
+  int* costs_before = nullptr;  ///< [S + 1], of the sequences before each; of all at the end
 };
 
+/// A panel: 64 rows of 64 columns.
+inline constexpr int kDecodePanelBytes = 64 * 128;
+/// What a thread block may have, less what alignment may take.
+inline constexpr int kDecodeMaxShared = 232448 - 1024;
+
+/// Two warpgroups with all value columns each: of 64 heads, a block of rows in turns (narrow), or
+/// of half of the heads each (wide).
 template <int kValuePanels_, bool kIsWide_>
 struct DecodeSm90Shape {
   static constexpr int kValuePanels = kValuePanels_;
   static constexpr bool kIsWide = kIsWide_;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
-  static constexpr int kBlock = 64;
-  static constexpr int kPanelBytes = kBlock * 128;
-  static constexpr int kStageBytes = kPanels * kPanelBytes;
-  static constexpr int kTileBytes = kPanels * kPanelBytes;  // queries of one warpgroup
+  // Rope panels are done with when the scores are, long before the values: where it makes room for
+  // one stage more, they have a ring of their own.
+  static constexpr int kRopeStages = kIsWide && kValuePanels == 4 ? 2 : 0;
+  static constexpr int kRopeBytes = kRopeStages * kDecodePanelBytes;
+  static constexpr int kStagePanels = kRopeStages > 0 ? kValuePanels : kPanels;
+  static constexpr int kStageBytes = kStagePanels * kDecodePanelBytes;
+  static constexpr int kTileBytes = kPanels * kDecodePanelBytes;  // queries of one warpgroup
   static constexpr int kNumTiles = kIsWide ? 2 : 1;
+  static constexpr int kTileHeads = kNumTiles * 64;
   static constexpr int kQueryBytes = kNumTiles * kTileBytes;
   static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 64 columns of a warpgroup's sums
-  static constexpr int kStateBytes = 2048;                       // maxima and sums of one warpgroup
+  static constexpr int kStateBytes = kIsWide ? 0 : 2048;         // maxima and sums of one warpgroup
   static constexpr int kBarrierBytes = 1024 + kStateBytes;
-  static constexpr int kMaxShared = 232448 - 1024;  // less what alignment may take
-  static constexpr int kFixedBytes = kBarrierBytes + kMergeBytes + kQueryBytes;
-  static constexpr int kFit = (kMaxShared - kFixedBytes) / kStageBytes;
+  static constexpr int kQueryOffset = kBarrierBytes + kMergeBytes;
+  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
+  static constexpr int kFixedBytes = kRopeOffset + kRopeBytes;
+  static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
   // Narrow: an even number, so that a stage is always read by the same warpgroup. Otherwise one
   // that is ahead could take a stage's last phase but one for the one it waits for.
   static constexpr int kStages = kFit > 8 ? 8 : (kIsWide ? kFit : kFit / 2 * 2);
   static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
+  static_assert(kStages >= 2 && kRopeOffset % 1024 == 0);
+  // Blocks that find room without any of a sequence's having been multiplied with its queries.
+  static constexpr int kAhead = kRopeStages > 0 ? kRopeStages : kStages;
   static constexpr int kThreads = 384;
   static constexpr int kValueWidth = kValuePanels * 64;
+  // Warps that a block of rows, and a sequence's queries, have to be released by.
+  static constexpr int kBlockWarps = kIsWide ? 8 : 4;
+  static constexpr int kQueryWarps = 8;
+};
+
+/// For latents whose sums no warpgroup's registers hold: of 64 heads, the first warpgroup sums up
+/// the values of kLeadPanels panels, the second of the others.
+template <int kValuePanels_, int kLeadPanels_>
+struct DecodeSm90ColumnsShape {
+  static constexpr int kValuePanels = kValuePanels_;
+  static constexpr int kLeadPanels = kLeadPanels_;
+  static constexpr int kOtherPanels = kValuePanels - kLeadPanels;
+  static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
+  static constexpr int kRopeStages = 0;
+  static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
+  static constexpr int kTileBytes = kStageBytes;
+  static constexpr int kNumTiles = 1;
+  static constexpr int kTileHeads = 64;
+  static constexpr int kQueryBytes = kTileBytes;
+  static constexpr int kFactorOffset = 1024;  // behind the barriers
+  static constexpr int kWeightOffset = kFactorOffset + 128 * 8;
+  static constexpr int kQueryOffset = kWeightOffset + 64 * 128;
+  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
+  static constexpr int kFixedBytes = kRopeOffset;
+  static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
+  static constexpr int kStages = kFit > 8 ? 8 : kFit;
+  static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
+  static_assert(kStages >= 2 && kQueryOffset % 1024 == 0);
+  static constexpr int kAhead = kStages;
+  static constexpr int kThreads = 384;
+  static constexpr int kValueWidth = kValuePanels * 64;
+  static constexpr int kBlockWarps = 8;
+  static constexpr int kQueryWarps = 4;  // only the first warpgroup multiplies them
 };
 
 }  // namespace tessera::kernels::cuda

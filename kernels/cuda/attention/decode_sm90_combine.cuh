@@ -1,30 +1,35 @@
-// Merges what the thread blocks of Hopper's decode attention have of one sequence.
+// Merges what the thread blocks of Hopper's decode attention, and the exact window's pass, have of
+// one sequence.
 #pragma once
 
+#include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90_part.cuh"
 
 namespace tessera::kernels::cuda {
 
-/// Weighs `num` splits of one head: lane l of the calling warp gets the weights of splits l,
-/// l + 32, ... in `weights`, all lanes the natural log-sum-exp.
+/// Weighs `num` splits of one head, with lse_of(split) their log-sum-exps of base 2: lane l of the
+/// calling warp gets the weights of splits l, l + 32, ... in `own`, all lanes the natural
+/// log-sum-exp.
 template <int kMaxSplits>
 struct SplitWeights {
   float own[kMaxSplits / 32];
   float lse;
 
-  __device__ __forceinline__ SplitWeights(const float* split_lse, int64_t stride, int num) {
+  template <typename LseOf>
+  __device__ __forceinline__ SplitWeights(const LseOf& lse_of, int num) {
     const int lane = threadIdx.x % 32;
     float top = -INFINITY;
 #pragma unroll
     for (int i = 0; i < kMaxSplits / 32; ++i) {
       const int split = i * 32 + lane;
-      own[i] = split < num ? split_lse[split * stride] : -INFINITY;
+      own[i] = split < num ? lse_of(split) : -INFINITY;
       top = fmaxf(top, own[i]);
     }
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) {
       top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFU, top, offset));
     }
+    top = top == -INFINITY ? 0.0F : top;  // no tokens at all
     float sum = 0.0F;
 #pragma unroll
     for (float& weight : own) {
@@ -35,7 +40,7 @@ struct SplitWeights {
     for (int offset = 16; offset > 0; offset /= 2) {
       sum += __shfl_xor_sync(0xFFFFFFFFU, sum, offset);
     }
-    const float inverse = 1.0F / sum;
+    const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
 #pragma unroll
     for (float& weight : own) {
       weight *= inverse;
@@ -57,7 +62,8 @@ __device__ __forceinline__ void store_columns(__nv_bfloat16* out, const float (&
   *reinterpret_cast<uint2*>(out) = *reinterpret_cast<const uint2*>(pair);
 }
 
-/// Merges the splits of sequences that are cut: a warp a head, several where a head has many.
+/// Merges the splits of sequences that are cut, and the window as one more: a warp a head, several
+/// where a head has many.
 template <int kValueWidth, int kHeadWarps>
 __global__ void __launch_bounds__(256)
     combine_splits_kernel(const __grid_constant__ DecodeSm90Args args, int num_parts) {
@@ -70,8 +76,9 @@ __global__ void __launch_bounds__(256)
   const DecodeSplit split = DecodeSplit::create(args.costs_before[args.num_sequences], num_parts);
   const int before = args.costs_before[sequence];
   const int first = split.first_part(before);
-  const int num =
-      split.last_part(before, detail::blocks_of_length(args.lengths[sequence])) - first + 1;
+  const int num_paged =
+      split.last_part(before, detail::PagedTokens(args, sequence).num_blocks()) - first + 1;
+  const int num = num_paged + (args.window_lse != nullptr ? 1 : 0);
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int head = blockIdx.y * kHeads + warp / kHeadWarps;
@@ -82,7 +89,13 @@ __global__ void __launch_bounds__(256)
   float lse = 0.0F;
   if (head < args.num_heads) {
     const int64_t row = DecodeSplit::partial(first, sequence) * args.num_heads + head;
-    const SplitWeights<kMaxSplits> weights(args.split_lse + row, args.num_heads, num);
+    const int64_t window_row = int64_t{sequence} * args.num_heads + head;
+    const SplitWeights<kMaxSplits> weights(
+        [&](int number) {
+          return number < num_paged ? args.split_lse[row + int64_t{number} * args.num_heads]
+                                    : args.window_lse[window_row] * kLog2E;
+        },
+        num);
     lse = weights.lse;
 #pragma unroll 4
     for (int number = warp % kHeadWarps; number < num; number += kHeadWarps) {
@@ -92,12 +105,15 @@ __global__ void __launch_bounds__(256)
         weight = number / 32 == i ? weights.own[i] : weight;
       }
       weight = __shfl_sync(0xFFFFFFFFU, weight, number % 32);
+      const bool is_paged = number < num_paged;
       const float* part =
-          args.split_out + (row + static_cast<int64_t>(number) * args.num_heads) * kValueWidth;
+          is_paged ? args.split_out + (row + int64_t{number} * args.num_heads) * kValueWidth
+                   : args.window_out + window_row * args.latent_width;
+      const int width = is_paged ? kValueWidth : args.latent_width;
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
         const int column = step * 128 + lane * 4;
-        if (column < kValueWidth) {
+        if (column < width) {
           add_weighted(sum[step], weight, __ldcs(reinterpret_cast<const float4*>(part + column)));
         }
       }

@@ -17,32 +17,55 @@ struct Part {
   int begin = 0;
   int end = 0;
   int before = 0;  ///< cost of the sequences before `begin`
+  int first_head = 0;
 };
 
-/// What a part has of one sequence.
+/// What a part has of one sequence. Blocks and tokens are counted from the first block that holds
+/// tokens of the pass.
 struct PartBlocks {
   int first = 0;
   int last = 0;
-  int total = 0;
-  int length = 0;
+  int begin_token = 0;  ///< of the pass: [begin_token, end_token)
+  int end_token = 0;
+  int table_begin = 0;  ///< the first block's place in the block table
+
+  /// Whether other parts have blocks of the sequence too.
+  [[nodiscard]] __device__ __forceinline__ bool is_cut() const {
+    return first > 0 || last * 64 < end_token;
+  }
 };
 
-__device__ __forceinline__ int blocks_of_length(int length) {
-  return (length + 63) / 64;
-}
+/// The tokens of the pass: all of a sequence's but the window's, for its last query token.
+struct PagedTokens {
+  int begin = 0;
+  int end = 0;
+
+  __device__ __forceinline__ PagedTokens(const DecodeSm90Args& args, int sequence) {
+    const int64_t length = args.lengths[sequence * args.length_stride];
+    begin = static_cast<int>(args.window.outside_begin(length));
+    end = static_cast<int>(args.window.outside_end(length));
+  }
+  [[nodiscard]] __device__ __forceinline__ int first_block() const { return begin / 64; }
+  [[nodiscard]] __device__ __forceinline__ int num_blocks() const {
+    return end > begin ? (end + 63) / 64 - first_block() : 0;
+  }
+};
 
 /// Steps to the next sequence: `before` becomes the cost of the sequences before it.
 __device__ __forceinline__ PartBlocks next_blocks(const DecodeSm90Args& args,
                                                   const Part& part,
                                                   int sequence,
                                                   int& before) {
+  const PagedTokens tokens(args, sequence);
   PartBlocks blocks;
-  blocks.length = args.lengths[sequence];
-  blocks.total = blocks_of_length(blocks.length);
-  const BlockRange range = part.split.blocks(part.number, before, blocks.total);
+  const int num_blocks = tokens.num_blocks();
+  blocks.table_begin = tokens.first_block();
+  blocks.begin_token = tokens.begin - blocks.table_begin * 64;
+  blocks.end_token = num_blocks > 0 ? tokens.end - blocks.table_begin * 64 : 0;
+  const BlockRange range = part.split.blocks(part.number, before, num_blocks);
   blocks.first = range.begin;
   blocks.last = range.end;
-  before += DecodeSplit::cost(blocks.total);
+  before += DecodeSplit::cost(num_blocks);
   return blocks;
 }
 
@@ -79,11 +102,12 @@ __device__ __forceinline__ ScanResult scan_block(int value, int* warp_sums) {
 
 /// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would
 /// take registers from the sums for as long as the kernel runs.
-template <int kThreads>
+template <typename Shape>
 __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
+  constexpr int kThreads = Shape::kThreads;
   const auto cost_of = [&](int sequence) {
     return sequence < args.num_sequences
-               ? DecodeSplit::cost(blocks_of_length(args.lengths[sequence]))
+               ? DecodeSplit::cost(PagedTokens(args, sequence).num_blocks())
                : 0;
   };
   int* found = scratch + 24;  // begin, end, cost before
@@ -91,12 +115,13 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     total += scan_block<kThreads>(cost_of(base + threadIdx.x), scratch).all;
   }
-  const DecodeSplit split = DecodeSplit::create(total, gridDim.x);
+  const int number = blockIdx.x / args.num_head_tiles;
+  const int head_tile = blockIdx.x % args.num_head_tiles;
+  const DecodeSplit split = DecodeSplit::create(total, gridDim.x / args.num_head_tiles);
   if (threadIdx.x == 0) {
     found[0] = args.num_sequences;
     found[1] = 0;
   }
-  const int number = blockIdx.x;
   int base_cost = 0;
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     const int sequence = base + threadIdx.x;
@@ -109,7 +134,7 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
       atomicMin(found, sequence);
       atomicMax(found + 1, sequence + 1);
     }
-    if (number == 0 && sequence < args.num_sequences) {
+    if (blockIdx.x == 0 && sequence < args.num_sequences) {
       args.costs_before[sequence] = before;
     }
     __syncthreads();
@@ -118,12 +143,12 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
     }
     base_cost += scan.all;
   }
-  if (number == 0 && threadIdx.x == 0) {
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
     args.costs_before[args.num_sequences] = total;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    part = {split, number, found[0], found[1], found[2]};
+    part = {split, number, found[0], found[1], found[2], head_tile * Shape::kTileHeads};
   }
   __syncthreads();
 }

@@ -16,38 +16,77 @@ struct Ring {
   uint32_t slots = 0;
 };
 
+/// What a thread block has in shared memory: barriers, 128 bytes for find_part() at 512 and its
+/// part at 768, from 1024 on what the shape says.
+struct Workspace {
+  uint8_t* shared = nullptr;
+  Ring queries;
+  Ring ring;  ///< of blocks
+  Ring ropes;
+};
+
+/// By all threads of the block. Then the kernel before has ended.
 template <typename Shape>
-__device__ __forceinline__ void load_queries(const DecodeSm90Maps& maps,
-                                             const Ring& queries,
-                                             int sequence,
-                                             int number) {
+__device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& maps) {
+  Workspace work;
+  work.shared =
+      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t{1023});
+  const uint32_t base = shared_address(work.shared);
+  work.ring = {.full = base, .empty = base + 64};
+  work.queries = {.full = base + 128, .empty = base + 192, .slots = base + Shape::kQueryOffset};
+  work.ring.slots = base + Shape::kFixedBytes;
+  work.ropes = {.full = base + 256, .empty = base + 320, .slots = base + Shape::kRopeOffset};
+  if (threadIdx.x == 0) {
+    prefetch_tensor_map(&maps.latents);
+    prefetch_tensor_map(&maps.ropes);
+    prefetch_tensor_map(&maps.q_latent);
+    prefetch_tensor_map(&maps.q_rope);
+    for (int slot = 0; slot < Shape::kStages; ++slot) {
+      barrier_init(work.ring.full + slot * 8, 1);
+      barrier_init(work.ring.empty + slot * 8, Shape::kBlockWarps);
+    }
+    for (int slot = 0; slot < Shape::kRopeStages; ++slot) {
+      barrier_init(work.ropes.full + slot * 8, 1);
+      barrier_init(work.ropes.empty + slot * 8, Shape::kBlockWarps);
+    }
+    barrier_init(work.queries.full, 1);
+    barrier_init(work.queries.empty, Shape::kQueryWarps);
+    barrier_init_fence();
+  }
+  __syncthreads();
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+  return work;
+}
+
+template <typename Shape>
+__device__ __forceinline__ void load_queries(
+    const DecodeSm90Maps& maps, const Ring& queries, int first_head, int sequence, int number) {
   barrier_wait(queries.empty, (number + 1) & 1);
   barrier_expect(queries.full, Shape::kQueryBytes);
   for (int tile = 0; tile < Shape::kNumTiles; ++tile) {
     const uint32_t to = queries.slots + tile * Shape::kTileBytes;
 #pragma unroll
     for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-      copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes,
+      copy_box<kEvictFirst>(to + panel * kDecodePanelBytes,
                             &maps.q_latent,
                             panel * 64,
-                            tile * 64,
+                            first_head + tile * 64,
                             sequence,
                             queries.full);
     }
-    copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes,
+    copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes,
                           &maps.q_rope,
                           0,
-                          tile * 64,
+                          first_head + tile * 64,
                           sequence,
                           queries.full);
   }
 }
 
 template <typename Shape>
-__device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
-                                           const Ring& ring,
-                                           int id,
-                                           int number) {
+__device__ __forceinline__ void load_block(
+    const DecodeSm90Maps& maps, const Ring& ring, const Ring& ropes, int id, int number) {
   const int slot = number % Shape::kStages;
   const uint32_t full = ring.full + slot * 8;
   barrier_wait(ring.empty + slot * 8, (number / Shape::kStages + 1) & 1);
@@ -55,56 +94,77 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
   const uint32_t to = ring.slots + slot * Shape::kStageBytes;
 #pragma unroll
   for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-    copy_box<kEvictFirst>(to + panel * Shape::kPanelBytes, &maps.latents, panel * 64, 0, id, full);
+    copy_box<kEvictFirst>(to + panel * kDecodePanelBytes, &maps.latents, panel * 64, 0, id, full);
   }
-  copy_box<kEvictFirst>(to + Shape::kValuePanels * Shape::kPanelBytes, &maps.ropes, 0, 0, id, full);
+  if constexpr (Shape::kRopeStages > 0) {
+    const int rope_slot = number % Shape::kRopeStages;
+    const uint32_t rope_full = ropes.full + rope_slot * 8;
+    barrier_wait(ropes.empty + rope_slot * 8, (number / Shape::kRopeStages + 1) & 1);
+    barrier_expect(rope_full, kDecodePanelBytes);
+    copy_box<kEvictFirst>(
+        ropes.slots + rope_slot * kDecodePanelBytes, &maps.ropes, 0, 0, id, rope_full);
+  } else {
+    copy_box<kEvictFirst>(
+        to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full);
+  }
 }
 
-/// One warp: queries and blocks of the part, in the order in which they are worked on.
+/// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
+/// when the one before is done, its first blocks come before them: the ring stays full.
 template <typename Shape>
 __device__ __forceinline__ void produce(const DecodeSm90Args& args,
                                         const DecodeSm90Maps& maps,
                                         const Part& part,
-                                        const Ring& queries,
-                                        const Ring& ring) {
+                                        const Workspace& work) {
   const int lane = threadIdx.x % 32;
   int number = 0;
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
-    const int* table = args.block_tables + sequence * args.table_stride;
-    if (lane == 0) {
-      load_queries<Shape>(maps, queries, sequence, sequence - part.begin);
-    }
-    for (int begin = blocks.first; begin < blocks.last; begin += 32) {
-      const int own = begin + lane < blocks.last ? table[begin + lane] : 0;
-      const int num = min(32, blocks.last - begin);
-      for (int i = 0; i < num; ++i, ++number) {
-        const int id = __shfl_sync(0xFFFFFFFFU, own, i);
-        if (lane == 0) {
-          load_block<Shape>(maps, ring, id, number);
+    const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
+    const int num_blocks = blocks.last - blocks.first;
+    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kAhead);
+    for (int begin = 0; begin <= num_blocks; begin += 32) {
+      const int at = blocks.first + begin + lane;
+      const int own = at < blocks.last ? table[at] : 0;
+      const int end = min(begin + 32, num_blocks + 1);
+#pragma unroll 1
+      for (int i = begin; i < end; ++i) {
+        const int id = __shfl_sync(0xFFFFFFFFU, own, i - begin);
+        if (lane == 0 && i == num_before) {
+          load_queries<Shape>(maps, work.queries, part.first_head, sequence, sequence - part.begin);
+        }
+        if (lane == 0 && i < num_blocks) {
+          load_block<Shape>(maps, work.ring, work.ropes, id, number + i);
         }
         __syncwarp();
       }
     }
+    number += num_blocks;
   }
 }
 
-/// The blocks of one sequence's part, as one warpgroup meets them in the ring.
-template <typename Shape>
+/// The blocks of one sequence's part, as one warpgroup meets them in the ring: one that sums up the
+/// values of kNumPanels panels.
+template <typename Shape, int kFirstPanel = 0, int kNumPanels = Shape::kValuePanels>
 struct BlockReader {
+  const DecodeSm90Args& args;
+  int first_head = 0;  ///< of the warpgroup's
   const Ring& ring;
+  const Ring& ropes;
   uint8_t* stages;
   int number = 0;  ///< of the part's blocks before this sequence's
   PartBlocks blocks;
 
-  /// Waits for block `block`; returns its address. Value rows that were never written become zero.
+  /// Waits for block `block`; returns its address. Value rows that are no tokens of the pass become
+  /// zero: they may never have been written.
   __device__ __forceinline__ uint32_t wait(int block) const {
     const int slot = slot_of(block);
     barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
-    const int valid = num_valid(block);
-    if (valid < 64) {
-      clear_rows<Shape>(stages + slot * Shape::kStageBytes, valid, threadIdx.x % 128);
+    if (first_row(block) > 0 || end_row(block) < 64) {
+      uint8_t* panels = stages + slot * Shape::kStageBytes + kFirstPanel * kDecodePanelBytes;
+      clear_rows<kNumPanels>(panels, {0, first_row(block)}, threadIdx.x % 128);
+      clear_rows<kNumPanels>(panels, {end_row(block), 64}, threadIdx.x % 128);
       fence_async_proxy();
       if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
         named_barrier<2, 128>();
@@ -114,14 +174,40 @@ struct BlockReader {
     }
     return ring.slots + slot * Shape::kStageBytes;
   }
+  /// Of a block that has been waited for, at `stage`: waits for its rope panel.
+  __device__ __forceinline__ uint32_t wait_rope(int block, uint32_t stage) const {
+    if constexpr (Shape::kRopeStages > 0) {
+      const int at = number + block - blocks.first;
+      const int slot = at % Shape::kRopeStages;
+      barrier_wait(ropes.full + slot * 8, at / Shape::kRopeStages & 1);
+      return ropes.slots + slot * kDecodePanelBytes;
+    } else {
+      return stage + Shape::kValuePanels * kDecodePanelBytes;
+    }
+  }
+  /// When the scores are there.
+  __device__ __forceinline__ void release_rope(int block) const {
+    if constexpr (Shape::kRopeStages > 0) {
+      if (threadIdx.x % 32 == 0) {
+        barrier_arrive(ropes.empty + (number + block - blocks.first) % Shape::kRopeStages * 8);
+      }
+    }
+  }
   __device__ __forceinline__ void release(int block) const {
     if (threadIdx.x % 32 == 0) {  // a warp only knows of its own products
       barrier_arrive(ring.empty + slot_of(block) * 8);
     }
   }
   __device__ __forceinline__ void mask(float (&scores)[32], int block) const {
-    if (num_valid(block) < 64) {
-      mask_scores<Shape>(scores, num_valid(block), threadIdx.x % 32);
+    const int end_token = blocks.end_token - block * 64;
+    // The first query token sees fewest tokens.
+    if (first_row(block) > 0 || end_token - (args.num_tokens - 1) < 64) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int token = head_of(first_head, r) / args.token_heads;
+        const int end = end_token - max(0, args.num_tokens - 1 - token);
+        mask_scores(scores, r, {first_row(block), end});
+      }
     }
   }
 
@@ -129,8 +215,12 @@ struct BlockReader {
   __device__ __forceinline__ int slot_of(int block) const {
     return (number + block - blocks.first) % Shape::kStages;
   }
-  __device__ __forceinline__ int num_valid(int block) const {
-    return min(64, blocks.length - block * 64);
+  // Rows of a block that are tokens of the pass: [first_row, end_row).
+  __device__ __forceinline__ int first_row(int block) const {
+    return max(0, blocks.begin_token - block * 64);
+  }
+  __device__ __forceinline__ int end_row(int block) const {
+    return min(64, blocks.end_token - block * 64);
   }
 };
 

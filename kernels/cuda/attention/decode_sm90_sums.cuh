@@ -9,13 +9,14 @@ namespace detail {
 
 using namespace sm90;  // NOLINT: instructions
 
-constexpr float kLowest = -1e30F;
+constexpr float kLowest = -1e30F;  ///< maximum of no scores
+constexpr float kMasked = -3e38F;  ///< a score that, scaled, is below it: weight 0 in any row
 
 /// Sums of one warpgroup over 64 rows: thread t has rows 16 (t / 32) + t % 32 / 4 and 8 below, of
-/// each group of 8 columns the two at 2 (t % 4).
-template <typename Shape>
+/// each group of 8 columns the two at 2 (t % 4). Columns are those of kPanels panels.
+template <int kPanels>
 struct Accumulator {
-  static constexpr int kCount = Shape::kValuePanels * 32;
+  static constexpr int kCount = kPanels * 32;
   float values[kCount];
   float max[2];
   float sum[2];
@@ -30,36 +31,59 @@ struct Accumulator {
   }
 };
 
-/// Zeroes value rows [begin, 64) of a block: what lies there was never written. By 128 threads.
-template <typename Shape>
-__device__ __forceinline__ void clear_rows(uint8_t* stage, int begin, int thread) {
-  const int num_chunks = (64 - begin) * 8;
-  for (int chunk = thread; chunk < num_chunks * Shape::kValuePanels; chunk += 128) {
+/// Rows of a block.
+struct RowRange {
+  int begin = 0;
+  int end = 0;
+};
+
+/// Zeroes rows of a block's first kPanels panels. By 128 threads.
+template <int kPanels>
+__device__ __forceinline__ void clear_rows(uint8_t* stage, RowRange rows, int thread) {
+  const int num_chunks = (rows.end - rows.begin) * 8;
+  for (int chunk = thread; chunk < num_chunks * kPanels; chunk += 128) {
     const int panel = chunk / num_chunks;
     const int within = chunk % num_chunks;
-    *reinterpret_cast<uint4*>(stage + panel * Shape::kPanelBytes + (begin + within / 8) * 128 +
+    *reinterpret_cast<uint4*>(stage + panel * kDecodePanelBytes + (rows.begin + within / 8) * 128 +
                               within % 8 * 16) = make_uint4(0, 0, 0, 0);
   }
 }
 
+/// Of the queries at `tile` and the block at `stage`, whose rope panel is at `rope`.
 template <typename Shape>
-__device__ __forceinline__ void start_scores(float (&scores)[32], uint32_t tile, uint32_t stage) {
+__device__ __forceinline__ void start_scores(float (&scores)[32],
+                                             uint32_t tile,
+                                             uint32_t stage,
+                                             uint32_t rope) {
   const uint64_t a = tile_descriptor(tile, 0);
   const uint64_t b = tile_descriptor(stage, 0);
 #pragma unroll
-  for (int k = 0; k < Shape::kPanels * 4; ++k) {
-    const uint64_t offset = (k / 4) * (Shape::kPanelBytes / 16) + (k % 4) * 2;
+  for (int k = 0; k < Shape::kValuePanels * 4; ++k) {
+    const uint64_t offset = (k / 4) * (kDecodePanelBytes / 16) + (k % 4) * 2;
     wgmma_rows(scores, a + offset, b + offset, k > 0);
+  }
+  const uint64_t a_rope = a + Shape::kValuePanels * (kDecodePanelBytes / 16);
+  const uint64_t b_rope = tile_descriptor(rope, 0);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    wgmma_rows(scores, a_rope + k * 2, b_rope + k * 2, 1);
   }
   wgmma_commit();
 }
 
-template <typename Shape>
-__device__ __forceinline__ void mask_scores(float (&scores)[32], int num_valid, int lane) {
+/// Head of a thread's row 0 or 1.
+__device__ __forceinline__ int head_of(int first_head, int r) {
+  const int thread = threadIdx.x % 128;
+  return first_head + thread / 32 * 16 + thread % 32 / 4 + r * 8;
+}
+
+/// Leaves, of the scores of a thread's row r, those of `valid` rows of a block.
+__device__ __forceinline__ void mask_scores(float (&scores)[32], int r, RowRange valid) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    if ((i / 4) * 8 + (lane % 4) * 2 + (i & 1) >= num_valid) {
-      scores[i] = kLowest;
+    const int row = (i / 4) * 8 + (threadIdx.x % 4) * 2 + (i & 1);
+    if (i / 2 % 2 == r && (row < valid.begin || row >= valid.end)) {
+      scores[i] = kMasked;
     }
   }
 }
@@ -72,11 +96,11 @@ struct Rescale {
 
 /// Scores to probabilities (unnormalised), in place. Updates maxima and sums of probabilities, not
 /// the values.
-template <typename Shape>
+template <int kPanels>
 __device__ __forceinline__ Rescale softmax(float (&scores)[32],
-                                           Accumulator<Shape>& sums,
+                                           Accumulator<kPanels>& sums,
                                            float scale_log2) {
-  float top[2] = {kLowest, kLowest};
+  float top[2] = {kMasked, kMasked};
 #pragma unroll
   for (int i = 0; i < 32; i += 4) {
     top[0] = fmaxf(top[0], fmaxf(scores[i], scores[i + 1]));
@@ -118,21 +142,22 @@ __device__ __forceinline__ void pack(const float (&probabilities)[32], uint32_t 
   }
 }
 
-template <typename Shape>
-__device__ __forceinline__ void apply(const Rescale& rescale, Accumulator<Shape>& sums) {
+template <int kPanels>
+__device__ __forceinline__ void apply(const Rescale& rescale, Accumulator<kPanels>& sums) {
   if (rescale.is_needed) {
 #pragma unroll
-    for (int i = 0; i < Accumulator<Shape>::kCount; ++i) {
+    for (int i = 0; i < Accumulator<kPanels>::kCount; ++i) {
       sums.values[i] *= rescale.factor[i / 2 % 2];
     }
   }
 }
 
-template <typename Shape>
-__device__ __forceinline__ void start_values(Accumulator<Shape>& sums,
+/// Adds the values of the panels from `panels` on, weighed.
+template <int kPanels>
+__device__ __forceinline__ void start_values(Accumulator<kPanels>& sums,
                                              const uint32_t (&packed)[4][4],
-                                             uint32_t stage) {
-  const uint64_t b = tile_descriptor(stage, Shape::kPanelBytes);
+                                             uint32_t panels) {
+  const uint64_t b = tile_descriptor(panels, kDecodePanelBytes);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     wgmma_pv(sums.values, packed[k], b + k * (16 * 128 / 16));
@@ -144,59 +169,96 @@ __device__ __forceinline__ void start_values(Accumulator<Shape>& sums,
 struct Destination {
   int sequence = 0;
   int64_t partial = -1;  ///< -1: the sequence is not cut
+  int first_head = 0;
 };
 
-template <typename Shape>
-__device__ __forceinline__ void write_result(const DecodeSm90Args& args,
-                                             Accumulator<Shape>& sums,
-                                             Destination to,
-                                             int first_head) {
-  const int thread = threadIdx.x % 128;
-  const int lane = thread % 32;
+/// Of the sums of probabilities; 0 where there were no tokens.
+struct Inverses {
+  float of_row[2];
+
+  template <int kPanels>
+  __device__ __forceinline__ static Inverses create(const Accumulator<kPanels>& sums) {
+    Inverses inverses;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      inverses.of_row[r] = sums.sum[r] > 0.0F ? 1.0F / sums.sum[r] : 0.0F;
+    }
+    return inverses;
+  }
+};
+
+/// The sums, normalised, are columns [kFirstColumn, ...) of rows of kRowWidth.
+template <int kRowWidth, int kFirstColumn, int kPanels>
+__device__ __forceinline__ void write_values(const DecodeSm90Args& args,
+                                             const Accumulator<kPanels>& sums,
+                                             const Inverses& inverses,
+                                             const Destination& to) {
+  constexpr int kCount = Accumulator<kPanels>::kCount;
+  const int first_column = kFirstColumn + threadIdx.x % 4 * 2;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int head = first_head + thread / 32 * 16 + lane / 4 + r * 8;
+    const int head = head_of(to.first_head, r);
+    const float inverse = inverses.of_row[r];
     if (head >= args.num_heads) {
       continue;
     }
-    const float inverse = sums.sum[r] > 0.0F ? 1.0F / sums.sum[r] : 0.0F;
-    const float lse = sums.sum[r] > 0.0F ? sums.max[r] + log2f(sums.sum[r]) : -INFINITY;
     if (to.partial >= 0) {
-      const int64_t row = to.partial * args.num_heads + head;
-      float* out = args.split_out + row * Shape::kValueWidth;
+      float* out = args.split_out + (to.partial * args.num_heads + head) * kRowWidth;
 #pragma unroll
-      for (int i = 0; i < Accumulator<Shape>::kCount; i += 4) {
-        const int column = i / 4 * 8 + lane % 4 * 2;
-        *reinterpret_cast<float2*>(out + column) =
+      for (int i = 0; i < kCount; i += 4) {
+        *reinterpret_cast<float2*>(out + first_column + i / 4 * 8) =
             make_float2(sums.values[i + 2 * r] * inverse, sums.values[i + 2 * r + 1] * inverse);
-      }
-      if (lane % 4 == 0) {
-        args.split_lse[row] = lse;
       }
       continue;
     }
     __nv_bfloat16* out = args.out + to.sequence * args.out_stride[0] + head * args.out_stride[1];
 #pragma unroll
-    for (int i = 0; i < Accumulator<Shape>::kCount; i += 4) {
-      const int column = i / 4 * 8 + lane % 4 * 2;
+    for (int i = 0; i < kCount; i += 4) {
+      const int column = first_column + i / 4 * 8;
       if (column < args.latent_width) {
         *reinterpret_cast<__nv_bfloat162*>(out + column) = __floats2bfloat162_rn(
             sums.values[i + 2 * r] * inverse, sums.values[i + 2 * r + 1] * inverse);
       }
     }
-    if (lane % 4 == 0) {
+  }
+}
+
+template <int kPanels>
+__device__ __forceinline__ void write_log_sum_exps(const DecodeSm90Args& args,
+                                                   const Accumulator<kPanels>& sums,
+                                                   const Destination& to) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int head = head_of(to.first_head, r);
+    if (head >= args.num_heads || threadIdx.x % 4 != 0) {
+      continue;
+    }
+    const float lse = sums.sum[r] > 0.0F ? sums.max[r] + log2f(sums.sum[r]) : -INFINITY;
+    if (to.partial >= 0) {
+      args.split_lse[to.partial * args.num_heads + head] = lse;
+    } else {
       args.log_sum_exp[to.sequence * args.lse_stride + head] = lse * 0.69314718055994531F;
     }
   }
 }
 
+/// Adds up the sums of probabilities of the four threads that share rows.
+template <int kPanels>
+__device__ __forceinline__ void add_up_rows(Accumulator<kPanels>& sums) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 1);
+    sums.sum[r] += __shfl_xor_sync(0xFFFFFFFFU, sums.sum[r], 2);
+  }
+}
+
 /// Narrow: the second warpgroup's sums come to the first, 64 columns at a time.
 template <typename Shape>
-__device__ __forceinline__ void merge_warpgroups(Accumulator<Shape>& sums,
+__device__ __forceinline__ void merge_warpgroups(Accumulator<Shape::kValuePanels>& sums,
                                                  float* shared,
                                                  float* state) {
   constexpr int kPart = 32;
-  constexpr int kParts = Accumulator<Shape>::kCount / kPart;
+  constexpr int kParts = Accumulator<Shape::kValuePanels>::kCount / kPart;
   static_assert(kPart * 128 * sizeof(float) <= Shape::kMergeBytes);
   const int thread = threadIdx.x % 128;
   const bool is_second = threadIdx.x >= 256;

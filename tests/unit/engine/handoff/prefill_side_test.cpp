@@ -312,6 +312,20 @@ TEST(PrefillSideTest, AsManyAsOneStepCanTakeSeekAReservation) {
   EXPECT_EQ(fixture.sent<Reserve>(1).size(), 3U) << "190 tokens are not yet 200, 230 are";
 }
 
+TEST(PrefillSideTest, AfterABusyOnlyTheFirstFewSeekAReservation) {
+  PrefillFixture fixture(1, {}, 1000);
+  const auto older = fixture.add(1);
+  fixture.connect(1);
+  fixture.hear(1, Busy{older.key, 1000});
+  const auto younger = fixture.add(2, 130, {"b"});
+  EXPECT_EQ(fixture.port.opened.size(), 1U)
+      << "rounds without an answer would make its pauses long";
+  fixture.turn(milliseconds(2000));
+  fixture.hear(1, Grant{older.key, 0});
+  fixture.turn();
+  EXPECT_EQ(fixture.port.opened.size(), 2U);
+}
+
 TEST(PrefillSideTest, ARejectEndsTheRequestUnlessAnotherLeaderMayTakeIt) {
   PrefillFixture fixture;
   const auto request = fixture.add(1, 130, {"a", "b"});

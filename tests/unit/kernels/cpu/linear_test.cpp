@@ -21,7 +21,9 @@ using kernels::LinearWeight;
 struct Sizes {
   int64_t out_features, in_features;
 };
-// Below, at and over oneDNN's panels of 64 and the vector widths; the last ones are cut in slices.
+// Below, at and over oneDNN's panels of 64 and the vector widths; from 200 features on they are cut
+// in slices. The last two are of more input features than the warps of a GPU's block take at a
+// time.
 constexpr Sizes kSizes[] = {{1, 1},
                             {1, 200},
                             {7, 24},
@@ -31,7 +33,9 @@ constexpr Sizes kSizes[] = {{1, 1},
                             {72, 40},
                             {200, 1},
                             {200, 200},
-                            {65, 300}};
+                            {65, 300},
+                            {33, 1160},
+                            {20, 2312}};
 // Around the tiles of 16, 32 and 64 rows.
 constexpr int64_t kTokens[] = {0, 1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 100};
 constexpr DType kDtypes[] = {DType::kFloat32, DType::kBFloat16};

@@ -21,6 +21,10 @@ struct DecodeShape {
   int64_t latent = 1;
   int64_t rope = 2;
   DType dtype = DType::kFloat32;
+  int64_t padding = 1;  ///< columns behind a row of queries or results, a multiple of it
+
+  /// Rows as tensor cores can take them, which round weights to bfloat16.
+  [[nodiscard]] bool is_aligned() const { return padding % 8 == 0; }
 };
 
 class MlaDecodeTest : public CpuOpsTest {
@@ -46,11 +50,12 @@ class MlaDecodeTest : public CpuOpsTest {
       ropes.push_back(last_rope_);
     }
     const HostTensor q_latent(
-        shape.dtype, random_.array({batch, shape.num_heads, shape.latent}), 2);
-    const HostTensor q_rope(shape.dtype, random_.array({batch, shape.num_heads, shape.rope}), 5);
+        shape.dtype, random_.array({batch, shape.num_heads, shape.latent}), 2 * shape.padding);
+    const HostTensor q_rope(
+        shape.dtype, random_.array({batch, shape.num_heads, shape.rope}), 5 * shape.padding);
     const HostTensor block_tables(DType::kInt32, tables, 4);
     const HostTensor length(lengths);
-    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, shape.latent}, 1),
+    Result result{HostTensor(shape.dtype, {batch, shape.num_heads, shape.latent}, shape.padding),
                   HostTensor(DType::kFloat32, std::vector<int64_t>{batch, shape.num_heads})};
     constexpr float kScale = 0.07F;
     ops().mla_decode({.q_latent = q_latent.view(),
@@ -77,11 +82,68 @@ class MlaDecodeTest : public CpuOpsTest {
       expect_close(row_of(lse, b),
                    expected.log_sum_exp,
                    {.relative = kFloat32Rounding,
-                    .slack = tolerance({.latent = shape.latent, .dtype = DType::kFloat32},
-                                       lengths[static_cast<size_t>(b)])
-                                 .slack});
+                    .slack = sum_slack(shape, lengths[static_cast<size_t>(b)])});
     }
     return result;
+  }
+
+  /// Runs sequences of these lengths with `row_tokens` query tokens each, the last ones of their
+  /// contexts, in adjacent rows.
+  void check_tokens(const std::vector<int32_t>& lengths,
+                    const DecodeShape& shape,
+                    int64_t row_tokens) {
+    const int64_t max_blocks = blocks_of(*std::max_element(lengths.begin(), lengths.end()));
+    const int64_t rows = static_cast<int64_t>(lengths.size()) * row_tokens;
+    const PoisonedCache cache(
+        shape.dtype, rows / row_tokens * max_blocks + 2, shape.latent, shape.rope);
+    const std::vector<int32_t> blocks = random_.permutation(rows / row_tokens * max_blocks + 2);
+    Array tables({rows, max_blocks});
+    std::vector<int32_t> row_lengths;
+    std::vector<Array> latents, ropes;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int32_t length = lengths[static_cast<size_t>(row / row_tokens)];
+      const auto first = blocks.begin() + row / row_tokens * max_blocks;
+      std::copy_n(first, max_blocks, tables.values.begin() + row * max_blocks);
+      const auto later = static_cast<int32_t>(row_tokens - 1 - row % row_tokens);
+      row_lengths.push_back(length == 0 ? 0 : length - later);
+      if (row % row_tokens == 0) {
+        fill(cache, {first, first + max_blocks}, length, shape);
+        latents.push_back(last_latent_);
+        ropes.push_back(last_rope_);
+      }
+    }
+    const HostTensor q_latent(shape.dtype, random_.array({rows, shape.num_heads, shape.latent}));
+    const HostTensor q_rope(shape.dtype, random_.array({rows, shape.num_heads, shape.rope}));
+    const HostTensor block_tables(DType::kInt32, tables);
+    const HostTensor length(row_lengths);
+    HostTensor out(shape.dtype, std::vector<int64_t>{rows, shape.num_heads, shape.latent});
+    HostTensor lse(DType::kFloat32, std::vector<int64_t>{rows, shape.num_heads});
+    ops().mla_decode({.q_latent = q_latent.view(),
+                      .q_rope = q_rope.view(),
+                      .cache = cache.view(),
+                      .block_tables = block_tables.view(),
+                      .lengths = length.view(),
+                      .scale = 0.07F,
+                      .row_tokens = row_tokens,
+                      .out = out.view(),
+                      .log_sum_exp = lse.view()},
+                     {});
+    const Array latent_queries = q_latent.to_array(), rope_queries = q_rope.to_array();
+    const Array values = out.to_array(), sums = lse.to_array();
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t count = row_lengths[static_cast<size_t>(row)];
+      SCOPED_TRACE("length " + std::to_string(count));
+      const auto sequence = static_cast<size_t>(row / row_tokens);
+      const auto expected = reference::mla_decode({.q_latent = row_of(latent_queries, row),
+                                                   .q_rope = row_of(rope_queries, row),
+                                                   .latent = latents[sequence].rows(0, count),
+                                                   .rope = ropes[sequence].rows(0, count),
+                                                   .scale = 0.07});
+      expect_close(row_of(values, row), expected.out, tolerance(shape, count));
+      expect_close(row_of(sums, row),
+                   expected.log_sum_exp,
+                   {.relative = kFloat32Rounding, .slack = sum_slack(shape, count)});
+    }
   }
 
   static int64_t blocks_of(int64_t length) {
@@ -113,11 +175,17 @@ class MlaDecodeTest : public CpuOpsTest {
   }
 
   /// Means of values of at most 1, so errors are absolute: products' sums of R + dr terms round to
-  /// float32 (scaled by 0.07), weights follow, and the sum rounds once a key.
-  static Tolerance tolerance(const DecodeShape& shape, int64_t length) {
+  /// float32 (scaled by 0.07), weights follow, and the sum rounds once a key. Tensor cores round
+  /// sums of 16 products toward zero.
+  static double sum_slack(const DecodeShape& shape, int64_t length) {
     const double logit_error = 0.07 * static_cast<double>(shape.latent) / 2.0 + 20.0;
-    return {.relative = rounding_of(shape.dtype),
-            .slack = (logit_error + static_cast<double>(length)) * kFloat32Rounding};
+    const double factor = shape.is_aligned() ? 4.0 : 1.0;
+    return factor * (logit_error + static_cast<double>(length)) * kFloat32Rounding;
+  }
+  /// Values are at most 1, and so is the sum of weights whose roundings add up.
+  static Tolerance tolerance(const DecodeShape& shape, int64_t length) {
+    const double weights = shape.is_aligned() ? rounding_of(shape.dtype) : 0.0;
+    return {.relative = rounding_of(shape.dtype), .slack = sum_slack(shape, length) + weights};
   }
 
   Array last_latent_, last_rope_;
@@ -145,6 +213,33 @@ TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyWidth) {
       check({65, 130}, {5, latent, rope, DType::kBFloat16});
     }
   }
+}
+
+TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyWidthOfModels) {
+  for (const int64_t latent : {64, 128, 192, 256, 320, 448, 512}) {
+    SCOPED_TRACE("R " + std::to_string(latent));
+    check({1, 63, 64, 65, 0, 130, 1000}, {4, latent, 64, DType::kBFloat16, 8});
+    check({65, 200}, {4, latent, 32, DType::kBFloat16, 8});
+  }
+}
+
+TEST_P(MlaDecodeTest, MatchesTheReferenceForAnyHeadsOfModels) {
+  for (const int64_t latent : {128, 256, 320, 512}) {
+    for (const int64_t heads : {1, 16, 17, 64, 65, 128}) {
+      SCOPED_TRACE("R " + std::to_string(latent) + ", heads " + std::to_string(heads));
+      check({65, 1, 130}, {heads, latent, 64, DType::kBFloat16, 8});
+    }
+  }
+}
+
+TEST_P(MlaDecodeTest, QueryTokensOfASequenceSeeTheTokensBeforeThem) {
+  for (const int64_t latent : {256, 320}) {
+    for (const int64_t heads : {3, 40, 100}) {
+      SCOPED_TRACE("R " + std::to_string(latent) + ", heads " + std::to_string(heads));
+      check_tokens({2, 65, 0}, {heads, latent, 64, DType::kBFloat16, 8}, 2);
+    }
+  }
+  check_tokens({4, 64, 65, 66, 67, 130, 0}, {3, 256, 64, DType::kBFloat16, 8}, 4);
 }
 
 TEST_P(MlaDecodeTest, SplitsALongSequenceOverThreads) {

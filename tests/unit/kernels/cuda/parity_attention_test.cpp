@@ -88,8 +88,9 @@ TEST_F(AttentionParityTest, DecodeOfAnyWidth) {
 
 TEST_F(AttentionParityTest, DecodeOfAnyNumberOfHeads) {
   for (const int64_t heads : {1, 5, 16, 17, 32, 64, 65, 128}) {
-    check_decode({heads, 256, 64, {200, 7}});
-    check_decode({heads, 512, 64, {130}});
+    for (const int64_t width : {128, 256, 320, 512}) {
+      check_decode({heads, width, 64, {200, 7}});
+    }
   }
 }
 
@@ -97,6 +98,8 @@ TEST_F(AttentionParityTest, DecodeOfALongContextInManyParts) {
   check_decode({16, 512, 64, {9000}});
   check_decode({128, 256, 64, {5000, 64, 0, 4001}});
   check_decode({8, 128, 32, {7777, 1}});
+  check_decode({128, 512, 64, {5000, 64, 0, 4001}});
+  check_decode({64, 320, 64, {7777, 1, 300}});
 }
 
 TEST_F(AttentionParityTest, DecodeOfManySequences) {
@@ -107,13 +110,16 @@ TEST_F(AttentionParityTest, DecodeOfManySequences) {
   lengths[0] = 300;
   check_decode({16, 512, 64, lengths});
   check_decode({16, 256, 64, lengths});
+  check_decode({65, 512, 64, lengths});
+  check_decode({65, 320, 64, lengths});
 }
 
 struct WindowCase {
   int64_t heads;
   int64_t num_shared;
   kernels::LatentWindow window;
-  std::vector<int32_t> lengths;
+  std::vector<int32_t> lengths;  ///< of sequences
+  int64_t row_tokens = 1;
 };
 
 /// What lies in the caches does not matter here: both backends find the same.
@@ -122,11 +128,12 @@ class WindowParityTest : public ParityTest {
   void check(const WindowCase& shape) {
     constexpr int64_t kWhole = 512, kRope = 64;
     constexpr DType kType = DType::kBFloat16;
-    const auto batch = static_cast<int64_t>(shape.lengths.size());
+    const auto batch = static_cast<int64_t>(shape.lengths.size()) * shape.row_tokens;
     const int64_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
     const int64_t max_blocks = (longest + kBlockTokens - 1) / kBlockTokens;
     const auto columns = LatentColumns::of_slice(kWhole, shape.num_shared, 1, 2);
-    const auto ring = kernels::WindowRing::create(shape.window, 2);
+    const auto ring =
+        kernels::WindowRing::create(shape.window, std::max<int64_t>(2, shape.row_tokens));
     const auto cache_of = [&](HostTensor& rows, int64_t width) {
       return kernels::LatentCacheView{.base = rows.view().data,
                                       .block_stride_bytes = kBlockTokens * (width + kRope) * 2,
@@ -141,13 +148,18 @@ class WindowParityTest : public ParityTest {
     HostTensor rings(kType, random_.array({ring_blocks * kBlockTokens, kWhole + kRope}));
     Array tables({batch, max_blocks});
     std::vector<int64_t> first_slots;
+    std::vector<int32_t> row_lengths, blocks;
     for (int64_t b = 0; b < batch; ++b) {
-      const std::vector<int32_t> blocks = random_.permutation(max_blocks + 5);
+      const int64_t sequence = b / shape.row_tokens;
+      const auto later = static_cast<int32_t>(shape.row_tokens - 1 - b % shape.row_tokens);
+      const int32_t length = shape.lengths[static_cast<size_t>(sequence)];
+      row_lengths.push_back(length == 0 ? 0 : length - later);
+      blocks = b % shape.row_tokens == 0 ? random_.permutation(max_blocks + 5) : blocks;
       std::copy_n(blocks.begin(), max_blocks, tables.values.begin() + b * max_blocks);
-      first_slots.push_back((batch - 1 - b) * ring.rows_per_sequence());
+      first_slots.push_back((batch - 1 - sequence) * ring.rows_per_sequence());
     }
     const HostTensor block_tables(DType::kInt32, tables);
-    const HostTensor lengths(shape.lengths);
+    const HostTensor lengths(row_lengths);
     const HostTensor slots(first_slots);
     const HostTensor q_latent(kType, random_.array({batch, shape.heads, columns.width()}));
     const HostTensor q_whole(kType, random_.array({batch, shape.heads, kWhole}));
@@ -163,6 +175,7 @@ class WindowParityTest : public ParityTest {
                       .block_tables = block_tables.view(),
                       .lengths = lengths.view(),
                       .scale = 0.0721F,
+                      .row_tokens = shape.row_tokens,
                       .window = kernels::DecodeWindow{.cache = cache_of(rings, kWhole),
                                                       .ring = ring,
                                                       .columns = columns,
@@ -180,7 +193,7 @@ class WindowParityTest : public ParityTest {
 };
 
 TEST_F(WindowParityTest, FirstAndLastTokens) {
-  for (const int64_t num_shared : {0, 64, 8}) {
+  for (const int64_t num_shared : {0, 64, 128, 8}) {
     check({16, num_shared, {64, 256}, {1, 63, 320, 321, 500, 2000, 0}});
     check({33, num_shared, {4, 100}, {1000, 104, 105}});
   }
@@ -189,6 +202,18 @@ TEST_F(WindowParityTest, FirstAndLastTokens) {
 TEST_F(WindowParityTest, OnlyFirstOrOnlyLastTokens) {
   check({16, 0, {10, 0}, {5, 10, 11, 700}});
   check({64, 0, {0, 77}, {5, 77, 78, 700}});
+  check({128, 128, {0, 16}, {5, 77, 80, 81, 700}});
+}
+
+TEST_F(WindowParityTest, SeveralQueryTokensOfASequence) {
+  check({16, 0, {0, 16}, {4, 17, 64, 80, 81, 500, 0}, 4});
+  check({64, 0, {4, 16}, {5, 64, 85, 2000}, 2});
+  check({128, 128, {70, 16}, {73, 88, 700}, 3});
+}
+
+TEST_F(WindowParityTest, ALongContextInManyParts) {
+  check({64, 0, {4, 16}, {9000, 20, 21, 4116}});
+  check({128, 0, {100, 16}, {9000, 116, 117}});
 }
 
 TEST_F(WindowParityTest, MoreRowsThanFitTheScratchAtOnce) {

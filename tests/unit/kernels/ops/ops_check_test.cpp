@@ -213,6 +213,9 @@ TEST_F(OpsCheckDeathTest, MlaDecode) {
   params.out = floats({2, 3, 5});
   EXPECT_DEATH(ops().mla_decode(params, {}),
                "mla_decode: out float32\\[2, 3, 5\\]: axis w is 5, expected 8");
+  params.out = floats({2, 3, 8});
+  params.row_tokens = 3;
+  EXPECT_DEATH(ops().mla_decode(params, {}), "mla_decode: rows are no whole number of sequences");
 }
 
 TEST_F(OpsCheckDeathTest, MlaDecodeWindow) {
