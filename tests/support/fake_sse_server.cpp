@@ -97,9 +97,9 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     } else {
       answer_ = played_.behaviour(request);
     }
-    writes_ = {.index = request.index, .content = {}};
     next_ = 0;
     due_ = Clock::now();
+    writes_ = {.index = request.index, .received = due_, .content = {}};
     play();
     return true;
   }

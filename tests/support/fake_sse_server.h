@@ -32,6 +32,7 @@ struct FakeAnswer {
 
 struct FakeWrites {
   int64_t index = -1;
+  std::chrono::steady_clock::time_point received;              ///< the whole request
   std::vector<std::chrono::steady_clock::time_point> content;  ///< just before each write
 };
 
