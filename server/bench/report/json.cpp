@@ -69,7 +69,10 @@ void add_settings(json& out, const LoadResult& result) {
   out["backend"] = settings.target.protocol == Protocol::kGrpc ? "tessera-grpc"
                    : settings.api == Api::kChat                ? "openai-chat"
                                                                : "openai";
+  out["endpoint_type"] = out["backend"];  // its name in older results
+  out["label"] = nullptr;
   out["model_id"] = settings.model;
+  out["tokenizer_id"] = nullptr;  // the server's, whichever that is
   out["num_prompts"] = settings.num_requests;
   out["request_rate"] = is_closed ? json("inf") : json(settings.arrivals.rate);
   out["burstiness"] = settings.arrivals.burstiness;

@@ -41,6 +41,9 @@ TEST(ReportJsonTest, HasTheKeysThatPlotScriptsRead) {
   const json report = json::parse(render_json(result, summarize(result)));
   for (const char* key : {"date",
                           "backend",
+                          "endpoint_type",
+                          "label",
+                          "tokenizer_id",
                           "model_id",
                           "num_prompts",
                           "request_rate",
