@@ -167,6 +167,9 @@ def show(options, idle, measured, late, periods, report):
         for role in memory))
     print(f"  requests failed          {report['failed']} of {options.streams} "
           f"(client), {end['failed']:.0f} (router)")
+    print(f"  client                   ITL median {report['median_itl_ms']:.1f} ms, p99 "
+          f"{report['p99_itl_ms']:.1f}; its loop late by median {report['median_loop_lag_ms']:.2f}, p99 "
+          f"{report['p99_loop_lag_ms']:.2f}; " + ("valid" if report["is_valid"] else "invalid"))
 
 
 def main():
@@ -181,21 +184,22 @@ def main():
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--probes", type=int, default=20, help="streams that stamp their tokens")
     options = parser.parse_args()
-    with tempfile.NamedTemporaryFile(suffix=".json") as report, start_cluster(options) as cluster:
+    with tempfile.NamedTemporaryFile(suffix=".json") as file, start_cluster(options) as cluster:
         cluster.complete({"prompt": "warm", "max_tokens": 2})
         idle = {role.role: role.resident_bytes() for role in cluster.roles}
         probe = Probe(options, cluster.router.url, num_tokens(options))
-        with start_client(options, cluster.router.url, report.name) as client:
+        with start_client(options, cluster.router.url, file.name) as client:
             try:
                 measured = asyncio.run(measure(options, cluster, client, probe))
                 client.wait()
             finally:
                 client.kill()
         late, periods = late_times(cluster, probe, *measured[:2])
-        show(options, idle, measured, late, periods, json.load(report))
+        report = json.loads(Path(file.name).read_text(encoding="utf-8"))
+        show(options, idle, measured, late, periods, report)
         for fault in probe.faults[:5]:
             print(fault)
-        if probe.faults or client.returncode != 0:
+        if probe.faults or report["failed"] or report["completed"] != options.streams:
             sys.exit(1)
 
 
