@@ -49,11 +49,12 @@ double Arrivals::next_of_trace_s() {
   }
   const auto size = static_cast<int64_t>(trace_ms_.size());
   const int64_t index = index_ - 1;
+  const int64_t repetition = index / size;
   // A repetition follows the last line at the trace's mean distance.
   const double span_ms = trace_ms_.back() - trace_ms_.front();
   const double period_ms = span_ms + span_ms / static_cast<double>(std::max<int64_t>(size - 1, 1));
   const double at_ms = trace_ms_[static_cast<size_t>(index % size)] - trace_ms_.front() +
-                       period_ms * static_cast<double>(index / size);
+                       period_ms * static_cast<double>(repetition);
   return at_ms / 1000.0 / settings_.trace_speed;
 }
 
