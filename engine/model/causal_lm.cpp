@@ -32,7 +32,8 @@ CausalLm::CausalLm(const ModelConfig& config,
       "the attention subgroup is of another size than the weights'");
 }
 
-void CausalLm::upload(const ModelInput& input, StreamView stream) {
+const ModelInput& CausalLm::upload(const ModelInput& of_group, StreamView stream) {
+  const ModelInput& input = local_input(of_group);
   const auto copy = [&](const TensorView& target, const auto& values) {
     TESSERA_CHECK(static_cast<int64_t>(values.size()) <= target.num_elements(),
                   "the step is larger than its limits");
@@ -58,6 +59,7 @@ void CausalLm::upload(const ModelInput& input, StreamView stream) {
   }
   copy(workspace_.block_tables, input.block_tables);
   copy(workspace_.logits_rows, input.logits_rows);
+  return input;
 }
 
 const ModelInput& CausalLm::local_input(const ModelInput& input) {
@@ -70,11 +72,9 @@ const ModelInput& CausalLm::local_input(const ModelInput& input) {
 }
 
 TensorView CausalLm::forward(const ModelInput& input, const StepCache& cache, StreamView stream) {
-  const ModelInput& local = local_input(input);
   TESSERA_CHECK(weights_.plan.window.is_empty() == (cache.window == nullptr),
                 "an exact window and a cache for it go together");
-  upload(local, stream);
-  return compute(local, cache, stream);
+  return compute(upload(input, stream), cache, stream);
 }
 
 TensorView CausalLm::compute(const ModelInput& input, const StepCache& cache, StreamView stream) {

@@ -40,9 +40,10 @@ class CausalLm final {
   [[nodiscard]] kernels::TensorView forward(const ModelInput& input,
                                             const StepCache& cache,
                                             kernels::StreamView stream);
-  /// The two halves of forward(), with one rank: compute() reads nothing of `input` but its sizes,
-  /// so that it can be recorded once for all steps of these sizes.
-  void upload(const ModelInput& input, kernels::StreamView stream);
+  /// The two halves of forward(). upload() returns what of the step is this rank's, valid until
+  /// the next call; compute() takes that and reads nothing of it but its sizes, so that it can be
+  /// recorded once for all steps of these sizes.
+  const ModelInput& upload(const ModelInput& input, kernels::StreamView stream);
   [[nodiscard]] kernels::TensorView compute(const ModelInput& input,
                                             const StepCache& cache,
                                             kernels::StreamView stream);

@@ -81,17 +81,18 @@ kernels::TensorView DecodeGraphs::run(const ModelInput& input, kernels::StreamVi
       static_cast<uint64_t>(std::max(input.max_blocks_per_sequence, kMinTableWidth));
   const int64_t width = std::min(max_table_width_, static_cast<int64_t>(std::bit_ceil(wanted)));
   pad_decode_step(input, rows, width, padded_);
-  model_.upload(padded_, stream);
+  const ModelInput& local = model_.upload(padded_, stream);
   Size& size = sizes_[{rows, width}];
   if (size.graph == nullptr && size.has_run) {
-    size.graph = device_.record(
-        stream, [this, &size, stream] { size.logits = model_.compute(padded_, cache_, stream); });
+    size.graph = device_.record(stream, [this, &size, &local, stream] {
+      size.logits = model_.compute(local, cache_, stream);
+    });
   }
   if (size.graph != nullptr) {
     size.graph->launch(stream);
   } else {
     // Libraries choose their algorithms now, and not while they are being recorded.
-    size.logits = model_.compute(padded_, cache_, stream);
+    size.logits = model_.compute(local, cache_, stream);
     size.has_run = true;
   }
   const bool has_logits = size.logits.data != nullptr;  // they come together on one rank

@@ -61,6 +61,8 @@ def compare(request, expected, actual, problems, label):
 def start_cluster(options, device, mode, ranks):
     layout, ranks = mode_arguments(mode, ranks)
     common = ["--dtype", "float32", "--device", device, *layout]
+    if device == "cuda":  # two workers share a GPU: neither may take all of it
+        common += ["--num-blocks", "1024"]
     is_on_gpus = device == "cuda" and options.decode_gpus
     return Cluster(options.server, options.model,
                    prefill=[*common, "--max-num-batched-tokens", "512"],

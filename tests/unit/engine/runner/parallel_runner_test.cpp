@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/support/fake_backend.h"
+#include "tests/support/recording_backend.h"
 #include "tests/support/small_model.h"
 #include "tests/support/step_input.h"
 
@@ -37,12 +38,19 @@ SamplingInput greedy(int64_t num_rows) {
 
 class ParallelRunnerTest : public ::testing::Test {
  protected:
+  using Backends = std::vector<std::unique_ptr<kernels::Backend>>;
+
   Result<std::unique_ptr<ParallelRunner>> create(const ShardOptions& sharding,
                                                  int64_t prefill_slices = 0) {
-    std::vector<std::unique_ptr<kernels::Backend>> backends;
+    Backends backends;
     for (int64_t rank = 0; rank < sharding.num_ranks; ++rank) {
       backends.push_back(kernels::cpu::create_cpu_backend(1));
     }
+    return create_on(std::move(backends), sharding, prefill_slices);
+  }
+  Result<std::unique_ptr<ParallelRunner>> create_on(Backends backends,
+                                                    const ShardOptions& sharding,
+                                                    int64_t prefill_slices = 0) {
     return ParallelRunner::create(
         {.config = config_,
          .sharding = sharding,
@@ -110,6 +118,32 @@ TEST_F(ParallelRunnerTest, RunsTheSameStepTwiceToTheSameBits) {
   const StepOutput second = run(*runner, StepInput(3).decode(long_, 131), 1);
   EXPECT_EQ(first.logprobs, second.logprobs);
   EXPECT_EQ(first.token_ids, second.token_ids);
+}
+
+TEST_F(ParallelRunnerTest, RecordedStepsOfAGroupEqualTheOthers) {
+  for (const ShardOptions& sharding :
+       {kReplicated,
+        kStriped,
+        ShardOptions{.attention = AttentionSharding::kTpla, .num_ranks = 2, .num_slices = 2}}) {
+    const auto plain = create_poisoned(sharding);
+    Backends backends;
+    std::vector<test::RecordingBackend*> devices;
+    for (int64_t rank = 0; rank < sharding.num_ranks; ++rank) {
+      auto& backend = backends.emplace_back(std::make_unique<test::RecordingBackend>(1));
+      devices.push_back(static_cast<test::RecordingBackend*>(backend.get()));
+    }
+    const auto recorded = create_on(std::move(backends), sharding).value();
+    const auto prefill = StepInput(3).prefill(long_, 0, 128);
+    static_cast<void>(run(*plain, prefill, 1));
+    static_cast<void>(run(*recorded, prefill, 1));
+    for (int64_t length = 129; length <= 131; ++length) {
+      const auto step = StepInput(3).decode(long_, length);
+      expect_near(run(*recorded, step, 1), run(*plain, step, 1));
+    }
+    for (const test::RecordingBackend* device : devices) {
+      EXPECT_EQ(device->recording.num_launches, 2) << "all steps but the first";
+    }
+  }
 }
 
 TEST_F(ParallelRunnerTest, AForkGoesOnInACopiedBlock) {
