@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
-#include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -144,6 +144,23 @@ Round measure_until_right() {
 const Round& judged_round() {
   static const Round judged = measure_until_right();
   return judged;
+}
+
+TEST(AccuracyTest, ServerPlaysTheKnownDistribution) {
+  std::vector<double> ttft, e2el;
+  for (int64_t index = 0; index < kNumRequests; ++index) {
+    const std::vector<double> delays = draw_delays(index);
+    ttft.push_back(delays.front());
+    e2el.push_back(std::accumulate(delays.begin(), delays.end(), 0.0));
+  }
+  const Distribution known_ttft = make_distribution(std::move(ttft));
+  const Distribution known_e2el = make_distribution(std::move(e2el));
+  for (const double percent : {50.0, 75.0, 90.0, 95.0, 99.0}) {  // a busy machine makes it late
+    EXPECT_GE(judged_round().server.at("TTFT").percentile(percent),
+              known_ttft.percentile(percent) - kToleranceMs);
+    EXPECT_GE(judged_round().server.at("E2EL").percentile(percent),
+              known_e2el.percentile(percent) - kToleranceMs);
+  }
 }
 
 TEST(AccuracyTest, PercentilesAreThoseOfTheServersWrites) {
