@@ -8,6 +8,7 @@
 #include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
+#include "server/roles/bench_role.h"
 #include "server/roles/calibrate_role.h"
 #include "server/roles/eval_role.h"
 #include "server/roles/roles.h"
@@ -49,6 +50,8 @@ Status run(const cli::CommandLine& line) {
     case cli::Command::kCalibrate:
       stop_at_signals_while_loading();
       return run_calibrate(line.resolved);
+    case cli::Command::kBench:
+      return run_bench(line.resolved);
   }
   return Status::ok();
 }
@@ -67,6 +70,8 @@ const char* role_name(cli::Command command) {
       return "eval";
     case cli::Command::kCalibrate:
       return "calibrate";
+    case cli::Command::kBench:
+      return "bench";
     case cli::Command::kCheckConfig:
     case cli::Command::kVersion:
     case cli::Command::kHelp:

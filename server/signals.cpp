@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <ctime>
 #include <optional>
 
 #include <pthread.h>
@@ -73,6 +74,12 @@ Signal wait_for_signal_blocking() {
   while (sigwait(&set, &number) != 0) {
   }
   return number == SIGHUP ? Signal::kReload : Signal::kStop;
+}
+
+bool wait_for_stop_blocking(std::chrono::milliseconds patience) {
+  const sigset_t set = stop_signals();
+  const timespec time{patience.count() / 1000, (patience.count() % 1000) * 1'000'000};
+  return sigtimedwait(&set, nullptr, &time) > 0;
 }
 
 void stop_at_next_signal() {

@@ -2,6 +2,8 @@
 // thread starts, so that every thread inherits the mask.
 #pragma once
 
+#include <chrono>
+
 namespace tessera {
 
 enum class Signal { kStop, kReload };
@@ -15,6 +17,9 @@ void stop_at_signals_while_loading();
 
 /// Waits for SIGTERM or SIGINT (kStop) or SIGHUP (kReload). Main thread only.
 [[nodiscard]] Signal wait_for_signal_blocking();
+
+/// Waits for SIGTERM or SIGINT, at most so long; false when none came. Any one thread.
+[[nodiscard]] bool wait_for_stop_blocking(std::chrono::milliseconds patience);
 
 /// From now on SIGTERM and SIGINT end the process at once, as they do by default. Any thread.
 void stop_at_next_signal();

@@ -61,8 +61,9 @@ RULES = {
                            ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
                             "engine/runner", "engine/quality"], ["nlohmann", "eigen"]),
     # What a measurement runs: a group of ranks without scheduler, on whatever backend it is given.
+    "engine/pages": (BASE, []),
     "engine/quality": (TEXT + SEAM +
-                       ["engine/cache", "engine/weights", "engine/parallel", "engine/model",
+                       ["engine/pages", "engine/cache", "engine/weights", "engine/parallel", "engine/model",
                         "engine/runner"], ["nlohmann"]),
     "engine/handoff": (TEXT + REQUEST + SEAM +
                        ["engine/cache", "engine/model", "engine/scheduler", "engine/runner",
@@ -92,6 +93,10 @@ RULES = {
                       ["openssl"]),
     "server/router/cluster_json.cpp": (REQUEST + ["engine/handoff/worker_services.h"],
                                        ["nlohmann"]),
+    # A client of servers: it knows their protocols, and nothing of what is behind them.
+    "server/bench": (BASE + ["engine/pages", "proto", "server/http/asio_types.h",
+                             "server/rpc/grpc_process.h"],
+                     ["boost", "grpc", "nlohmann"]),
     "server/cli": (TEXT, ["cli11", "nlohmann"]),
     # The composition root builds one part from the next.
     "server": (["engine", "server"], []),

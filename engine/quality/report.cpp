@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/base/text.h"
+#include "engine/pages/page.h"
 
 namespace tessera {
 namespace {
@@ -140,13 +141,6 @@ Json cell_json(const QualityCell& cell) {
 }
 
 }  // namespace
-
-std::string short_number(double value) {
-  if (value == 0.0) {
-    return "0";
-  }
-  return format(std::fabs(value) < 1e-3 ? "%.1e" : "%.3g", value);
-}
 
 std::vector<std::vector<std::string>> table_rows(const QualityReport& report) {
   std::vector<TableRow> rows = {heading()};

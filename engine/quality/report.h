@@ -37,7 +37,4 @@ struct QualityReport {
 /// All figures, per-window means and curves. README.md explains the keys.
 [[nodiscard]] std::string render_json(const QualityReport& report);
 
-/// "0.00123" in as few characters as a reader needs: three significant digits.
-[[nodiscard]] std::string short_number(double value);
-
 }  // namespace tessera

@@ -50,8 +50,9 @@ void add_option(const OptionSpec& spec, Role role, FlagValues& values, CLI::App&
     values[spec.name] = texts;
     return true;
   };
-  // The model may be given without its flag: `tessera serve FOLDER`.
-  const std::string names = spec.name == "model" ? "model," + flag : flag;
+  // The model or the target may be given without its flag: `tessera serve FOLDER`.
+  const char* positional = role == Role::kBench ? "url" : "model";
+  const std::string names = spec.name == positional ? spec.name + "," + flag : flag;
   CLI::Option* option = app.add_option(names, store, spec.help);
   option->group(spec.group)->type_name(value_name(spec))->expected(1);
   const std::string fallback = option_json(spec, default_options(role));
@@ -153,7 +154,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
   CLI::App app("Tessera: an inference server for models with multi-head latent attention",
                "tessera");
   app.allow_extras();
-  std::array<OptionCommand, 7> commands{{
+  std::array<OptionCommand, 8> commands{{
       {Command::kServe,
        Role::kServe,
        app.add_subcommand("serve",
@@ -173,6 +174,9 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
       {Command::kCalibrate,
        Role::kCalibrate,
        app.add_subcommand("calibrate", "Make the calibration file that tpla needs, from a text")},
+      {Command::kBench,
+       Role::kBench,
+       app.add_subcommand("bench", "Put a running server under load and report its latencies")},
       {Command::kCheckConfig,
        Role::kServe,
        app.add_subcommand("check-config",

@@ -17,6 +17,7 @@ enum class Command : uint8_t {
   kDecode,
   kEval,
   kCalibrate,
+  kBench,
   kCheckConfig,
   kVersion,
   kHelp

@@ -8,6 +8,7 @@
 
 #include "engine/base/size_text.h"
 #include "engine/base/text.h"
+#include "server/cli/bench_options.h"
 #include "server/cli/tool_options.h"
 
 namespace tessera::cli {
@@ -38,7 +39,7 @@ std::vector<OptionSpec> model_options() {
        .group = "Model",
        .field = &Options::model,
        .help = "Checkpoint folder: config.json, safetensors, tokenizer",
-       .roles = kAllRoles},
+       .roles = kModelRoles},
       {.name = "served-model-name",
        .group = "Model",
        .field = &Options::served_model_names,
@@ -501,6 +502,7 @@ const std::vector<OptionSpec>& option_table(Role role) {
     std::vector<OptionSpec> table;
     for (auto part : {model_options(),
                       tool_options(),
+                      bench_options(),
                       http_options(),
                       routing_options(),
                       engine_options(),
@@ -518,6 +520,7 @@ const std::vector<OptionSpec>& option_table(Role role) {
   static const std::vector<OptionSpec> decode = make(Role::kDecode);
   static const std::vector<OptionSpec> eval = make(Role::kEval);
   static const std::vector<OptionSpec> calibrate = make(Role::kCalibrate);
+  static const std::vector<OptionSpec> bench = make(Role::kBench);
   switch (role) {
     case Role::kServe:
       break;
@@ -531,6 +534,8 @@ const std::vector<OptionSpec>& option_table(Role role) {
       return eval;
     case Role::kCalibrate:
       return calibrate;
+    case Role::kBench:
+      return bench;
   }
   return serve;
 }
@@ -576,6 +581,9 @@ std::string option_json(const OptionSpec& spec, const Options& options) {
 }
 
 Status validate(Role role, const Options& options) {
+  if (role == Role::kBench) {
+    return check_bench_options(options);
+  }
   std::string faults;
   const auto add = [&](const std::string& fault) {
     faults += str_cat(faults.empty() ? "" : "\n", fault);

@@ -21,7 +21,9 @@ enum class OptionUnit : uint8_t { kNone, kBytes, kSeconds };
 
 /// The roles that listen on ports and serve until they are stopped.
 inline constexpr uint8_t kServingRoles = 15;
-inline constexpr uint8_t kAllRoles = 63;
+/// Those that read a model's folder.
+inline constexpr uint8_t kModelRoles = 63;
+inline constexpr uint8_t kAllRoles = 127;
 
 struct OptionSpec {
   std::string name;   ///< "max-model-len": the flag, and the key in a config file

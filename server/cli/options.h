@@ -18,6 +18,7 @@ enum class Role : uint8_t {
   kDecode = 8,      ///< a decode group
   kEval = 16,       ///< measures what sharded decode costs in quality
   kCalibrate = 32,  ///< makes a calibration file for tpla
+  kBench = 64,      ///< puts a running server under load
 };
 
 /// What `eval` is told beside the model.
@@ -45,7 +46,43 @@ struct CalibrateOptions {
   int64_t calibration_tokens = 200'000;
 };
 
-struct Options : WorkerConfig, EvalOptions, CalibrateOptions {
+/// What `bench` is told; numbers that need not be whole are texts.
+struct BenchOptions {
+  std::string url;
+  std::string api = "completions";
+  std::string bench_api_key;
+  std::string bench_model;  ///< empty: the first that the server lists
+
+  std::string arrivals = "poisson";
+  std::string rate;  ///< empty: a closed loop of `concurrency`
+  std::string burstiness = "1";
+  std::string trace_speed = "1";
+  int64_t concurrency = 0;
+  int64_t num_requests = 0;
+  int64_t duration_s = 0;
+  int64_t num_warmup = 0;
+  std::string cancel_share = "0";
+  int64_t max_errors = 0;
+  std::vector<std::string> goodput;  ///< "ttft:MS"
+  int64_t bench_timeout_s = 600;
+  int64_t grace_s = 30;
+
+  std::string data = "random";
+  std::string data_file;
+  int64_t input_tokens = 512;
+  int64_t output_tokens = 128;
+  std::string length_range = "0";
+  int64_t prefix_tokens = 256;
+  int64_t num_prefix_groups = 8;
+  std::string token_ids = "32:1000";
+  std::string temperature = "0";
+  bool ignore_eos = true;
+  int64_t bench_seed = 0;
+  int64_t client_threads = 1;
+  std::string records_path;
+};
+
+struct Options : WorkerConfig, EvalOptions, CalibrateOptions, BenchOptions {
   std::string text_path;  ///< eval: the file to run over
 
   std::vector<std::string> served_model_names;  ///< empty: the folder's name
@@ -90,6 +127,7 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions {
   Options options;
   switch (role) {
     case Role::kServe:
+    case Role::kBench:
       break;
     case Role::kRouter:
       options.rpc_port = 9000;

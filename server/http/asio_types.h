@@ -1,5 +1,5 @@
 // The Asio types of this folder, bound to io_context's executor. A TLS build changes Stream here.
-// Private to server/http.
+// Private to server/http and to server/bench, its client.
 #pragma once
 
 #include <chrono>

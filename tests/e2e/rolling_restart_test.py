@@ -3,7 +3,8 @@ may fail, none may have a wrong, missing or repeated token.
 
 Runs the mock engine, whose next token follows from what lies in the cache: an answer that differs
 from that of one combined engine shows a block or token that a hand-over lost. Clients do not retry;
-as a load balancer does, they send nothing more to a router that is about to be stopped.
+as a load balancer does, they send nothing more to a router that is about to be stopped. `tessera bench`
+sends at a rate of its own beside them, and counts what failed.
 """
 import argparse
 import asyncio
@@ -12,6 +13,7 @@ import signal
 import time
 import unittest
 
+from bench_client import BenchClient
 from cluster import Cluster, complete
 from completions import ServerError, stream_text
 from tessera_server import TesseraServer
@@ -21,6 +23,9 @@ SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "50000", "--mock-dec
 WORKER = [*SPEED, "--handoff-lease", "3", "--max-num-seqs", "64"]
 CLIENTS = 32
 DISTINCT = 24
+# To each router, beside those clients; a request that hangs has failed.
+BENCH = ["--rate", 10, "--duration", 600, "--input-tokens", 100, "--length-range", 0.9,
+         "--output-tokens", 20, "--request-timeout", 20]
 
 
 def make_requests(seed):
@@ -118,9 +123,25 @@ class RollingRestartTest(unittest.TestCase):
             cls.answers = [complete(server.url, request)["choices"][0]["text"]
                            for request in cls.requests]
 
+    def setUp(self):
+        self.benches = {}  # by router
+        self.num_benched = 0
+
+    def start_bench(self, router):
+        self.benches[router] = self.enterContext(BenchClient(OPTIONS.server, router.url, *BENCH))
+
+    async def end_bench(self, router):
+        """What `tessera bench` has sent to a router so far: none may have failed."""
+        client = self.benches.pop(router)
+        await asyncio.to_thread(client.interrupt)
+        report = client.report()
+        self.assertEqual((report["failed"], report["error_counts"]), (0, {}))
+        self.num_benched += report["completed"]
+
     async def restart(self, cluster, load, role):
         """Stops one process as an orchestrator would, and starts it again."""
         if role in cluster.routers:
+            await self.end_bench(role)
             await load.leave(role)
         code = await asyncio.to_thread(role.stop)
         self.assertEqual(code, 0, role.read_log()[-2000:])
@@ -130,17 +151,22 @@ class RollingRestartTest(unittest.TestCase):
         await asyncio.to_thread(wait_until_seen, cluster)
         if role in cluster.routers:
             load.urls.append(role.url)
+            self.start_bench(role)
         await load.wait_for(20)
 
     async def restart_all(self, cluster, roles):
         load = Load([router.url for router in cluster.routers], self.requests, self.answers,
                     self.seed + 1)
         load.start()
+        for router in cluster.routers:
+            self.start_bench(router)
         try:
             await load.wait_for(20)
             for role in roles:
                 await self.restart(cluster, load, role)
                 self.assertEqual(load.faults, [], f"while the {role.role} was restarted")
+            for router in cluster.routers:
+                await self.end_bench(router)
         finally:
             await load.stop()
         self.assertEqual(load.faults, [])
@@ -154,8 +180,10 @@ class RollingRestartTest(unittest.TestCase):
             started = time.monotonic()
             num_done = asyncio.run(self.restart_all(cluster, roles_of(cluster)))
             replays = sum(router.metric("tessera_router_replays_total") for router in cluster.routers)
-            print(f"{num_done} requests in {time.monotonic() - started:.1f} s, none failed, "
-                  f"{replays:.0f} replays by the routers that run now")
+            print(f"{num_done} requests and {self.num_benched} of tessera bench in "
+                  f"{time.monotonic() - started:.1f} s, none failed, {replays:.0f} replays by the "
+                  "routers that run now")
+            self.assertGreater(self.num_benched, 20)
             self.assertEqual(cluster.wait_for_rest(), {})
             return replays
 

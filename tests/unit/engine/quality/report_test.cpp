@@ -71,11 +71,5 @@ TEST(ReportTest, PageIsSelfContainedAndEscaped) {
   EXPECT_THAT(page, HasSubstr("decoded position"));
 }
 
-TEST(ReportTest, NumbersAreShort) {
-  EXPECT_EQ(short_number(0.0), "0");
-  EXPECT_EQ(short_number(0.01234), "0.0123");
-  EXPECT_EQ(short_number(1.5e-12), "1.5e-12");
-}
-
 }  // namespace
 }  // namespace tessera

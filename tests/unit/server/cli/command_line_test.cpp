@@ -151,6 +151,20 @@ TEST(CommandLineTest, EvalWithoutTextIsAnError) {
   EXPECT_EQ(parse({"eval", "m"}).status().message(), "no text: give --text FILE");
 }
 
+TEST(CommandLineTest, BenchTakesItsTargetAndNoFolder) {
+  const auto bench = parse({"bench", "http://h:1", "--rate", "2.5", "--model", "m", "--seed", "7"});
+  ASSERT_TRUE(bench.is_ok()) << bench.status().message();
+  EXPECT_EQ(bench.value().command, Command::kBench);
+  const Options& options = bench.value().resolved.options;
+  EXPECT_EQ(options.url, "http://h:1");
+  EXPECT_EQ(options.rate, "2.5");
+  EXPECT_EQ(options.bench_model, "m");
+  EXPECT_EQ(options.bench_seed, 7);
+  EXPECT_NE(parse({"bench"}).status().message().find("no target"), std::string::npos);
+  EXPECT_FALSE(parse({"bench", "http://h:1", "--port", "1"}).is_ok());
+  EXPECT_FALSE(parse({"serve", "m", "--rate", "1"}).is_ok());
+}
+
 TEST(CommandLineTest, LocalPrefillMustFitOneStep) {
   EXPECT_FALSE(parse({"decode", "m", "--local-prefill-max-tokens", "2000"}).is_ok());
   EXPECT_TRUE(

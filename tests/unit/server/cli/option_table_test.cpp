@@ -17,12 +17,14 @@ const OptionSpec& option(const std::string& name) {
 }
 
 TEST(OptionTableTest, NamesAreUniqueAndLowerCaseWithDashes) {
-  std::set<std::string> names;
-  for (const OptionSpec& spec : option_table(Role::kServe)) {
-    EXPECT_TRUE(names.insert(spec.name).second) << spec.name;
-    EXPECT_EQ(spec.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz-"), std::string::npos)
-        << spec.name;
-    EXPECT_FALSE(spec.help.empty()) << spec.name;
+  for (const Role role : {Role::kServe, Role::kBench}) {
+    std::set<std::string> names;
+    for (const OptionSpec& spec : option_table(role)) {
+      EXPECT_TRUE(names.insert(spec.name).second) << spec.name;
+      EXPECT_EQ(spec.name.find_first_not_of("abcdefghijklmnopqrstuvwxyz-"), std::string::npos)
+          << spec.name;
+      EXPECT_FALSE(spec.help.empty()) << spec.name;
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-#include "engine/quality/svg_chart.h"
+#include "engine/pages/svg_chart.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,11 +1,11 @@
-#include "engine/quality/svg_chart.h"
+#include "engine/pages/svg_chart.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 
 #include "engine/base/text.h"
-#include "engine/quality/report.h"
+#include "engine/pages/page.h"
 
 namespace tessera {
 namespace {
@@ -189,29 +189,6 @@ std::string series_class(int64_t index) {
 
 std::string render_chart(const LineChart& chart) {
   return Plot(chart).draw();
-}
-
-std::string escape_html(const std::string& text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
 }
 
 }  // namespace tessera

@@ -36,7 +36,4 @@ inline constexpr int64_t kNumChartColours = 8;
 /// An <svg> element that scales to its container's width.
 [[nodiscard]] std::string render_chart(const LineChart& chart);
 
-/// Text with &, <, > and quotes replaced for HTML.
-[[nodiscard]] std::string escape_html(const std::string& text);
-
 }  // namespace tessera
