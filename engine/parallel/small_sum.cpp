@@ -93,8 +93,8 @@ int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
                                  const std::function<void()>& abort) {
   Timer timer(devices, small.max_elements, abort);
   int64_t limit = 0;
-  for (int64_t count = std::min(kLeastElements, small.max_elements); count <= small.max_elements;
-       count *= 4) {
+  for (int64_t count = 0; count < small.max_elements;) {
+    count = std::min(count == 0 ? kLeastElements : count * 4, small.max_elements);
     const double small_seconds = timer.seconds_blocking(small.run, count);
     const double large_seconds = timer.seconds_blocking(large, count);
     log_info("all_reduce",
