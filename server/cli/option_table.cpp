@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <initializer_list>
 #include <iterator>
 #include <optional>
 
 #include "engine/base/size_text.h"
 #include "engine/base/text.h"
 #include "server/cli/bench_options.h"
+#include "server/cli/role_sets.h"
+#include "server/cli/routing_options.h"
 #include "server/cli/tool_options.h"
 
 namespace tessera::cli {
@@ -18,20 +19,6 @@ constexpr OptionUnit kBytes = OptionUnit::kBytes;
 constexpr OptionUnit kSeconds = OptionUnit::kSeconds;
 constexpr int64_t kMaxSeconds = int64_t{7} * 24 * 3600;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;
-
-constexpr uint8_t bits(std::initializer_list<Role> roles) {
-  uint8_t all = 0;
-  for (const Role role : roles) {
-    all = static_cast<uint8_t>(all | static_cast<uint8_t>(role));
-  }
-  return all;
-}
-constexpr uint8_t kWorkers = bits({Role::kServe, Role::kPrefill, Role::kDecode});
-constexpr uint8_t kFronts = bits({Role::kServe, Role::kRouter});
-constexpr uint8_t kRouters = bits({Role::kRouter});
-constexpr uint8_t kDecoders = bits({Role::kServe, Role::kDecode});
-// Whoever runs a model.
-constexpr uint8_t kRunners = kWorkers | bits({Role::kEval, Role::kCalibrate});
 
 std::vector<OptionSpec> model_options() {
   return {
@@ -72,19 +59,19 @@ std::vector<OptionSpec> model_options() {
        .help = "What computes; auto is GPUs where they are, but for workers that hand caches over: "
                "the CPU",
        .choices = {"auto", "cpu", "cuda"},
-       .roles = kWorkers | bits({Role::kEval})},
+       .roles = kWorkers | role_bits({Role::kEval})},
       {.name = "nccl-library",
        .group = "Model",
        .field = &Options::nccl_library,
        .help = "Path of libnccl for ranks on several GPUs (default: as the system finds it)",
-       .roles = kWorkers | bits({Role::kEval})},
+       .roles = kWorkers | role_bits({Role::kEval})},
       {.name = "all-reduce",
        .group = "Model",
        .field = &Options::all_reduce,
        .help = "Sums over GPUs; auto goes past NCCL, through peer memory, where that is faster, as "
                "measured at start",
        .choices = {"auto", "nccl"},
-       .roles = kWorkers | bits({Role::kEval})},
+       .roles = kWorkers | role_bits({Role::kEval})},
       {.name = "gpu-memory-utilization",
        .group = "Model",
        .field = &Options::gpu_memory_utilization,
@@ -211,7 +198,7 @@ std::vector<OptionSpec> parallel_options() {
        .group = "Parallel",
        .field = &Options::combined,
        .help = "One engine that prefills and decodes, without a handoff",
-       .roles = bits({Role::kServe})},
+       .roles = role_bits({Role::kServe})},
       {.name = "tensor-parallel-size",
        .group = "Parallel",
        .field = &Options::tensor_parallel_size,
@@ -255,78 +242,7 @@ std::vector<OptionSpec> parallel_options() {
            "Prompts up to this long are prefilled by the decode group itself (router and decode "
            "groups need it)",
        .maximum = int64_t{1} << 17,
-       .roles = bits({Role::kServe, Role::kRouter, Role::kDecode})},
-  };
-}
-
-std::vector<OptionSpec> routing_options() {
-  return {
-      {.name = "rpc-host",
-       .group = "gRPC",
-       .field = &Options::rpc_host,
-       .help = "Address of the gRPC port. A worker's is internal: never open it to clients"},
-      {.name = "rpc-port",
-       .group = "gRPC",
-       .field = &Options::rpc_port,
-       .help = "gRPC port; 0 for any free one",
-       .maximum = 65535},
-      {.name = "prefill-workers",
-       .group = "Routing",
-       .field = &Options::prefill_workers,
-       .help =
-           "host:port of a prefill worker, or dns:name:port for all addresses of a name; repeat "
-           "for more",
-       .roles = kRouters},
-      {.name = "decode-workers",
-       .group = "Routing",
-       .field = &Options::decode_workers,
-       .help = "The same for the leaders of decode groups",
-       .roles = kRouters},
-      {.name = "routing-policy",
-       .group = "Routing",
-       .field = &Options::routing_policy,
-       .help = "How a worker is chosen",
-       .choices = {"prefix_affinity", "least_load", "round_robin"},
-       .roles = kFronts},
-      {.name = "max-inflight-requests",
-       .group = "Routing",
-       .field = &Options::max_inflight_requests,
-       .help = "Requests that the router takes at once; further ones are answered 429",
-       .minimum = 1,
-       .maximum = 1'000'000,
-       .roles = kFronts},
-      {.name = "worker-wait",
-       .group = "Routing",
-       .field = &Options::worker_wait_s,
-       .help = "How long a request waits for a ready worker",
-       .maximum = kMaxSeconds,
-       .unit = kSeconds,
-       .roles = kFronts},
-      {.name = "handoff-lease",
-       .group = "Handoff",
-       .field = &Options::handoff_lease_s,
-       .help = "A peer that is silent for longer is given up",
-       .minimum = 1,
-       .maximum = 3600,
-       .unit = kSeconds,
-       .roles = kWorkers},
-      {.name = "landing-slots",
-       .group = "Handoff",
-       .field = &Options::landing_slots,
-       .help = "Block images in flight from one prefill worker to one decode rank",
-       .minimum = 1,
-       .maximum = 4096,
-       .roles = kDecoders},
-      {.name = "allow-staged-handoff",
-       .group = "Handoff",
-       .field = &Options::allow_staged_handoff,
-       .help = "Accept lanes that stage GPU memory through the host",
-       .roles = kWorkers},
-      {.name = "handoff-faults",
-       .group = "Handoff",
-       .field = &Options::handoff_faults,
-       .help = "Faults to make, for tests only: drop_ready=N,drop_ack=N,flip=N",
-       .roles = kWorkers},
+       .roles = role_bits({Role::kServe, Role::kRouter, Role::kDecode})},
   };
 }
 
@@ -611,13 +527,8 @@ Status validate(Role role, const Options& options) {
   if (options.is_mock() && (options.device == "cuda" || !options.tpla_calibration.empty())) {
     add("--engine mock runs no model: --device cuda and --tpla-calibration mean nothing to it");
   }
-  if (role == Role::kRouter) {
-    if (options.prefill_workers.empty()) {
-      add("no prefill worker: give --prefill-workers host:port");
-    }
-    if (options.decode_workers.empty()) {
-      add("no decode group: give --decode-workers host:port");
-    }
+  for (const std::string& fault : check_routing_options(role, options)) {
+    add(fault);
   }
   if (options.combined && options.attention_sharding != "auto" &&
       options.attention_sharding != "replicated") {

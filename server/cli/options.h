@@ -97,7 +97,11 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions, BenchOptions {
   bool console = true;
 
   std::string rpc_host = "127.0.0.1";
-  int64_t rpc_port = 0;  ///< gRPC; 0: any free port, printed at start
+  int64_t rpc_port = 0;          ///< gRPC; 0: any free port, printed at start
+  std::string rpc_ssl_certfile;  ///< PEM; empty, with the next two: plain text between roles
+  std::string rpc_ssl_keyfile;
+  std::string rpc_ssl_ca_certs;
+  std::string rpc_ssl_name;  ///< in every role's certificate; empty: the host connected to
 
   std::vector<std::string> prefill_workers;  ///< router: "host:port" or "dns:name:port"
   std::vector<std::string> decode_workers;

@@ -10,6 +10,7 @@
 #include "server/metrics/vllm_families.h"
 #include "server/roles/front_door.h"
 #include "server/roles/role_parts.h"
+#include "server/roles/rpc_door.h"
 #include "server/router/cluster_json.h"
 #include "server/router/router.h"
 #include "server/router/rpc_connector.h"
@@ -49,6 +50,7 @@ Result<router::RouterOptions> router_options(const cli::Options& options,
 /// All requests may be at one worker, whose calls outlast them a little.
 router::RpcConnectorOptions connector_options(const cli::Options& options) {
   router::RpcConnectorOptions connector;
+  connector.channel.tls = cluster_tls(options);
   connector.workers.max_open_calls = std::max(
       connector.workers.max_open_calls, static_cast<size_t>(2 * options.max_inflight_requests));
   return connector;

@@ -16,6 +16,9 @@
 
 namespace tessera {
 
+/// How roles speak to each other, as servers and as clients.
+[[nodiscard]] rpc::TlsOptions cluster_tls(const cli::Options& options);
+
 class RpcDoor final {
  public:
   struct Parts {

@@ -91,8 +91,10 @@ Result<std::unique_ptr<WorkerRoleProcess>> open_prefill_role(const cli::Options&
                                                              bool has_http) {
   TESSERA_TRY(const HandoffSettings settings, handoff_settings(options));
   TESSERA_TRY(auto model, load_model(options, config, WorkerRole::kPrefill));
-  const auto make_port = [](DecodePort::Listener& listener) -> std::unique_ptr<DecodePort> {
-    auto port = std::make_unique<rpc::GrpcDecodePort>();
+  const auto make_port = [&](DecodePort::Listener& listener) -> std::unique_ptr<DecodePort> {
+    rpc::DecodePortOptions to_decode;
+    to_decode.channel.tls = cluster_tls(options);
+    auto port = std::make_unique<rpc::GrpcDecodePort>(to_decode);
     port->set_listener(listener);
     return port;
   };

@@ -1,48 +1,42 @@
 #include "server/rpc/credentials.h"
 
 #include <fstream>
-#include <iterator>
 #include <string>
+#include <utility>
 
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include "engine/base/text.h"
 
 namespace tessera::rpc {
 namespace {
 
-struct Texts {
-  std::string certificate;
-  std::string key;
-  std::string ca;
-};
+using grpc::experimental::FileWatcherCertificateProvider;
 
-Result<std::string> read_text(const std::string& path) {
+/// How soon files that changed are used. New connections only: open ones go on.
+constexpr unsigned kRefreshSeconds = 5;
+
+Status check_readable(const std::string& path) {
   if (path.empty()) {
-    return std::string();
+    return invalid_argument(
+        "TLS needs a certificate, its key and who signs the peers: one is missing");
   }
   std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file || text.empty()) {
+  if (!file || file.peek() == std::ifstream::traits_type::eof()) {
     return not_found(str_cat("cannot read the TLS file ", path, ", or it is empty"));
   }
-  return text;
+  return Status::ok();
 }
 
-Result<Texts> read_texts(const TlsOptions& options) {
-  if (options.certificate_file.empty() != options.key_file.empty()) {
-    return invalid_argument(str_cat("TLS needs certificate and key together: certificate \"",
-                                    options.certificate_file,
-                                    "\", key \"",
-                                    options.key_file,
-                                    "\""));
+Result<std::shared_ptr<FileWatcherCertificateProvider>> watch_files(const TlsOptions& options) {
+  for (const std::string* path : {&options.certificate_file, &options.key_file, &options.ca_file}) {
+    TESSERA_RETURN_IF_ERROR(check_readable(*path));
   }
-  Texts texts;
-  TESSERA_TRY(texts.certificate, read_text(options.certificate_file));
-  TESSERA_TRY(texts.key, read_text(options.key_file));
-  TESSERA_TRY(texts.ca, read_text(options.ca_file));
-  return texts;
+  return std::make_shared<FileWatcherCertificateProvider>(
+      options.key_file, options.certificate_file, options.ca_file, kRefreshSeconds);
 }
 
 }  // namespace
@@ -52,16 +46,12 @@ Result<std::shared_ptr<grpc::ServerCredentials>> make_server_credentials(
   if (!options.is_enabled()) {
     return grpc::InsecureServerCredentials();
   }
-  if (options.certificate_file.empty()) {
-    return invalid_argument("a TLS server needs a certificate and its key");
-  }
-  TESSERA_TRY(const Texts texts, read_texts(options));
-  grpc::SslServerCredentialsOptions ssl(
-      texts.ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                       : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  ssl.pem_root_certs = texts.ca;
-  ssl.pem_key_cert_pairs.push_back({texts.key, texts.certificate});
-  return grpc::SslServerCredentials(ssl);
+  TESSERA_TRY(auto files, watch_files(options));
+  grpc::experimental::TlsServerCredentialsOptions tls(std::move(files));
+  tls.watch_root_certs();
+  tls.watch_identity_key_cert_pairs();
+  tls.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  return grpc::experimental::TlsServerCredentials(tls);
 }
 
 Result<std::shared_ptr<grpc::ChannelCredentials>> make_channel_credentials(
@@ -69,12 +59,12 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> make_channel_credentials(
   if (!options.is_enabled()) {
     return grpc::InsecureChannelCredentials();
   }
-  TESSERA_TRY(const Texts texts, read_texts(options));
-  grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = texts.ca;
-  ssl.pem_cert_chain = texts.certificate;
-  ssl.pem_private_key = texts.key;
-  return grpc::SslCredentials(ssl);
+  TESSERA_TRY(auto files, watch_files(options));
+  grpc::experimental::TlsChannelCredentialsOptions tls;
+  tls.set_certificate_provider(std::move(files));
+  tls.watch_root_certs();
+  tls.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(tls);
 }
 
 }  // namespace tessera::rpc

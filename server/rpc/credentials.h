@@ -13,7 +13,8 @@ class ServerCredentials;
 
 namespace tessera::rpc {
 
-/// Errors: INVALID_ARGUMENT (key without certificate or the reverse), NOT_FOUND (no such file).
+/// The files are read again when they change. Errors: INVALID_ARGUMENT (one of the three is not
+/// named), NOT_FOUND (no such file).
 [[nodiscard]] Result<std::shared_ptr<grpc::ServerCredentials>> make_server_credentials(
     const TlsOptions& options);
 [[nodiscard]] Result<std::shared_ptr<grpc::ChannelCredentials>> make_channel_credentials(

@@ -28,6 +28,9 @@ Result<std::shared_ptr<WorkerChannel>> WorkerChannel::create(const std::string& 
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as many as needed
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);     // a connection of its own
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // the router decides what is tried again
+  if (!options.tls.peer_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls.peer_name);
+  }
   auto channel = grpc::CreateCustomChannel(address, credentials, arguments);
   return std::make_shared<WorkerChannel>(address, std::move(channel));
 }

@@ -117,6 +117,7 @@ TEST_F(RpcServerTest, MissingTlsFileIsAnError) {
   RpcServerOptions options;
   options.tls.certificate_file = "/nonexistent/cert.pem";
   options.tls.key_file = "/nonexistent/key.pem";
+  options.tls.ca_file = "/nonexistent/ca.pem";
   EXPECT_EQ(RpcServer::create(options, {}).status().code(), StatusCode::kNotFound);
   options.tls.key_file.clear();
   EXPECT_EQ(RpcServer::create(options, {}).status().code(), StatusCode::kInvalidArgument);
