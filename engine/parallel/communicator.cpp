@@ -44,10 +44,6 @@ void Communicator::all_reduce_norm(const TensorView& add,
   ops.rms_norm(norm, stream);
 }
 
-bool Communicator::do_all_reduce_norm(const kernels::RmsNormParams&, StreamView) {
-  return false;
-}
-
 void Communicator::reduce_scatter_heads(const ConstTensorView& partial,
                                         const TensorView& out,
                                         StreamView stream) {

@@ -56,7 +56,8 @@ class Communicator {
  private:
   virtual void do_all_reduce(const kernels::TensorView& x, kernels::StreamView stream) = 0;
   /// False: there is no such pass for these shapes, and nothing has been done.
-  virtual bool do_all_reduce_norm(const kernels::RmsNormParams& norm, kernels::StreamView stream);
+  virtual bool do_all_reduce_norm(const kernels::RmsNormParams& norm,
+                                  kernels::StreamView stream) = 0;
   virtual void do_reduce_scatter_heads(const kernels::ConstTensorView& partial,
                                        const kernels::TensorView& out,
                                        kernels::StreamView stream) = 0;

@@ -25,7 +25,7 @@ struct NcclOptions {
   std::function<void*(int rank, kernels::StreamView stream)> native_stream;
   /// Of the largest operand of reduce_scatter_heads and all_gather_columns.
   int64_t staging_bytes = 0;
-  SmallSum small_sum;  ///< for all_reduce of all ranks, where it is the faster way
+  SmallSum small_sum;  ///< for sums over all ranks, where it is the faster way
 };
 
 /// Whether NCCL can be loaded: the errors of NcclLibrary::load().

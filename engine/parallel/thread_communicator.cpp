@@ -164,6 +164,8 @@ class ThreadCommunicator final : public Communicator {
     add_up(0, x.num_elements(), x.as<float>());
   }
 
+  bool do_all_reduce_norm(const kernels::RmsNormParams&, StreamView) override { return false; }
+
   void do_reduce_scatter_heads(const ConstTensorView& partial,
                                const TensorView& out,
                                StreamView) override {

@@ -180,7 +180,7 @@ void launch_few_rows(const BlasProblem& problem, cudaStream_t stream) {
                        .rows = static_cast<int32_t>(problem.rows),
                        .out_features = static_cast<int32_t>(problem.out_features),
                        .in_features = static_cast<int32_t>(problem.in_features)};
-  // Every warp has a chunk at least.
+  // Few warps are without a chunk; those add zeros.
   if (problem.in_features <= 2 * kChunkStepColumns) {
     launch_warps<2>(problem, params, stream);
   } else if (problem.in_features <= 4 * kChunkStepColumns) {

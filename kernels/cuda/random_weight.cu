@@ -49,6 +49,8 @@ void CudaOps::do_fill_linear_weight(LinearWeight& weight,
     }
     values += count * dtype_bytes(shape.dtype);
   }
+  device_.synchronize_blocking(
+      {});  // products read weights before the kernel before them has ended
 }
 
 }  // namespace tessera::kernels::cuda

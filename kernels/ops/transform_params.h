@@ -17,7 +17,7 @@ struct EmbeddingParams {
 struct RmsNormParams {
   TensorView x;            ///< [T, D] float32, row stride free; rewritten only when `add` is given
   ConstTensorView add;     ///< [T, D] float32, or empty
-  ConstTensorView weight;  ///< [D] float32
+  ConstTensorView weight;  ///< [D] float32; nothing queued before may still write it
   float epsilon = 1e-6F;
   TensorView out;  ///< [T, D] float32 or bfloat16, row stride free
 };

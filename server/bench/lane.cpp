@@ -241,9 +241,14 @@ void Lane::watch_loop() {
       return;
     }
     const Clock::time_point now = Clock::now();
-    if (lags_.loop_ms.size() < kMaxLoopSamples) {
-      lags_.loop_ms.push_back(ms_between(probe_timer_.expiry(), now));
-    }
+    // A sample for every period that was missed: one stall is as many late ones as it lasted.
+    Clock::time_point due = probe_timer_.expiry();
+    do {
+      if (lags_.loop_ms.size() < kMaxLoopSamples) {
+        lags_.loop_ms.push_back(ms_between(due, now));
+      }
+      due += kProbePeriod;
+    } while (due <= now);
     probe_timer_.expires_at(std::max(probe_timer_.expiry() + kProbePeriod, now));
     watch_loop();
   });

@@ -97,6 +97,9 @@ class HttpServer::Impl final {
   [[nodiscard]] uint16_t port() const noexcept { return port_; }
   [[nodiscard]] const ServerCore& core() const noexcept { return core_; }
 
+  void announce_drain() {
+    inbox_->post([this] { core_.announce_drain(); });
+  }
   [[nodiscard]] bool drain_blocking(Deadline deadline) {
     inbox_->post([this] {
       close_listeners();
@@ -154,6 +157,10 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& o
 
 uint16_t HttpServer::port() const noexcept {
   return impl_->port();
+}
+
+void HttpServer::announce_drain() {
+  impl_->announce_drain();
 }
 
 bool HttpServer::drain_blocking(Deadline deadline) {

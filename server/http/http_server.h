@@ -48,6 +48,9 @@ class HttpServer final {
   HttpServer& operator=(const HttpServer&) = delete;
 
   [[nodiscard]] uint16_t port() const noexcept;
+  /// Answers "Connection: close" and closes idle connections from here on, so that clients find
+  /// another server; whoever still comes is answered. Any thread.
+  void announce_drain();
   /// Stops accepting connections, answers "Connection: close", and waits until every open exchange
   /// has ended or `deadline`. True when all ended.
   [[nodiscard]] bool drain_blocking(Deadline deadline);

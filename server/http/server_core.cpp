@@ -51,7 +51,7 @@ void ServerCore::remove(const std::shared_ptr<Connection>& connection) {
 
 void ServerCore::change_busy(int delta) {
   num_busy_ += delta;
-  if (num_busy_ > 0 || !is_draining()) {
+  if (num_busy_ > 0 || !is_ending_) {
     return;
   }
   {
@@ -61,12 +61,17 @@ void ServerCore::change_busy(int delta) {
   drained_.notify_all();
 }
 
-void ServerCore::start_drain() {
+void ServerCore::announce_drain() {
   inbox_->start_draining();
   const std::vector<std::shared_ptr<Connection>> snapshot(connections_.begin(), connections_.end());
   for (const std::shared_ptr<Connection>& connection : snapshot) {
     connection->close_if_idle();
   }
+}
+
+void ServerCore::start_drain() {
+  announce_drain();
+  is_ending_ = true;
   change_busy(0);
 }
 

@@ -45,7 +45,9 @@ class ServerCore final {
   /// answer).
   void change_busy(int delta);
 
-  /// Closes idle connections; busy ones close after their answer.
+  /// Closes idle connections; busy ones, and those still to come, close after their answer.
+  void announce_drain();
+  /// The same, and nothing more comes: wait_drained_blocking() ends with the last answer.
   void start_drain();
   void abort_all();
   /// Any thread.
@@ -62,6 +64,7 @@ class ServerCore final {
   std::unordered_set<std::shared_ptr<Connection>> connections_;
   std::atomic<int64_t> num_connections_ = 0;
   int64_t num_busy_ = 0;
+  bool is_ending_ = false;
 
   std::mutex mutex_;  // guards is_drained_
   std::condition_variable drained_;

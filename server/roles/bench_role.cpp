@@ -164,14 +164,8 @@ Status run_bench(const cli::ResolvedOptions& resolved) {
   const bench::LoadResult result = run->take_result();
   const bench::Summary summary = bench::summarize(result);
   TESSERA_RETURN_IF_ERROR(report(options, result, summary));
-  if (summary.is_saturated) {
-    return failed_precondition("INVALID RUN: " + bench::invalid_reason(summary));
-  }
-  if (result.is_stopped || result.has_too_many_errors) {
-    return failed_precondition("stopped before the end of the load");
-  }
-  if (summary.completed == 0 && summary.cancelled == 0) {
-    return failed_precondition("no request was completed");
+  if (const std::string reason = bench::invalid_reason(result, summary); !reason.empty()) {
+    return failed_precondition("INVALID RUN: " + reason);
   }
   return Status::ok();
 }

@@ -117,6 +117,7 @@ void FrontDoor::reload_keys() {
 }
 
 void FrontDoor::set_draining() {
+  state_->http->announce_drain();
   state_->rpc->set_draining();
 }
 

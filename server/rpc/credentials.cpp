@@ -20,10 +20,6 @@ using grpc::experimental::FileWatcherCertificateProvider;
 constexpr unsigned kRefreshSeconds = 5;
 
 Status check_readable(const std::string& path) {
-  if (path.empty()) {
-    return invalid_argument(
-        "TLS needs a certificate, its key and who signs the peers: one is missing");
-  }
   std::ifstream file(path, std::ios::binary);
   if (!file || file.peek() == std::ifstream::traits_type::eof()) {
     return not_found(str_cat("cannot read the TLS file ", path, ", or it is empty"));
@@ -32,7 +28,19 @@ Status check_readable(const std::string& path) {
 }
 
 Result<std::shared_ptr<FileWatcherCertificateProvider>> watch_files(const TlsOptions& options) {
-  for (const std::string* path : {&options.certificate_file, &options.key_file, &options.ca_file}) {
+  const auto paths = {&options.certificate_file, &options.key_file, &options.ca_file};
+  for (const std::string* path : paths) {
+    if (path->empty()) {
+      return invalid_argument(str_cat("TLS needs three files: certificate \"",
+                                      options.certificate_file,
+                                      "\", key \"",
+                                      options.key_file,
+                                      "\", authority \"",
+                                      options.ca_file,
+                                      "\""));
+    }
+  }
+  for (const std::string* path : paths) {
     TESSERA_RETURN_IF_ERROR(check_readable(*path));
   }
   return std::make_shared<FileWatcherCertificateProvider>(

@@ -159,7 +159,7 @@ std::string render_json(const LoadResult& result, const Summary& summary) {
   add_latency(out, "schedule_lag", summary.send_lag_ms);
   add_latency(out, "loop_lag", summary.loop_lag_ms);
   out["client_cpus"] = summary.cpu_share;
-  out["is_valid"] = !summary.is_saturated;
+  out["is_valid"] = invalid_reason(result, summary).empty();
   out["is_stopped_early"] = result.is_stopped || result.has_too_many_errors;
   out["error_counts"] = errors_of(summary);
   out["slices"] = slices_of(summary);

@@ -81,7 +81,7 @@ std::string render_page(const LoadResult& result, const Summary& summary) {
   std::vector<Row> figures = figure_rows(result, summary);
   figures.insert(figures.begin(), {"", ""});
   std::string body;
-  if (const std::string reason = invalid_reason(summary); !reason.empty()) {
+  if (const std::string reason = invalid_reason(result, summary); !reason.empty()) {
     body += str_cat("<p><strong>Invalid run: ", escape_html(reason), "</strong></p>\n");
   }
   body += render_html_table(latency_rows(summary)) + charts(summary) + render_html_table(figures);

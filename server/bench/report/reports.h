@@ -21,6 +21,6 @@ namespace tessera::bench {
 [[nodiscard]] std::string render_page(const LoadResult& result, const Summary& summary);
 
 /// Why the figures cannot be trusted, or "" when they can.
-[[nodiscard]] std::string invalid_reason(const Summary& summary);
+[[nodiscard]] std::string invalid_reason(const LoadResult& result, const Summary& summary);
 
 }  // namespace tessera::bench

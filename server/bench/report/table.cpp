@@ -30,18 +30,27 @@ std::string align(const std::vector<Row>& rows) {
 
 }  // namespace
 
-std::string invalid_reason(const Summary& summary) {
-  if (!summary.is_saturated) {
-    return "";
+std::string invalid_reason(const LoadResult& result, const Summary& summary) {
+  if (summary.is_saturated) {
+    return str_cat("client saturated: p99 of its schedule lag is ",
+                   fixed(summary.send_lag_ms.percentile(99.0), 3),
+                   " ms, of its loop's lag ",
+                   fixed(summary.loop_lag_ms.percentile(99.0), 3),
+                   " ms, and ",
+                   fixed(summary.max_lag_ms, 3),
+                   " ms is the most at which these latencies are the server's; use more "
+                   "--client-threads, a machine that does nothing else, or less load");
   }
-  return str_cat("client saturated: p99 of its schedule lag is ",
-                 fixed(summary.send_lag_ms.percentile(99.0), 3),
-                 " ms, of its loop's lag ",
-                 fixed(summary.loop_lag_ms.percentile(99.0), 3),
-                 " ms, and ",
-                 fixed(summary.max_lag_ms, 3),
-                 " ms is the most at which these latencies are the server's; use more "
-                 "--client-threads, a machine that does nothing else, or less load");
+  if (result.has_too_many_errors) {
+    return "stopped early: more than --max-errors requests failed";
+  }
+  if (result.is_stopped) {
+    return "stopped early: the figures are of what was measured until then";
+  }
+  if (summary.completed == 0 && summary.cancelled == 0) {
+    return "no request was completed";
+  }
+  return "";
 }
 
 std::string render_table(const LoadResult& result, const Summary& summary) {
@@ -58,12 +67,6 @@ std::string render_table(const LoadResult& result, const Summary& summary) {
   if (result.num_dropped_gaps > 0) {
     text +=
         str_cat("ITL without ", result.num_dropped_gaps, " gaps, for which memory was not kept.\n");
-  }
-  if (result.is_stopped) {
-    text += "Stopped early: the figures are of what was measured until then.\n";
-  }
-  if (result.has_too_many_errors) {
-    text += "Stopped early: more than --max-errors requests failed.\n";
   }
   return text;
 }

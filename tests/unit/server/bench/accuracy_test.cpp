@@ -94,10 +94,11 @@ Round measure() {
   settings.arrivals = {.kind = ArrivalKind::kPoisson, .rate = kRate};
   settings.max_concurrency = 0;
   settings.data.output_tokens = kTokens;
-  const Summary summary = summarize(testing::run_blocking(settings));
+  const LoadResult result = testing::run_blocking(settings);
+  const Summary summary = summarize(result);
   return {.client = figures_of(summary),
           .server = figures_of(server.stop()),
-          .invalid = summary.is_saturated ? invalid_reason(summary) : ""};
+          .invalid = invalid_reason(result, summary)};
 }
 
 /// What a figure of the client's has wrong, a line each.

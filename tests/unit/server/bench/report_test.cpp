@@ -131,9 +131,30 @@ TEST(ReportTableTest, FailuresAreNamedWithTheirReason) {
 
 TEST(ReportTableTest, SaturatedClientIsAReason) {
   LoadResult result = make_result(2);
-  EXPECT_EQ(invalid_reason(summarize(result)), "");
+  EXPECT_EQ(invalid_reason(result, summarize(result)), "");
   result.lags.send_ms.assign(10, 50.0F);
-  EXPECT_NE(invalid_reason(summarize(result)).find("client saturated"), std::string::npos);
+  EXPECT_NE(invalid_reason(result, summarize(result)).find("client saturated"), std::string::npos);
+}
+
+TEST(ReportTableTest, ARunThatWasCutShortOrGotNothingIsInvalidEverywhere) {
+  const auto is_valid = [](const LoadResult& result) {
+    const Summary summary = summarize(result);
+    const bool is_said = render_page(result, summary).find("Invalid run") != std::string::npos;
+    const bool valid = json::parse(render_json(result, summary))["is_valid"].get<bool>();
+    EXPECT_EQ(valid, !is_said);
+    EXPECT_EQ(valid, invalid_reason(result, summary).empty());
+    return valid;
+  };
+  EXPECT_TRUE(is_valid(make_result(2)));
+  LoadResult stopped = make_result(2);
+  stopped.is_stopped = true;
+  EXPECT_FALSE(is_valid(stopped));
+  LoadResult failing = make_result(2);
+  failing.has_too_many_errors = true;
+  EXPECT_FALSE(is_valid(failing));
+  LoadResult nothing = make_result(1);
+  nothing.records[0].outcome = Outcome::kFailed;
+  EXPECT_FALSE(is_valid(nothing));
 }
 
 TEST(ReportPageTest, IsWholeEscapedAndNeedsNothingFromElsewhere) {

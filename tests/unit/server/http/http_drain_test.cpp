@@ -30,6 +30,36 @@ TEST(HttpDrainTest, ClosesIdleConnections) {
   EXPECT_TRUE(client.is_closed_silently());
 }
 
+TEST(HttpDrainTest, AnAnnouncedOneSendsKeptConnectionsAway) {
+  ExchangeQueue queue;
+  const auto server = start_server({}, queue.handler());
+  RawHttpClient idle(server->port());
+  RawHttpClient busy(server->port());
+  ASSERT_TRUE(idle.send(kGet));
+  queue.pop()->respond({});
+  const auto kept = idle.read_response();
+  ASSERT_TRUE(kept.has_value());
+  EXPECT_NE(kept->header("Connection"), "close");
+  ASSERT_TRUE(busy.send(kGet));
+  const auto open = queue.pop();
+
+  server->announce_drain();
+  EXPECT_TRUE(idle.is_closed_silently());
+  open->respond({});
+  const auto last = busy.read_response();
+  ASSERT_TRUE(last.has_value());
+  EXPECT_EQ(last->header("Connection"), "close");
+  RawHttpClient late(server->port());  // answered, and no longer than that
+  ASSERT_TRUE(late.send(kGet));
+  const auto late_exchange = queue.pop();
+  EXPECT_FALSE(server->drain_blocking(Deadline::after(milliseconds(10))));
+  late_exchange->respond({});
+  const auto refused = late.read_response();
+  ASSERT_TRUE(refused.has_value());
+  EXPECT_EQ(refused->header("Connection"), "close");
+  EXPECT_TRUE(server->drain_blocking(soon()));
+}
+
 TEST(HttpDrainTest, WaitsForOpenExchanges) {
   ExchangeQueue queue;
   const auto server = start_server({}, queue.handler());
