@@ -211,6 +211,9 @@ void WeightPacker::report(const std::string& name) const {
 
 ConstTensorView WeightPacker::read_stacked(const std::vector<Part>& parts) {
   if (parts.size() > 1) {
+    const bool has_columns = std::any_of(
+        parts.begin(), parts.end(), [](const Part& part) { return part.columns.has_value(); });
+    TESSERA_CHECK(!has_columns, "rows are stacked whole");
     return stack(parts);
   }
   const Part& part = parts.front();
@@ -229,7 +232,6 @@ kernels::TensorView WeightPacker::stack(const std::vector<Part>& parts) {
   int64_t rows = 0;
   int64_t columns = 0;
   for (const Part& part : parts) {
-    TESSERA_CHECK(!part.columns, "stacked parts of rows");
     ConstTensorView matrix = read(part.name);
     TESSERA_CHECK(rows == 0 || columns == matrix.dim(1), "stacked tensors of different widths");
     if (part.rows) {

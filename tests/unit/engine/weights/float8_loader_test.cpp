@@ -37,7 +37,7 @@ ModelConfig small_config() {
     "architectures": ["DeepseekV3ForCausalLM"], "vocab_size": 40, "hidden_size": 256,
     "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384,
     "max_position_embeddings": 64, "q_lora_rank": 128, "kv_lora_rank": 64, "qk_nope_head_dim": 64,
-    "qk_rope_head_dim": 32, "v_head_dim": 64, "n_routed_experts": 3, "n_shared_experts": 1,
+    "qk_rope_head_dim": 32, "v_head_dim": 64, "n_routed_experts": 4, "n_shared_experts": 1,
     "num_experts_per_tok": 2, "moe_intermediate_size": 128, "first_k_dense_replace": 1,
     "routed_scaling_factor": 1.0, "norm_topk_prob": true, "scoring_func": "sigmoid",
     "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1,
@@ -168,8 +168,8 @@ TEST_F(Float8LoaderTest, BytesAndScalesStayAsTheyAre) {
   EXPECT_EQ(layer.attention.input->shape().scales->rows, kBlock);
   expect_pieces(layer.attention.q_up, 0, {{kAttention + "q_b_proj.weight", {0, 384}, {0, 128}}});
   expect_pieces(layer.attention.output, 0, {{kAttention + "o_proj.weight", {0, 256}, {0, 256}}});
-  ASSERT_EQ(layer.moe.gate_up->shape().num_groups, 3);
-  for (size_t expert = 0; expert < 3; ++expert) {
+  ASSERT_EQ(layer.moe.gate_up->shape().num_groups, 4);
+  for (size_t expert = 0; expert < 4; ++expert) {
     const std::string prefix = str_cat(kMoe, "experts.", expert, ".");
     expect_pieces(layer.moe.gate_up,
                   expert,
@@ -236,8 +236,8 @@ TEST_F(Float8LoaderTest, ARankHoldsItsExperts) {
   const ModelWeights weights = load_rank(2, 1);
   const MoeWeights& moe = weights.layers[1].moe;
   ASSERT_EQ(moe.down->shape().num_groups, 2);
-  expect_pieces(moe.down, 0, {{kMoe + "experts.1.down_proj.weight", {0, 256}, {0, 128}}});
-  expect_pieces(moe.down, 1, {{kMoe + "experts.2.down_proj.weight", {0, 256}, {0, 128}}});
+  expect_pieces(moe.down, 0, {{kMoe + "experts.2.down_proj.weight", {0, 256}, {0, 128}}});
+  expect_pieces(moe.down, 1, {{kMoe + "experts.3.down_proj.weight", {0, 256}, {0, 128}}});
 }
 
 TEST_F(Float8LoaderTest, OtherBackendsAndTypesGetDequantisedWeights) {
