@@ -281,7 +281,7 @@ void launch_float8_tiles(const Float8Product& p, cudaStream_t stream) {
 
 void launch_float8_simt(const Float8Product& p, cudaStream_t stream) {
   const LaunchShape shape{
-      {to_grid(ceil_div(p.product.out_features, kSimtThreads)), to_grid(max_tiles(p.product, 1))},
+      {to_grid(max_tiles(p.product, 1)), to_grid(ceil_div(p.product.out_features, kSimtThreads))},
       kSimtThreads};
   visit_dtype(p.product.out_dtype, [&](auto tag) {
     launch_early(
