@@ -210,10 +210,10 @@ void WeightPacker::report(const std::string& name) const {
 }
 
 ConstTensorView WeightPacker::read_stacked(const std::vector<Part>& parts) {
+  const bool has_columns = std::any_of(
+      parts.begin(), parts.end(), [](const Part& part) { return part.columns.has_value(); });
+  TESSERA_CHECK(parts.size() == 1 || !has_columns, "rows are stacked whole");
   if (parts.size() > 1) {
-    const bool has_columns = std::any_of(
-        parts.begin(), parts.end(), [](const Part& part) { return part.columns.has_value(); });
-    TESSERA_CHECK(!has_columns, "rows are stacked whole");
     return stack(parts);
   }
   const Part& part = parts.front();

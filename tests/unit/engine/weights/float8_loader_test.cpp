@@ -5,6 +5,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -112,35 +113,43 @@ class Float8LoaderTest : public ::testing::Test {
     std::string name;
     IndexRange rows, columns;
   };
+  /// A byte and what scales it.
+  using Element = std::pair<uint8_t, float>;
+  void append(const Piece& piece, std::vector<Element>& elements) const {
+    const Stored& stored = stored_.at(piece.name);
+    for (int64_t row = piece.rows.begin; row < piece.rows.end; ++row) {
+      for (int64_t column = piece.columns.begin; column < piece.columns.end; ++column) {
+        const auto value = static_cast<size_t>(row * stored.columns + column);
+        const int64_t scale = row / kBlock * stored.scale_columns + column / kBlock;
+        elements.emplace_back(static_cast<uint8_t>(stored.values.at(value)),
+                              stored.scales.at(static_cast<size_t>(scale)));
+      }
+    }
+  }
+  static std::vector<Element> held(const LinearWeightPtr& weight, size_t group) {
+    const kernels::LinearShape& shape = weight->shape();
+    const auto& float8 = fake(weight).float8_groups.at(group);
+    std::vector<Element> elements;
+    for (int64_t i = 0; i < shape.out_features * shape.in_features; ++i) {
+      const int64_t scale = i / shape.in_features / shape.scales->rows * shape.scale_columns() +
+                            (shape.scales->first_column + i % shape.in_features) / kBlock;
+      elements.emplace_back(float8.values.at(static_cast<size_t>(i)),
+                            float8.scales.at(static_cast<size_t>(scale)));
+    }
+    return elements;
+  }
   /// Group `group` of `weight` is the pieces, stacked, byte by byte with the scale of each.
   void expect_pieces(const LinearWeightPtr& weight,
                      size_t group,
                      const std::vector<Piece>& pieces) const {
-    const kernels::LinearShape& shape = weight->shape();
-    ASSERT_TRUE(shape.scales.has_value());
-    const auto& held = fake(weight).float8_groups.at(group);
-    ASSERT_TRUE(fake(weight).groups.at(group).empty());
-    int64_t out = 0;
+    ASSERT_TRUE(weight->shape().scales.has_value());
+    EXPECT_TRUE(fake(weight).groups.at(group).empty());
+    EXPECT_EQ(weight->shape().in_features, pieces.front().columns.size());
+    std::vector<Element> expected;
     for (const Piece& piece : pieces) {
-      const Stored& stored = stored_.at(piece.name);
-      ASSERT_EQ(shape.in_features, piece.columns.size());
-      for (int64_t row = piece.rows.begin; row < piece.rows.end; ++row, ++out) {
-        for (int64_t k = 0; k < shape.in_features; ++k) {
-          const int64_t column = piece.columns.begin + k;
-          ASSERT_EQ(held.values.at(static_cast<size_t>(out * shape.in_features + k)),
-                    static_cast<uint8_t>(
-                        stored.values.at(static_cast<size_t>(row * stored.columns + column))))
-              << piece.name << " " << row << ", " << column;
-          const int64_t at = out / shape.scales->rows * shape.scale_columns() +
-                             (shape.scales->first_column + k) / kBlock;
-          ASSERT_EQ(held.scales.at(static_cast<size_t>(at)),
-                    stored.scales.at(
-                        static_cast<size_t>(row / kBlock * stored.scale_columns + column / kBlock)))
-              << piece.name << " " << row << ", " << column;
-        }
-      }
+      append(piece, expected);
     }
-    EXPECT_EQ(out, shape.out_features);
+    EXPECT_TRUE(held(weight, group) == expected) << pieces.front().name;
   }
 
   const ModelConfig config_ = small_config();

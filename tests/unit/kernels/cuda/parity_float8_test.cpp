@@ -171,20 +171,21 @@ class Float8ParityTest : public ParityTest {
     Array rounded = x;
     for (int64_t t = 0; t < x.dim(0); ++t) {
       for (int64_t begin = 0; begin < x.dim(1); begin += kScaleBlock) {
-        const int64_t end = std::min(begin + kScaleBlock, x.dim(1));
-        double largest = 0.0;
-        for (int64_t k = begin; k < end; ++k) {
-          largest = std::max(largest, std::abs(x.at(t, k)));
-        }
-        const float scale = static_cast<float>(largest) / 448.0F;
-        for (int64_t k = begin; k < end && scale > 0.0F; ++k) {
-          const auto value = static_cast<float>(x.at(t, k)) / scale;
-          const float code = kernels::float8_e4m3_to_float(kernels::float8_e4m3_from_float(value));
-          rounded.at(t, k) = static_cast<double>(code * scale);
-        }
+        round_block(&rounded.at(t, begin), std::min(kScaleBlock, x.dim(1) - begin));
       }
     }
     return rounded;
+  }
+  static void round_block(double* values, int64_t count) {
+    double largest = 1e-30;
+    for (int64_t i = 0; i < count; ++i) {
+      largest = std::max(largest, std::abs(values[i]));
+    }
+    const float scale = static_cast<float>(largest) / 448.0F;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint8_t code = kernels::float8_e4m3_from_float(static_cast<float>(values[i]) / scale);
+      values[i] = static_cast<double>(kernels::float8_e4m3_to_float(code) * scale);
+    }
   }
 };
 
