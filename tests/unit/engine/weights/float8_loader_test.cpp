@@ -223,6 +223,16 @@ TEST_F(Float8LoaderTest, ARankCutsBlocksOfRows) {
                 {{kAttention + "q_b_proj.weight", {192, 384}, {0, 128}}});
 }
 
+/// Those of the second matrix are whole in their own, and not in the stack.
+TEST_F(Float8LoaderTest, BlocksOfTheStackAreCutToo) {
+  backend_.fake_ops().set_multiplies_float8();
+  const ModelWeights weights = load_rank(2, 0);
+  expect_pieces(weights.layers[0].mlp.gate_up,
+                0,
+                {{kDense + "gate_proj.weight", {0, 192}, {0, 256}},
+                 {kDense + "up_proj.weight", {0, 192}, {0, 256}}});
+}
+
 TEST_F(Float8LoaderTest, ARankCutsBlocksOfColumns) {
   backend_.fake_ops().set_multiplies_float8();
   const ModelWeights half = load_rank(2, 1);
