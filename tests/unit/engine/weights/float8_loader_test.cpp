@@ -296,6 +296,36 @@ TEST_F(Float8LoaderTest, BlocksOfAnotherWidthAreDequantised) {
   EXPECT_FALSE(loaded.value().layers[0].mlp.down->shape().scales.has_value());
 }
 
+TEST_F(Float8LoaderTest, PlainCheckpointsAreUnchanged) {
+  backend_.fake_ops().set_multiplies_float8();
+  ModelConfig config = config_;
+  config.quantization.reset();
+  std::erase_if(tensors_, [](const auto& tensor) { return tensor.name.ends_with("_scale_inv"); });
+  for (TensorFileEntry& tensor : tensors_) {
+    if (tensor.dtype == "F8_E4M3") {
+      tensor.dtype = "BF16";
+      tensor.bytes += tensor.bytes;
+    }
+  }
+  const test::TempFolder folder;
+  folder.write("model.safetensors", test::safetensors_bytes(tensors_));
+  const auto checkpoint = Checkpoint::open(folder.path());
+  ASSERT_TRUE(checkpoint.is_ok());
+  FakeBackend other;
+  const auto here = load_model_weights(config, checkpoint.value(), backend_, options_);
+  const auto there = load_model_weights(config, checkpoint.value(), other, options_);
+  ASSERT_TRUE(here.is_ok() && there.is_ok()) << here.status().to_string();
+  EXPECT_EQ(here.value().num_bytes, there.value().num_bytes);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const AttentionWeights& attention = here.value().layers[layer].attention;
+    EXPECT_FALSE(attention.input->shape().scales.has_value());
+    EXPECT_EQ(fake(attention.input).groups,
+              fake(there.value().layers[layer].attention.input).groups);
+  }
+  EXPECT_EQ(fake(here.value().layers[1].moe.gate_up).groups,
+            fake(there.value().layers[1].moe.gate_up).groups);
+}
+
 TEST_F(Float8LoaderTest, OneExpertInAnotherTypeMakesAllOfThemDequantised) {
   backend_.fake_ops().set_multiplies_float8();
   const std::string name = kMoe + "experts.2.down_proj.weight";
