@@ -128,6 +128,26 @@ double GpuBench::product_rate() {
   return 2.0 * static_cast<double>(kSize * kSize * kSize) / linear_us({kSize, kSize, kSize}) * 1e6;
 }
 
+namespace {
+
+/// Numbers of the weight after `num_before` others.
+std::unique_ptr<kernels::LinearWeight> random_float8(kernels::Ops& ops,
+                                                     const LinearProduct& product,
+                                                     int64_t num_before) {
+  auto weight = ops.make_linear_weight({.out_features = product.out,
+                                        .in_features = product.in,
+                                        .dtype = DType::kBFloat16,
+                                        .scales = kernels::BlockScales{}});
+  const kernels::RandomRows rows{
+      .counter = static_cast<uint64_t>(num_before * product.out * product.in),
+      .rows = product.out,
+      .half_width = 0.03F};
+  ops.fill_linear_weight(*weight, 0, {&rows, 1});
+  return weight;
+}
+
+}  // namespace
+
 double GpuBench::linear_us(const LinearProduct& product) {
   const auto [rows, out, in, way] = product;
   // A run is several products, so that kRuns of them are 256 MiB of weights.
@@ -143,13 +163,7 @@ double GpuBench::linear_us(const LinearProduct& product) {
   }
   for (int64_t i = 0; i < num_weights; ++i) {
     if (way == LinearWay::kFloat8) {
-      weights.push_back(ops().make_linear_weight({.out_features = out,
-                                                  .in_features = in,
-                                                  .dtype = DType::kBFloat16,
-                                                  .scales = kernels::BlockScales{}}));
-      const kernels::RandomRows random_rows{
-          .counter = static_cast<uint64_t>(i * out * in), .rows = out, .half_width = 0.03F};
-      ops().fill_linear_weight(*weights.back(), 0, {&random_rows, 1});
+      weights.push_back(random_float8(ops(), product, i));
       continue;
     }
     weights.push_back(ops().make_linear_weight({1, out, in, DType::kBFloat16}));
