@@ -14,45 +14,62 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kFloat8BlockColumns = 128;  // what backends that keep FP8 ask for
 constexpr int64_t kDefaultCacheLimit = int64_t{4} << 30;
 
 /// Numbers of a layer or a model, by how they are stored.
 struct WeightCount {
-  int64_t products = 0;  // in the dtype of the products
+  int64_t products = 0;  // in the dtype of the products, unless they stay in FP8
+  int64_t float8 = 0;    // of products, what may stay in FP8
   int64_t copies = 0;    // of products, stored a second time in another form
   int64_t floats = 0;    // float32 in every dtype
 };
 
-void count_attention(const ModelConfig& c, WeightCount& count) {
+void count_attention(const ModelConfig& c, bool is_rotated, WeightCount& count) {
   const int64_t query_width = c.num_attention_heads * c.qk_head_dim();
   const int64_t kv_up =
       c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim);
-  count.products += c.q_lora_rank == 0 ? c.hidden_size * query_width
-                                       : c.q_lora_rank * (c.hidden_size + query_width);
-  count.products += c.hidden_size * c.latent_row_width() + kv_up +
-                    c.num_attention_heads * c.v_head_dim * c.hidden_size;
+  const int64_t input_width =
+      (c.q_lora_rank == 0 ? query_width : c.q_lora_rank) + c.latent_row_width();
+  const int64_t input = c.hidden_size * input_width;
+  const int64_t others =
+      c.q_lora_rank * query_width + c.num_attention_heads * c.v_head_dim * c.hidden_size;
+  count.products += input + others + kv_up;
+  count.float8 += is_rotated ? others : input + others;
   count.copies += kv_up;
   count.floats += c.q_lora_rank + c.kv_lora_rank + 2 * c.hidden_size;
 }
 
-WeightCount count_weights(const ModelConfig& c) {
+WeightCount count_weights(const ModelConfig& c, bool is_rotated) {
   WeightCount count;
   const int64_t table = c.vocab_size * c.hidden_size;
   count.products = c.tie_word_embeddings ? table : 2 * table;
   count.copies = c.tie_word_embeddings ? table : 0;
   count.floats = c.hidden_size;
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
-    count_attention(c, count);
+    count_attention(c, is_rotated, count);
     if (c.is_moe_layer(layer)) {
-      const int64_t experts = c.n_routed_experts + c.n_shared_experts;
-      count.products += experts * 3 * c.hidden_size * c.moe_intermediate_size;
+      const int64_t experts =
+          (c.n_routed_experts + c.n_shared_experts) * 3 * c.hidden_size * c.moe_intermediate_size;
+      count.products += experts;
+      count.float8 += experts;
       count.floats += c.n_routed_experts * c.hidden_size;
       count.floats += c.topk_method == TopkMethod::kNoauxTc ? c.n_routed_experts : 0;
     } else {
       count.products += 3 * c.hidden_size * c.intermediate_size;
+      count.float8 += 3 * c.hidden_size * c.intermediate_size;
     }
   }
   return count;
+}
+
+/// What FP8 saves of products in `element_bytes`: a byte a number is left, and a float32 a block.
+int64_t saved_by_float8(const ModelConfig& c, const WeightCount& count, int64_t element_bytes) {
+  if (!c.quantization || c.quantization->block_columns != kFloat8BlockColumns) {
+    return 0;
+  }
+  const int64_t block = c.quantization->block_rows * c.quantization->block_columns;
+  return count.float8 * (element_bytes - 1) - count.float8 / block * kFloatBytes;
 }
 
 int64_t divide_up(int64_t value, int64_t step) {
@@ -209,7 +226,8 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
                                     " is more than the model's max_position_embeddings ",
                                     config.max_position_embeddings));
   }
-  const WeightCount count = options.is_mock() ? WeightCount{} : count_weights(config);
+  const WeightCount count =
+      options.is_mock() ? WeightCount{} : count_weights(config, cache.is_rotated);
   MemoryPlan plan;
   plan.element_bytes = element_bytes;
   plan.available_bytes = budget.available_bytes;
@@ -218,6 +236,9 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
       cache.basis_elements * kFloatBytes + cache.window_key_elements * element_bytes;
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes +
                       plan.transform_bytes;
+  if (budget.keeps_float8) {
+    plan.weight_bytes -= saved_by_float8(config, count, element_bytes);
+  }
   plan.window_bytes = options.max_num_seqs * cache.window_elements * element_bytes;
   plan.handoff_bytes = cache.handoff_elements * element_bytes;
   const int64_t row_elements = config.num_hidden_layers * config.latent_row_width();

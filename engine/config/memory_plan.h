@@ -20,6 +20,7 @@ struct CacheShape {
   int64_t num_ranks = 1;
   int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row a layer
   int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row a layer
+  bool is_rotated = false;      ///< the latents have another basis than the checkpoint's
   // Over all ranks, of sliced latents only.
   int64_t basis_elements = 0;       ///< float32: bases that are products of their own
   int64_t window_key_elements = 0;  ///< whole keys, for the exact window's tokens
@@ -58,6 +59,7 @@ struct MemoryPlan {
 struct MemoryBudget {
   int64_t available_bytes = 0;
   bool is_exclusive = false;  ///< a GPU's, all of which is this worker's
+  bool keeps_float8 = false;  ///< matrices of an FP8 checkpoint stay as they are
 };
 
 /// Memory that this process may still take: MemAvailable, bounded by its control group's limit.

@@ -153,6 +153,7 @@ CacheShape cache_shape(const ModelConfig& config,
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;
+  shape.is_rotated = !choice.transform.is_identity();
   add_slicing(config, choice, own, shape);
   if (own.attention == AttentionSharding::kDcp) {
     shape.rank_elements = whole / own.num_ranks;

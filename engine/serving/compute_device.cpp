@@ -204,7 +204,8 @@ Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker, int64_t 
 MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept {
   const bool is_gpu = device.kind == DeviceKind::kCuda;
   return {.available_bytes = device.available_bytes * (is_gpu ? num_ranks : 1),
-          .is_exclusive = is_gpu};
+          .is_exclusive = is_gpu,
+          .keeps_float8 = is_gpu && device.dtype == DType::kBFloat16};
 }
 
 int compute_threads(const WorkerConfig& worker) noexcept {

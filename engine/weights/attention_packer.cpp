@@ -55,18 +55,13 @@ class AttentionPacker final {
     const std::string latent = prefix_ + "kv_a_proj_with_mqa";
     const IndexRange query_rows = features(part_.decode_heads, config_.qk_head_dim());
     const int64_t input_width = has_q_lora ? config_.q_lora_rank : query_rows.size();
-    const kernels::TensorView input =
-        has_q_lora ? packer_.stack({{prefix_ + "q_a_proj.weight"}, {latent + ".weight"}})
-                   : packer_.stack({{prefix_ + "q_proj.weight", query_rows}, {latent + ".weight"}});
-    if (transform_.is_folded(layer_)) {
-      transform_.rotate_rows(layer_, input.as<float>() + input_width * input.dim(1), input.dim(1));
-    }
-    weights_.input = packer_.linear(input, packer_.dtype());
+    const WeightPacker::Part query =
+        has_q_lora ? WeightPacker::Part{prefix_ + "q_a_proj.weight"}
+                   : WeightPacker::Part{prefix_ + "q_proj.weight", query_rows};
+    weights_.input = input_product({query, {latent + ".weight"}}, input_width);
     if (has_q_lora) {
       weights_.q_norm = packer_.vector({prefix_ + "q_a_layernorm.weight"});
-      const ConstTensorView rows =
-          packer_.read(prefix_ + "q_b_proj.weight").slice(0, query_rows.begin, query_rows.size());
-      weights_.q_up = packer_.linear(rows, packer_.dtype());
+      weights_.q_up = packer_.linear({{prefix_ + "q_b_proj.weight", query_rows}});
     }
     if (config_.attention_bias) {
       std::vector<float> bias =
@@ -77,6 +72,16 @@ class AttentionPacker final {
       }
       weights_.input_bias = packer_.upload(bias);
     }
+  }
+
+  /// `input_width`: rows before the latent's.
+  LinearWeightPtr input_product(const std::vector<WeightPacker::Part>& parts, int64_t input_width) {
+    if (transform_.is_identity() || !transform_.is_folded(layer_)) {
+      return packer_.linear(parts);
+    }
+    const kernels::TensorView input = packer_.stack(parts);
+    transform_.rotate_rows(layer_, input.as<float>() + input_width * input.dim(1), input.dim(1));
+    return packer_.linear(input, packer_.dtype());
   }
 
   /// A basis that does not pass through the norm: latents times A, as a product.
@@ -188,9 +193,7 @@ class AttentionPacker final {
 
   void pack_output() {
     const IndexRange columns = features(plan_.own_heads, config_.v_head_dim);
-    const ConstTensorView matrix = packer_.read(prefix_ + "o_proj.weight");
-    weights_.output =
-        packer_.linear(matrix.slice(1, columns.begin, columns.size()), packer_.dtype());
+    weights_.output = packer_.linear({{prefix_ + "o_proj.weight", std::nullopt, columns}});
     if (config_.attention_bias && plan_.rank == 0) {  // the ranks' results are added up
       weights_.output_bias = packer_.vector({prefix_ + "o_proj.bias"});
     }

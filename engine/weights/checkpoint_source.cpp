@@ -146,27 +146,50 @@ Result<std::unique_ptr<CheckpointSource>> CheckpointSource::create(const ModelCo
   return source;
 }
 
-ConstTensorView CheckpointSource::read(const std::string& name) {
+ConstTensorView CheckpointSource::take(const std::string& name) {
   checkpoint_.release(last_name_);
   last_name_ = prefix_ + name;
   const auto found = checkpoint_.find(last_name_);
   TESSERA_CHECK(found.has_value(), str_cat(name, " is not one of expected_tensors()"));
   num_bytes_read_ += found->num_elements() * kernels::dtype_bytes(found->dtype);
-  const bool is_quantized = found->dtype == DType::kFloat8E4M3;
-  if (!is_quantized && is_aligned(*found)) {
-    return *found;
+  return *found;
+}
+
+ConstTensorView CheckpointSource::read(const std::string& name) {
+  ConstTensorView view = take(name);
+  const bool is_quantized = view.dtype == DType::kFloat8E4M3;
+  if (!is_quantized && is_aligned(view)) {
+    return view;
   }
-  staging_.resize(static_cast<size_t>(found->num_elements()));
+  staging_.resize(static_cast<size_t>(view.num_elements()));
   if (is_quantized) {
     const auto scale = checkpoint_.find(last_name_ + kScaleSuffix);
-    dequantize_blocks(*found, *scale, *blocks_, staging_.data());
+    dequantize_blocks(view, *scale, *blocks_, staging_.data());
   } else {
-    convert_to_float(*found, staging_.data());
+    convert_to_float(view, staging_.data());
   }
-  ConstTensorView view = *found;
   view.data = staging_.data();
   view.dtype = DType::kFloat32;
   return view;
+}
+
+std::optional<StoredBlocks> CheckpointSource::stored_blocks(const std::string& name) const {
+  const auto found = checkpoint_.find(prefix_ + name);
+  if (!found || found->dtype != DType::kFloat8E4M3) {
+    return std::nullopt;
+  }
+  return StoredBlocks{found->dim(0), found->dim(1), *blocks_};
+}
+
+kernels::Float8Matrix CheckpointSource::read_float8(const std::string& name) {
+  const ConstTensorView values = take(name);
+  TESSERA_CHECK(values.dtype == DType::kFloat8E4M3, str_cat(name, " is not stored in FP8"));
+  ConstTensorView scales = *checkpoint_.find(last_name_ + kScaleSuffix);
+  staging_.resize(static_cast<size_t>(scales.num_elements()));
+  convert_to_float(scales, staging_.data());
+  scales.data = staging_.data();
+  scales.dtype = DType::kFloat32;
+  return {values, scales};
 }
 
 }  // namespace tessera

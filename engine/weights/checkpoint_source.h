@@ -1,4 +1,5 @@
-// A checkpoint's tensors, checked against what the config asks for and dequantised on reading.
+// A checkpoint's tensors, checked against what the config asks for; dequantised on reading, or as
+// they are stored.
 #pragma once
 
 #include <memory>
@@ -21,6 +22,8 @@ class CheckpointSource final : public TensorSource {
       const ModelConfig& config, const Checkpoint& checkpoint);
 
   [[nodiscard]] kernels::ConstTensorView read(const std::string& name) override;
+  [[nodiscard]] std::optional<StoredBlocks> stored_blocks(const std::string& name) const override;
+  [[nodiscard]] kernels::Float8Matrix read_float8(const std::string& name) override;
   [[nodiscard]] int64_t num_bytes() const override { return num_bytes_; }
   [[nodiscard]] int64_t num_bytes_read() const override { return num_bytes_read_; }
 
@@ -30,13 +33,16 @@ class CheckpointSource final : public TensorSource {
                    std::optional<BlockQuantization> blocks)
       : checkpoint_(checkpoint), prefix_(std::move(prefix)), blocks_(blocks) {}
 
+  /// The tensor; what was read before is given back.
+  [[nodiscard]] kernels::ConstTensorView take(const std::string& name);
+
   const Checkpoint& checkpoint_;
   std::string prefix_;  // before every name: "" or "language_model."
   std::optional<BlockQuantization> blocks_;
   int64_t num_bytes_ = 0;
   int64_t num_bytes_read_ = 0;
   std::string last_name_;       // its pages are released by the next read
-  std::vector<float> staging_;  // of the last tensor that was dequantised or unaligned
+  std::vector<float> staging_;  // of the last tensor that was dequantised or unaligned, or scales
 };
 
 }  // namespace tessera

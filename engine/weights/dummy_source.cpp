@@ -25,7 +25,8 @@ constexpr float kHalfWidth = 0.034641016F;  // 0.02 * sqrt(3): a uniform's stand
 
 }  // namespace
 
-DummySource::DummySource(const ModelConfig& config, uint64_t seed) : seed_(seed) {
+DummySource::DummySource(const ModelConfig& config, uint64_t seed)
+    : seed_(seed), blocks_(config.quantization) {
   for (TensorSpec& spec : expected_tensors(config)) {
     num_bytes_ += spec.num_elements() * static_cast<int64_t>(sizeof(BFloat16));
     shapes_.emplace(std::move(spec.name), std::move(spec.shape));
@@ -68,6 +69,36 @@ std::optional<kernels::RandomRows> DummySource::take_random(const std::string& n
   }
   num_bytes_read_ += sizes[0] * sizes[1] * static_cast<int64_t>(sizeof(BFloat16));
   return kernels::RandomRows{.counter = counter(name), .rows = sizes[0], .half_width = kHalfWidth};
+}
+
+std::optional<StoredBlocks> DummySource::stored_blocks(const std::string& name) const {
+  const std::vector<int64_t>& sizes = shape(name);
+  const bool is_plain = sizes.size() != 2 || name.ends_with("embed_tokens.weight") ||
+                        name.ends_with("lm_head.weight") || name.ends_with("mlp.gate.weight");
+  if (!blocks_ || is_plain) {
+    return std::nullopt;
+  }
+  return StoredBlocks{sizes[0], sizes[1], *blocks_};
+}
+
+kernels::Float8Matrix DummySource::read_float8(const std::string& name) {
+  const auto stored = stored_blocks(name);
+  TESSERA_CHECK(stored.has_value(), name + " is not made in FP8");
+  const int64_t count = stored->rows * stored->columns;
+  float8_.resize(static_cast<size_t>(count));
+  uint64_t next = counter(name);
+  for (uint8_t& value : float8_) {
+    value = kernels::random_float8(next++);
+  }
+  const int64_t scale_rows =
+      (stored->rows + stored->blocks.block_rows - 1) / stored->blocks.block_rows;
+  const int64_t scale_columns =
+      (stored->columns + stored->blocks.block_columns - 1) / stored->blocks.block_columns;
+  scales_.assign(static_cast<size_t>(scale_rows * scale_columns),
+                 kernels::random_float8_scale(kHalfWidth));
+  num_bytes_read_ += count * static_cast<int64_t>(sizeof(BFloat16));
+  return {{float8_.data(), kernels::DType::kFloat8E4M3, {stored->rows, stored->columns}},
+          {scales_.data(), kernels::DType::kFloat32, {scale_rows, scale_columns}}};
 }
 
 }  // namespace tessera

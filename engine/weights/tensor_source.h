@@ -5,10 +5,19 @@
 #include <optional>
 #include <string>
 
+#include "engine/config/model_config.h"
 #include "kernels/core/tensor_view.h"
+#include "kernels/ops/linear_params.h"
 #include "kernels/ops/random_weight.h"
 
 namespace tessera {
+
+/// How a matrix is stored in FP8.
+struct StoredBlocks {
+  int64_t rows = 0;     ///< of the matrix
+  int64_t columns = 0;  ///< of the matrix
+  BlockQuantization blocks;
+};
 
 class TensorSource {
  public:
@@ -26,6 +35,14 @@ class TensorSource {
       const std::string& /*name*/) {
     return std::nullopt;
   }
+  /// Of a matrix that is stored in FP8; nothing: it is not.
+  [[nodiscard]] virtual std::optional<StoredBlocks> stored_blocks(
+      const std::string& /*name*/) const {
+    return std::nullopt;
+  }
+  /// A matrix with stored_blocks() as it is stored, instead of read(). Its scales have
+  /// ceil(rows / block_rows) rows and ceil(columns / block_columns) columns.
+  [[nodiscard]] virtual kernels::Float8Matrix read_float8(const std::string& name) = 0;
   /// Stored bytes of all expected tensors and of those that were read so far.
   [[nodiscard]] virtual int64_t num_bytes() const = 0;
   [[nodiscard]] virtual int64_t num_bytes_read() const = 0;

@@ -25,11 +25,9 @@ MlpWeights pack_mlp(const ShardPlan& plan,
                     WeightPacker& packer) {
   const IndexRange inner = plan.inner_features(width);
   MlpWeights mlp;
-  mlp.gate_up = packer.linear(
-      packer.stack({{prefix + "gate_proj.weight", inner}, {prefix + "up_proj.weight", inner}}),
-      packer.dtype());
-  const ConstTensorView down = packer.read(prefix + "down_proj.weight");
-  mlp.down = packer.linear(down.slice(1, inner.begin, inner.size()), packer.dtype());
+  mlp.gate_up =
+      packer.linear({{prefix + "gate_proj.weight", inner}, {prefix + "up_proj.weight", inner}});
+  mlp.down = packer.linear({{prefix + "down_proj.weight", std::nullopt, inner}});
   return mlp;
 }
 
@@ -43,13 +41,18 @@ MoeWeights pack_moe(const ShardContext& shard, const std::string& prefix, Weight
   if (config.topk_method == TopkMethod::kNoauxTc) {
     moe.gate_bias = packer.vector({prefix + "gate.e_score_correction_bias"});
   }
-  moe.gate_up = packer.make_linear(experts.size(), 2 * intermediate, hidden);
-  moe.down = packer.make_linear(experts.size(), hidden, intermediate);
+  std::vector<std::vector<WeightPacker::Part>> gate_up;
+  std::vector<std::vector<WeightPacker::Part>> down;
   for (int64_t expert = experts.begin; expert < experts.end; ++expert) {
     const std::string name = str_cat(prefix, "experts.", expert, ".");
-    const int64_t group = expert - experts.begin;
-    packer.load(*moe.gate_up, group, {name + "gate_proj.weight", name + "up_proj.weight"});
-    packer.load(*moe.down, group, {name + "down_proj.weight"});
+    gate_up.push_back({{name + "gate_proj.weight"}, {name + "up_proj.weight"}});
+    down.push_back({{name + "down_proj.weight"}});
+  }
+  moe.gate_up = packer.make_linear(gate_up, 2 * intermediate, hidden);
+  moe.down = packer.make_linear(down, hidden, intermediate);
+  for (int64_t group = 0; group < experts.size(); ++group) {  // in the order of the files
+    packer.load(*moe.gate_up, group, gate_up[static_cast<size_t>(group)]);
+    packer.load(*moe.down, group, down[static_cast<size_t>(group)]);
   }
   if (config.n_shared_experts > 0) {
     moe.shared = pack_mlp(

@@ -23,27 +23,10 @@ LinearWeightPtr WeightPacker::make(const kernels::LinearShape& shape) {
 }
 
 LinearWeightPtr WeightPacker::make_linear(int64_t num_groups, int64_t rows, int64_t columns) {
-  return make({num_groups, rows, columns, options_.dtype});
-}
-
-void WeightPacker::load(kernels::LinearWeight& weight,
-                        int64_t group,
-                        const std::vector<std::string>& names) {
-  std::vector<kernels::RandomRows> random;
-  for (const std::string& name : names) {
-    if (const auto rows = source_.take_random(name)) {
-      random.push_back(*rows);
-      report(name);
-    }
-  }
-  if (random.empty()) {
-    load(weight, group, read_stacked(names));
-    return;
-  }
-  TESSERA_CHECK(random.size() == names.size(), "a source that makes some of its matrices only");
-  const int64_t before = weight.num_bytes();
-  backend_.ops().fill_linear_weight(weight, group, random);
-  num_bytes_ += weight.num_bytes() - before;
+  return make({.num_groups = num_groups,
+               .out_features = rows,
+               .in_features = columns,
+               .dtype = options_.dtype});
 }
 
 void WeightPacker::load(kernels::LinearWeight& weight,
@@ -54,8 +37,100 @@ void WeightPacker::load(kernels::LinearWeight& weight,
   num_bytes_ += weight.num_bytes() - before;
 }
 
-LinearWeightPtr WeightPacker::linear(const std::vector<std::string>& names) {
-  return linear(read_stacked(names), options_.dtype);
+void WeightPacker::load_float8(kernels::LinearWeight& weight,
+                               int64_t group,
+                               const std::vector<Part>& parts) {
+  float8_.begin(float8_parts(parts));
+  for (const Part& part : parts) {
+    float8_.add(source_.read_float8(part.name));
+    report(part.name);
+  }
+  const int64_t before = weight.num_bytes();
+  backend_.ops().load_float8_weight(weight, group, float8_.matrix());
+  num_bytes_ += weight.num_bytes() - before;
+}
+
+bool WeightPacker::take_random(kernels::LinearWeight& weight,
+                               int64_t group,
+                               const std::vector<Part>& parts) {
+  std::vector<kernels::RandomRows> random;
+  for (const Part& part : parts) {
+    if (const auto rows = source_.take_random(part.name)) {
+      random.push_back(*rows);
+      report(part.name);
+    }
+  }
+  TESSERA_CHECK(random.empty() || random.size() == parts.size(),
+                "a source that makes some of its matrices only");
+  if (random.empty()) {
+    return false;
+  }
+  const int64_t before = weight.num_bytes();
+  backend_.ops().fill_linear_weight(weight, group, random);
+  num_bytes_ += weight.num_bytes() - before;
+  return true;
+}
+
+std::vector<Float8Part> WeightPacker::float8_parts(const std::vector<Part>& parts) const {
+  std::vector<Float8Part> stored;
+  for (const Part& part : parts) {
+    const auto blocks = source_.stored_blocks(part.name);
+    if (!blocks) {
+      return {};
+    }
+    stored.push_back({.rows = part.rows.value_or(IndexRange{0, blocks->rows}),
+                      .columns = part.columns.value_or(IndexRange{0, blocks->columns}),
+                      .blocks = blocks->blocks});
+  }
+  const bool is_possible = options_.dtype == DType::kBFloat16 &&
+                           backend_.ops().multiplies_float8() && can_stack_float8(stored);
+  return is_possible ? stored : std::vector<Float8Part>{};
+}
+
+LinearWeightPtr WeightPacker::linear(const std::vector<Part>& parts) {
+  const std::vector<Float8Part> stored = float8_parts(parts);
+  if (stored.empty()) {
+    return linear(read_stacked(parts), options_.dtype);
+  }
+  int64_t rows = 0;
+  for (const Float8Part& part : stored) {
+    rows += part.rows.size();
+  }
+  auto weight = make({.out_features = rows,
+                      .in_features = stored.front().columns.size(),
+                      .dtype = options_.dtype,
+                      .scales = stacked_scales(stored)});
+  load_float8(*weight, 0, parts);
+  return weight;
+}
+
+LinearWeightPtr WeightPacker::make_linear(const std::vector<std::vector<Part>>& groups,
+                                          int64_t rows,
+                                          int64_t columns) {
+  kernels::LinearShape shape{.num_groups = static_cast<int64_t>(groups.size()),
+                             .out_features = rows,
+                             .in_features = columns,
+                             .dtype = options_.dtype};
+  const bool is_float8 = std::all_of(groups.begin(), groups.end(), [&](const auto& parts) {
+    return !float8_parts(parts).empty();
+  });
+  if (is_float8) {
+    shape.scales = stacked_scales(float8_parts(groups.front()));
+  }
+  return make(shape);
+}
+
+void WeightPacker::load(kernels::LinearWeight& weight,
+                        int64_t group,
+                        const std::vector<Part>& parts) {
+  if (take_random(weight, group, parts)) {
+    return;
+  }
+  if (weight.shape().scales) {
+    load_float8(weight, group, parts);
+  } else {
+    load(weight, group, read_stacked(parts));
+  }
 }
 
 LinearWeightPtr WeightPacker::linear(const ConstTensorView& matrix, DType dtype) {
@@ -134,22 +209,29 @@ void WeightPacker::report(const std::string& name) const {
   }
 }
 
-ConstTensorView WeightPacker::read_stacked(const std::vector<std::string>& names) {
-  if (names.size() == 1) {
-    return read(names.front());
+ConstTensorView WeightPacker::read_stacked(const std::vector<Part>& parts) {
+  const bool has_columns = std::any_of(
+      parts.begin(), parts.end(), [](const Part& part) { return part.columns.has_value(); });
+  TESSERA_CHECK(parts.size() == 1 || !has_columns, "rows are stacked whole");
+  if (parts.size() > 1) {
+    return stack(parts);
   }
-  std::vector<RowPart> parts;
-  for (const std::string& name : names) {
-    parts.push_back({name});
+  const Part& part = parts.front();
+  ConstTensorView matrix = read(part.name);
+  if (part.rows) {
+    matrix = matrix.slice(0, part.rows->begin, part.rows->size());
   }
-  return stack(parts);
+  if (part.columns) {
+    matrix = matrix.slice(1, part.columns->begin, part.columns->size());
+  }
+  return matrix;
 }
 
-kernels::TensorView WeightPacker::stack(const std::vector<RowPart>& parts) {
+kernels::TensorView WeightPacker::stack(const std::vector<Part>& parts) {
   staging_.clear();
   int64_t rows = 0;
   int64_t columns = 0;
-  for (const RowPart& part : parts) {
+  for (const Part& part : parts) {
     ConstTensorView matrix = read(part.name);
     TESSERA_CHECK(rows == 0 || columns == matrix.dim(1), "stacked tensors of different widths");
     if (part.rows) {

@@ -11,6 +11,9 @@ namespace {
 constexpr size_t kMaxChoices = 16'384;
 
 cudaDataType_t data_type(DType dtype) {
+  if (dtype == DType::kFloat8E4M3) {
+    return CUDA_R_8F_E4M3;
+  }
   return dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
 }
 
@@ -26,6 +29,7 @@ uint32_t alignment_of(const void* pointer) {
 struct Blas::Descriptors {
   cublasLtMatmulDescOpaque_t product;
   cublasLtMatrixLayoutOpaque_t weight, x, out;
+  bool is_possible = true;  ///< in this version of cuBLASLt
 
   explicit Descriptors(const BlasProblem& p) {
     const cudaDataType_t type = data_type(p.dtype);
@@ -33,6 +37,7 @@ struct Blas::Descriptors {
     const cublasOperation_t transpose = CUBLAS_OP_T;
     TESSERA_CUBLAS(cublasLtMatmulDescSetAttribute(
         &product, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose)));
+    is_possible = p.dtype != DType::kFloat8E4M3 || set_scales(p);
     init(weight, {p.in_features, p.out_features, p.in_features, type});
     init(x, {p.in_features, p.rows, p.x_stride, type});
     init(out, {p.out_features, p.rows, p.out_stride, data_type(p.out_dtype)});
@@ -56,6 +61,18 @@ struct Blas::Descriptors {
                                             static_cast<uint64_t>(matrix.rows),
                                             static_cast<uint64_t>(matrix.columns),
                                             matrix.stride));
+  }
+  bool set_scales(const BlasProblem& p) {
+    const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+      return cublasLtMatmulDescSetAttribute(&product, attribute, &value, sizeof(value)) ==
+             CUBLAS_STATUS_SUCCESS;
+    };
+    return set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+               static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F)) &&
+           set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+               static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F)) &&
+           set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.weight_scales) &&
+           set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.x_scales);
   }
   static void set_batch(cublasLtMatrixLayoutOpaque_t& layout, int64_t batch, int64_t stride) {
     const auto count = static_cast<int32_t>(batch);
@@ -126,6 +143,9 @@ Blas::Choice Blas::choose(Descriptors& descriptors, const BlasProblem& problem) 
 
 bool Blas::run(const BlasProblem& problem, cudaStream_t stream) {
   Descriptors descriptors(problem);
+  if (!descriptors.is_possible) {
+    return false;
+  }
   const Key key{problem.rows,
                 problem.out_features,
                 problem.in_features,
@@ -150,22 +170,27 @@ bool Blas::run(const BlasProblem& problem, cudaStream_t stream) {
   }
   const float one = 1.0F;
   const float zero = 0.0F;
-  TESSERA_CUBLAS(cublasLtMatmul(handle_.get(),
-                                &descriptors.product,
-                                &one,
-                                problem.weight,
-                                &descriptors.weight,
-                                problem.x,
-                                &descriptors.x,
-                                &zero,
-                                problem.out,
-                                &descriptors.out,
-                                problem.out,
-                                &descriptors.out,
-                                &found->second.algorithm,
-                                workspace_.data(),
-                                kWorkspaceBytes,
-                                stream));
+  const cublasStatus_t status = cublasLtMatmul(handle_.get(),
+                                               &descriptors.product,
+                                               &one,
+                                               problem.weight,
+                                               &descriptors.weight,
+                                               problem.x,
+                                               &descriptors.x,
+                                               &zero,
+                                               problem.out,
+                                               &descriptors.out,
+                                               problem.out,
+                                               &descriptors.out,
+                                               &found->second.algorithm,
+                                               workspace_.data(),
+                                               kWorkspaceBytes,
+                                               stream);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED && problem.dtype == DType::kFloat8E4M3) {
+    found->second.is_possible = false;  // what the heuristics promised
+    return false;
+  }
+  TESSERA_CUBLAS(status);
   return true;
 }
 

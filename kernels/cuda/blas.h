@@ -1,5 +1,5 @@
-// Dense and strided-batched products through cuBLASLt, in float32 (never TF32) or bfloat16 with
-// float32 sums. What its heuristics choose for a problem is kept. One thread at a time.
+// Dense and strided-batched products through cuBLASLt, in float32 (never TF32), bfloat16 or scaled
+// float8 with float32 sums. What its heuristics choose for a problem is kept. One thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,10 @@ struct BlasProblem {
   int64_t out_batch_stride = 0;
   DType dtype = DType::kFloat32;  ///< of x and weight
   DType out_dtype = DType::kFloat32;
+  /// Of float8_e4m3: a scale for each block of 128 x 128 of the weight, rows of them a multiple of
+  /// 4 apart, and for each row and 128 columns of x: [blocks of columns, rows].
+  const float* weight_scales = nullptr;
+  const float* x_scales = nullptr;
 };
 
 class Blas final {

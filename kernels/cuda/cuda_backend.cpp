@@ -51,6 +51,10 @@ std::unique_ptr<Backend> create_cuda_backend(int index) {
   return std::make_unique<CudaBackend>(index);
 }
 
+bool multiplies_rows_in_float8(Backend& backend) {
+  return static_cast<CudaOps&>(backend.ops()).multiplies_rows_in_float8();
+}
+
 int device_index(const Device& device) noexcept {
   return static_cast<const CudaDevice&>(device).index();
 }

@@ -25,6 +25,11 @@ struct DeviceMemory {
 /// not wait for the device. Throws DeviceError.
 [[nodiscard]] std::unique_ptr<Backend> create_cuda_backend(int index);
 
+/// Whether products of many rows with weights in float8 round their rows to float8 too, by
+/// cuBLASLt; else such weights become bfloat16 on their way. `backend`: made by
+/// create_cuda_backend(). Start-up only.
+[[nodiscard]] bool multiplies_rows_in_float8(Backend& backend);
+
 // For libraries that work on the same GPU, in the order of its streams. `device`: of a backend made
 // by create_cuda_backend().
 

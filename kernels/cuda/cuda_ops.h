@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/float8_dense.h"
 #include "kernels/ops/ops.h"
 
 namespace tessera::kernels::cuda {
@@ -18,6 +19,9 @@ class CudaOps final : public Ops {
   ~CudaOps() override;
   CudaOps(const CudaOps&) = delete;
   CudaOps& operator=(const CudaOps&) = delete;
+  [[nodiscard]] bool multiplies_float8() const noexcept override { return true; }
+  /// Whether many rows are multiplied in float8 themselves: see float8_dense.h.
+  [[nodiscard]] bool multiplies_rows_in_float8() { return float8_dense_.is_usable_blocking(); }
 
  private:
   /// Scratch of any one operation: partial results of split attention, logits of sampled rows.
@@ -30,6 +34,9 @@ class CudaOps final : public Ops {
   void do_load_linear_weight(LinearWeight& weight,
                              int64_t group,
                              const ConstTensorView& matrix) override;
+  void do_load_float8_weight(LinearWeight& weight,
+                             int64_t group,
+                             const Float8Matrix& matrix) override;
   void do_embedding(const EmbeddingParams& params, StreamView stream) override;
   void do_rms_norm(const RmsNormParams& params, StreamView stream) override;
   void do_rope(const RopeParams& params, StreamView stream) override;
@@ -54,6 +61,7 @@ class CudaOps final : public Ops {
   CudaDevice& device_;
   Blas blas_;
   DeviceBuffer scratch_;
+  Float8Dense float8_dense_;  // uses all of them
 };
 
 }  // namespace tessera::kernels::cuda

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/few_rows_linear.h"
+#include "kernels/cuda/float8_linear.h"
 #include "kernels/cuda/grouped_linear.h"
 #include "kernels/cuda/linear_weight.h"
 #include "kernels/cuda/row_add.h"
@@ -58,9 +59,29 @@ constexpr int64_t kPieceBytes = int64_t{1} << 20;
 }  // namespace
 
 std::unique_ptr<LinearWeight> CudaOps::do_make_linear_weight(const LinearShape& shape) {
-  const int64_t num_bytes =
-      shape.num_groups * shape.out_features * shape.in_features * dtype_bytes(shape.dtype);
-  return std::make_unique<CudaLinearWeight>(shape, device_.allocate(num_bytes));
+  if (shape.scales) {
+    static_cast<void>(float8_dense_.is_usable_blocking());  // tries it out, before any step
+  }
+  return std::make_unique<CudaLinearWeight>(shape,
+                                            device_.allocate(CudaLinearWeight::num_bytes(shape)));
+}
+
+void CudaOps::do_load_float8_weight(LinearWeight& weight,
+                                    int64_t group,
+                                    const Float8Matrix& matrix) {
+  const auto& target = static_cast<const CudaLinearWeight&>(weight);
+  const int64_t columns = matrix.scales.dim(1);
+  const int64_t stride = target.scale_stride();
+  std::vector<float> scales(static_cast<size_t>(target.group_scales()), 1.0F);
+  for (int64_t row = 0; row < matrix.scales.dim(0); ++row) {
+    std::copy_n(matrix.scales.as<float>() + row * columns, columns, scales.data() + row * stride);
+  }
+  device_.copy_from_host(target.group(group), matrix.values.data, target.group_bytes(), {});
+  device_.copy_from_host(target.scales(group),
+                         scales.data(),
+                         target.group_scales() * static_cast<int64_t>(sizeof(float)),
+                         {});
+  device_.synchronize_blocking({});
 }
 
 void CudaOps::do_load_linear_weight(LinearWeight& weight,
@@ -94,6 +115,21 @@ void CudaOps::do_linear(const LinearParams& params, StreamView stream) {
   const cudaStream_t on = device_.enter(stream);
   const LinearShape& shape = params.weight->shape();
   const int64_t rows = params.x.dim(0);
+  if (shape.scales) {
+    float8_dense_.run(on_device(params.weight),
+                      {.x = params.x.data,
+                       .x_stride = row_stride(params.x.stride[0], rows, shape.in_features),
+                       .out = params.out.data,
+                       .out_stride = row_stride(params.out.stride[0], rows, shape.out_features),
+                       .rows = rows,
+                       .dtype = shape.dtype,
+                       .out_dtype = params.out.dtype},
+                      on);
+    if (params.bias.data != nullptr) {
+      add_to_rows(params.bias.as<float>(), params.out, on);
+    }
+    return;
+  }
   const bool is_done =
       multiply(blas_,
                {.x = params.x.data,
@@ -166,20 +202,25 @@ void CudaOps::do_batched_linear(const BatchedLinearParams& params, StreamView st
 
 void CudaOps::do_grouped_linear(const GroupedLinearParams& params, StreamView stream) {
   const LinearShape& shape = params.weight->shape();
-  grouped_product({.x = params.x.data,
-                   .x_stride = params.x.stride[0],
-                   .weight = on_device(params.weight).group(0),
-                   .offsets = params.offsets.as<int32_t>(),
-                   .out = params.out.data,
-                   .out_stride = params.out.stride[0],
-                   .rows = params.x.dim(0),
-                   .num_groups = static_cast<int32_t>(shape.num_groups),
-                   .out_features = static_cast<int32_t>(shape.out_features),
-                   .in_features = static_cast<int32_t>(shape.in_features),
-                   .dtype = shape.dtype,
-                   .out_dtype = params.out.dtype,
-                   .next_tile = static_cast<int32_t*>(scratch_.data())},
-                  device_.enter(stream));
+  const cudaStream_t on = device_.enter(stream);
+  const GroupedProduct product{.x = params.x.data,
+                               .x_stride = params.x.stride[0],
+                               .weight = on_device(params.weight).group(0),
+                               .offsets = params.offsets.as<int32_t>(),
+                               .out = params.out.data,
+                               .out_stride = params.out.stride[0],
+                               .rows = params.x.dim(0),
+                               .num_groups = static_cast<int32_t>(shape.num_groups),
+                               .out_features = static_cast<int32_t>(shape.out_features),
+                               .in_features = static_cast<int32_t>(shape.in_features),
+                               .dtype = shape.dtype,
+                               .out_dtype = params.out.dtype,
+                               .next_tile = static_cast<int32_t*>(scratch_.data())};
+  if (shape.scales) {
+    multiply_float8(float8_product(on_device(params.weight), 0, product), on);
+  } else {
+    grouped_product(product, on);
+  }
 }
 
 }  // namespace tessera::kernels::cuda

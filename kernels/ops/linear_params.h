@@ -2,10 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "kernels/core/tensor_view.h"
 
 namespace tessera::kernels {
+
+/// Rows and columns of a block of a float8 weight that share a scale.
+inline constexpr int64_t kScaleBlock = 128;
+
+/// How a weight that is held in float8_e4m3 is scaled: its element (n, k) stands for
+/// value[n, k] * scale[n / rows, (first_column + k) / kScaleBlock].
+/// Source: DeepSeek-V3 (arXiv 2412.19437) section 3.3.2.
+struct BlockScales {
+  int64_t rows = kScaleBlock;  ///< that share a scale: kScaleBlock, or 1 where rows cut its blocks
+  int64_t first_column = 0;    ///< columns of the first block that are not in the weight
+};
 
 /// Sizes of a packed weight: `num_groups` matrices [out_features, in_features] (heads or experts; 1
 /// for a plain linear).
@@ -14,10 +26,27 @@ struct LinearShape {
   int64_t out_features = 0;
   int64_t in_features = 0;
   DType dtype = DType::kFloat32;  ///< element type of the products' inputs: float32 or bfloat16
+  /// The weight is held in float8_e4m3, so scaled (dtype is bfloat16 then); none: in `dtype`.
+  std::optional<BlockScales> scales = std::nullopt;
+
+  /// Of one group, where there are scales.
+  [[nodiscard]] int64_t scale_rows() const noexcept {
+    return (out_features + scales->rows - 1) / scales->rows;
+  }
+  [[nodiscard]] int64_t scale_columns() const noexcept {
+    return (scales->first_column + in_features + kScaleBlock - 1) / kScaleBlock;
+  }
+};
+
+/// A matrix [N, K] in float8_e4m3 with its scales, in host memory.
+struct Float8Matrix {
+  ConstTensorView values;  ///< [N, K] float8_e4m3, contiguous
+  ConstTensorView scales;  ///< [scale_rows(), scale_columns()] float32, contiguous
 };
 
 /// A weight in the layout its backend multiplies fastest. Made by Ops::make_linear_weight, filled
-/// by Ops::load_linear_weight, group by group, before its first use; immutable after.
+/// by Ops::load_linear_weight or Ops::load_float8_weight, group by group, before its first use;
+/// immutable after.
 class LinearWeight {
  public:
   explicit LinearWeight(const LinearShape& shape) : shape_(shape) {}
@@ -43,9 +72,9 @@ struct LinearParams {
 
 /// out[t, g, n] = sum_k x[t, g, k] * weight[g, n, k]: one matrix per head.
 struct BatchedLinearParams {
-  ConstTensorView x;  ///< [T, G, K], outer strides free
-  const LinearWeight* weight = nullptr;
-  TensorView out;  ///< [T, G, N], outer strides free
+  ConstTensorView x;                     ///< [T, G, K], outer strides free
+  const LinearWeight* weight = nullptr;  ///< without scales
+  TensorView out;                        ///< [T, G, N], outer strides free
 };
 
 /// Rows sorted by group (expert): rows [offsets[g], offsets[g + 1]) use weight group g. `offsets`

@@ -60,6 +60,14 @@ std::unique_ptr<LinearWeight> Ops::make_linear_weight(const LinearShape& shape) 
   check.is_true(shape.num_groups > 0 && shape.out_features > 0 && shape.in_features > 0,
                 "sizes must be positive");
   check.is_true(shape.dtype == kF32 || shape.dtype == kBf16, "dtype is float32 or bfloat16");
+  if (shape.scales) {
+    const BlockScales& scales = *shape.scales;
+    check.is_true(multiplies_float8(), "this backend holds no weights in float8");
+    check.is_true(shape.dtype == kBf16, "weights in float8 are multiplied in bfloat16");
+    check.is_true((scales.rows == 1 || scales.rows == kScaleBlock) && scales.first_column >= 0 &&
+                      scales.first_column < kScaleBlock,
+                  "blocks of scales");
+  }
   return do_make_linear_weight(shape);
 }
 
@@ -72,7 +80,28 @@ void Ops::load_linear_weight(LinearWeight& weight, int64_t group, const ConstTen
       "the matrix has another shape than the weight");
   check.is_true(matrix.dtype == kF32 || matrix.dtype == kBf16 || matrix.dtype == DType::kFloat16,
                 "the matrix is float32, bfloat16 or float16");
+  check.is_true(!shape.scales, "the weight is held in float8");
   do_load_linear_weight(weight, group, matrix);
+}
+
+void Ops::load_float8_weight(LinearWeight& weight, int64_t group, const Float8Matrix& matrix) {
+  const LinearShape& shape = weight.shape();
+  const ShapeCheck check("load_float8_weight");
+  check.is_true(group >= 0 && group < shape.num_groups, "group out of range");
+  check.is_true(shape.scales.has_value(), "the weight is not held in float8");
+  Dim out{"N", shape.out_features}, in{"K", shape.in_features};
+  Dim rows{"scale_rows", shape.scale_rows()}, columns{"scale_columns", shape.scale_columns()};
+  check.tensor("values", matrix.values, {&out, &in}, {DType::kFloat8E4M3});
+  check.tensor("scales", matrix.scales, {&rows, &columns}, {kF32});
+  check.contiguous("values", matrix.values);
+  check.contiguous("scales", matrix.scales);
+  do_load_float8_weight(weight, group, matrix);
+}
+
+void Ops::do_load_float8_weight(LinearWeight& /*weight*/,
+                                int64_t /*group*/,
+                                const Float8Matrix& /*matrix*/) {
+  TESSERA_CHECK(false, "this backend holds no weights in float8");
 }
 
 void Ops::fill_linear_weight(LinearWeight& weight,
@@ -86,6 +115,11 @@ void Ops::fill_linear_weight(LinearWeight& weight,
   }
   check.is_true(rows == weight.shape().out_features,
                 "the parts have another number of rows than the weight");
+  if (weight.shape().scales) {
+    for (const RandomRows& part : parts) {
+      check.is_true(part.half_width == parts.front().half_width, "the parts are of one width");
+    }
+  }
   do_fill_linear_weight(weight, group, parts);
 }
 
@@ -93,6 +127,10 @@ void Ops::do_fill_linear_weight(LinearWeight& weight,
                                 int64_t group,
                                 std::span<const RandomRows> parts) {
   const LinearShape& shape = weight.shape();
+  if (shape.scales) {
+    fill_float8(weight, group, parts);
+    return;
+  }
   std::vector<BFloat16> values;
   values.reserve(static_cast<size_t>(shape.out_features * shape.in_features));
   for (const RandomRows& part : parts) {
@@ -105,6 +143,24 @@ void Ops::do_fill_linear_weight(LinearWeight& weight,
       weight,
       group,
       TensorView{values.data(), DType::kBFloat16, {shape.out_features, shape.in_features}});
+}
+
+void Ops::fill_float8(LinearWeight& weight, int64_t group, std::span<const RandomRows> parts) {
+  const LinearShape& shape = weight.shape();
+  std::vector<uint8_t> values;
+  values.reserve(static_cast<size_t>(shape.out_features * shape.in_features));
+  for (const RandomRows& part : parts) {
+    for (int64_t i = 0; i < part.rows * shape.in_features; ++i) {
+      values.push_back(random_float8(part.counter + static_cast<uint64_t>(i)));
+    }
+  }
+  std::vector<float> scales(static_cast<size_t>(shape.scale_rows() * shape.scale_columns()),
+                            random_float8_scale(parts.front().half_width));
+  do_load_float8_weight(
+      weight,
+      group,
+      {TensorView{values.data(), DType::kFloat8E4M3, {shape.out_features, shape.in_features}},
+       TensorView{scales.data(), kF32, {shape.scale_rows(), shape.scale_columns()}}});
 }
 
 void Ops::embedding(const EmbeddingParams& params, StreamView stream) {
@@ -185,6 +241,7 @@ void Ops::batched_linear(const BatchedLinearParams& params, StreamView stream) {
   Dim tokens{"T"}, groups{"G", shape.num_groups};
   Dim in{"K", shape.in_features}, out{"N", shape.out_features};
   const ShapeCheck check("batched_linear");
+  check.is_true(!shape.scales, "the weight is held in float8");
   check.tensor("x", params.x, {&tokens, &groups, &in}, {shape.dtype});
   check.tensor("out", params.out, {&tokens, &groups, &out}, {kF32, shape.dtype});
   if (tokens.size > 0) {

@@ -24,12 +24,18 @@ class Ops {
   Ops(const Ops&) = delete;
   Ops& operator=(const Ops&) = delete;
 
-  /// An empty weight; fill every group with load_linear_weight. Start-up only.
+  /// Whether a weight may be held in float8 (LinearShape::scales).
+  [[nodiscard]] virtual bool multiplies_float8() const noexcept { return false; }
+  /// An empty weight; fill every group with load_linear_weight, or load_float8_weight where it has
+  /// scales. Start-up only.
   [[nodiscard]] std::unique_ptr<LinearWeight> make_linear_weight(const LinearShape& shape);
   /// Converts and packs `matrix` [N, K] (host memory; float32, bfloat16 or float16; strides free)
   /// as group `group` of `weight`. Different groups may be loaded from different threads.
   void load_linear_weight(LinearWeight& weight, int64_t group, const ConstTensorView& matrix);
-  /// The same with random rows, the parts' one after another; N in all.
+  /// Stores `matrix` as it is. Different groups may be loaded from different threads.
+  void load_float8_weight(LinearWeight& weight, int64_t group, const Float8Matrix& matrix);
+  /// The same with random rows, the parts' one after another; N in all. A
+  /// weight with scales gets the nearest numbers that it can hold, all scales being equal.
   void fill_linear_weight(LinearWeight& weight, int64_t group, std::span<const RandomRows> parts);
 
   void embedding(const EmbeddingParams& params, StreamView stream);
@@ -54,10 +60,15 @@ class Ops {
   void sample(const SampleParams& params, StreamView stream);
 
  private:
+  void fill_float8(LinearWeight& weight, int64_t group, std::span<const RandomRows> parts);
   virtual std::unique_ptr<LinearWeight> do_make_linear_weight(const LinearShape& shape) = 0;
   virtual void do_load_linear_weight(LinearWeight& weight,
                                      int64_t group,
                                      const ConstTensorView& matrix) = 0;
+  /// Of backends that multiply float8.
+  virtual void do_load_float8_weight(LinearWeight& weight,
+                                     int64_t group,
+                                     const Float8Matrix& matrix);
   /// Unless a backend can do better: by do_load_linear_weight().
   virtual void do_fill_linear_weight(LinearWeight& weight,
                                      int64_t group,

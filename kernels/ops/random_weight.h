@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/core/dtype.h"
+
 namespace tessera::kernels {
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a random word for every value of a counter.
@@ -18,6 +20,16 @@ namespace tessera::kernels {
 [[nodiscard]] constexpr float random_unit(uint64_t counter) noexcept {
   const auto bits = static_cast<int32_t>(random_word(counter) >> 40);
   return static_cast<float>(bits - (1 << 23)) / static_cast<float>(1 << 23);
+}
+
+/// The same as a part of a float8_e4m3: times half of the largest, rounded.
+inline constexpr float kRandomFloat8 = 224.0F;
+[[nodiscard]] inline uint8_t random_float8(uint64_t counter) noexcept {
+  return float8_e4m3_from_float(kRandomFloat8 * random_unit(counter));
+}
+/// What scales these to numbers of `half_width`.
+[[nodiscard]] constexpr float random_float8_scale(float half_width) noexcept {
+  return half_width / kRandomFloat8;
 }
 
 /// Rows of a random matrix, one after another: element i is `half_width` random_unit(counter + i),

@@ -56,8 +56,14 @@ class FakeDevice final : public kernels::Device {
 class FakeLinearWeight final : public kernels::LinearWeight {
  public:
   explicit FakeLinearWeight(const kernels::LinearShape& shape)
-      : LinearWeight(shape), groups(static_cast<size_t>(shape.num_groups)) {}
+      : LinearWeight(shape),
+        groups(static_cast<size_t>(shape.num_groups)),
+        float8_groups(shape.scales ? static_cast<size_t>(shape.num_groups) : 0) {}
   [[nodiscard]] int64_t num_bytes() const noexcept override {
+    if (shape().scales) {
+      const int64_t scale_bytes = shape().scale_rows() * shape().scale_columns() * 4;
+      return shape().num_groups * (shape().out_features * shape().in_features + scale_bytes);
+    }
     return shape().num_groups * shape().out_features * shape().in_features *
            kernels::dtype_bytes(shape().dtype);
   }
@@ -66,9 +72,19 @@ class FakeLinearWeight final : public kernels::LinearWeight {
   }
 
   std::vector<std::vector<float>> groups;
+  /// Of a weight with scales, instead.
+  struct Float8Group {
+    std::vector<uint8_t> values;
+    std::vector<float> scales;
+  };
+  std::vector<Float8Group> float8_groups;
 };
 
 class FakeOps final : public kernels::Ops {
+ public:
+  [[nodiscard]] bool multiplies_float8() const noexcept override { return multiplies_float8_; }
+  void set_multiplies_float8() { multiplies_float8_ = true; }
+
  private:
   using StreamView = kernels::StreamView;
   using ConstTensorView = kernels::ConstTensorView;
@@ -86,6 +102,15 @@ class FakeOps final : public kernels::Ops {
         values.push_back(element(matrix, row * matrix.stride[0] + column * matrix.stride[1]));
       }
     }
+  }
+  void do_load_float8_weight(kernels::LinearWeight& weight,
+                             int64_t group,
+                             const kernels::Float8Matrix& matrix) override {
+    const auto* values = matrix.values.as<uint8_t>();
+    const auto* scales = matrix.scales.as<float>();
+    static_cast<FakeLinearWeight&>(weight).float8_groups.at(static_cast<size_t>(group)) = {
+        {values, values + matrix.values.num_elements()},
+        {scales, scales + matrix.scales.num_elements()}};
   }
   static float element(const ConstTensorView& matrix, int64_t index) {
     if (matrix.dtype == kernels::DType::kFloat32) {
@@ -119,6 +144,8 @@ class FakeOps final : public kernels::Ops {
   void do_moe_permute(const kernels::MoePermuteParams&, StreamView) override { refuse(); }
   void do_moe_combine(const kernels::MoeCombineParams&, StreamView) override { refuse(); }
   void do_sample(const kernels::SampleParams&, StreamView) override { refuse(); }
+
+  bool multiplies_float8_ = false;
 };
 
 class FakeBackend final : public kernels::Backend {
@@ -129,6 +156,7 @@ class FakeBackend final : public kernels::Backend {
     return kernels::DType::kFloat32;
   }
   FakeDevice& fake_device() { return device_; }
+  FakeOps& fake_ops() { return ops_; }
 
  private:
   FakeDevice device_;

@@ -110,6 +110,9 @@ class MirroredOps final : public kernels::Ops {
  public:
   explicit MirroredOps(kernels::Backend& backend)
       : device_(backend.device()), ops_(backend.ops()) {}
+  [[nodiscard]] bool multiplies_float8() const noexcept override {
+    return ops_.multiplies_float8();
+  }
 
  private:
   using Ops = kernels::Ops;
@@ -136,6 +139,11 @@ class MirroredOps final : public kernels::Ops {
                              int64_t group,
                              const ConstTensorView& matrix) override {
     ops_.load_linear_weight(weight, group, matrix);
+  }
+  void do_load_float8_weight(kernels::LinearWeight& weight,
+                             int64_t group,
+                             const kernels::Float8Matrix& matrix) override {
+    ops_.load_float8_weight(weight, group, matrix);
   }
   void do_fill_linear_weight(kernels::LinearWeight& weight,
                              int64_t group,

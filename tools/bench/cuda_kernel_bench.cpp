@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -54,27 +55,37 @@ double prefill_us(GpuBench& bench, const Prefill& shape) {
 /// Tokens that choose 6 of 64 experts by chance, and a product of these.
 struct Experts {
   int64_t tokens, out, in;
+  bool is_float8 = false;
 };
 constexpr int64_t kNumExperts = 64;
 constexpr int64_t kTopK = 6;
 
-double experts_us(GpuBench& bench, const Experts& shape) {
-  const auto weight =
-      bench.ops().make_linear_weight({kNumExperts, shape.out, shape.in, DType::kBFloat16});
-  std::vector<kernels::BFloat16> matrix(static_cast<size_t>(shape.out * shape.in));
-  std::mt19937 random(5);
-  for (kernels::BFloat16& value : matrix) {
-    value = {static_cast<uint16_t>(0x3c00U + (random() & 0x81ffU))};
+std::unique_ptr<kernels::LinearWeight> experts_weight(GpuBench& bench, const Experts& shape) {
+  kernels::LinearShape sizes{.num_groups = kNumExperts,
+                             .out_features = shape.out,
+                             .in_features = shape.in,
+                             .dtype = DType::kBFloat16};
+  if (shape.is_float8) {
+    sizes.scales = kernels::BlockScales{};
   }
+  auto weight = bench.ops().make_linear_weight(sizes);
+  for (int64_t g = 0; g < kNumExperts; ++g) {
+    const kernels::RandomRows rows{.counter = static_cast<uint64_t>(g * shape.out * shape.in),
+                                   .rows = shape.out,
+                                   .half_width = 0.03F};
+    bench.ops().fill_linear_weight(*weight, g, {&rows, 1});
+  }
+  return weight;
+}
+
+double experts_us(GpuBench& bench, const Experts& shape) {
+  const auto weight = experts_weight(bench, shape);
+  std::mt19937 random(5);
   std::vector<int32_t> offsets(kNumExperts + 1);
   for (int64_t pair = 0; pair < shape.tokens * kTopK; ++pair) {
     ++offsets[1 + random() % kNumExperts];
   }
   std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
-  for (int64_t g = 0; g < kNumExperts; ++g) {
-    bench.ops().load_linear_weight(
-        *weight, g, {matrix.data(), DType::kBFloat16, {shape.out, shape.in}});
-  }
   const int64_t rows = offsets.back();
   const DeviceBuffer bounds = bench.upload(offsets);
   const DeviceBuffer x = bench.random_bytes(rows * shape.in * 2);
@@ -95,23 +106,26 @@ struct Ceilings {
 };
 
 void report_experts(GpuBench& bench, const Ceilings& ceilings) {
-  std::printf("\ngrouped_linear tokens    out     in        us   TFLOP/s  bound us   ratio\n");
+  std::printf(
+      "\ngrouped_linear tokens    out     in        us   TFLOP/s  bound us   ratio  float8 us\n");
   for (const int64_t tokens : {64, 512, 2048, 8192}) {
     for (const auto& [out, in] : {std::pair<int64_t, int64_t>{2816, 2048}, {2048, 1408}}) {
       const double us = experts_us(bench, {tokens, out, in});
+      const double float8_us = experts_us(bench, {tokens, out, in, true});
       const int64_t rows = tokens * kTopK;
       const double flops = 2.0 * static_cast<double>(rows * out * in);
       const auto bytes =
           static_cast<double>(2 * (kNumExperts * out * in + rows * in) + 4 * rows * out);
       const double bound = std::max(bytes / ceilings.bandwidth, flops / ceilings.rate) * 1e6;
-      std::printf("%21lld %6lld %6lld %9.1f %9.0f %9.1f %7.2f\n",
+      std::printf("%21lld %6lld %6lld %9.1f %9.0f %9.1f %7.2f %10.1f\n",
                   static_cast<long long>(tokens),
                   static_cast<long long>(out),
                   static_cast<long long>(in),
                   us,
                   flops / us / 1e6,
                   bound,
-                  us / bound);
+                  us / bound,
+                  float8_us);
     }
   }
 }
@@ -135,38 +149,30 @@ void report_prefill(GpuBench& bench, const Ceilings& ceilings) {
 }
 
 void report_linear(GpuBench& bench, const Ceilings& ceilings) {
-  std::printf("\nlinear      rows    out     in        us  cuBLASLt  bound us   ratio\n");
-  for (const LinearProduct& p : std::initializer_list<LinearProduct>{{1, 576, 2048},
-                                                                     {1, 2048, 2048},
-                                                                     {1, 3072, 2048},
-                                                                     {1, 5632, 2048},
-                                                                     {1, 2048, 2816},
-                                                                     {1, 102400, 2048},
-                                                                     {8, 3072, 2048},
-                                                                     {8, 24576, 1536},
-                                                                     {8, 7168, 16384},
-                                                                     {16, 3072, 2048},
-                                                                     {16, 24576, 1536},
-                                                                     {16, 7168, 16384},
-                                                                     {64, 3072, 2048},
-                                                                     {64, 2048, 2048},
-                                                                     {64, 24576, 1536},
-                                                                     {64, 7168, 16384},
-                                                                     {512, 24576, 1536},
-                                                                     {4096, 7168, 16384}}) {
+  std::printf(
+      "\nlinear      rows    out     in        us  cuBLASLt  bound us   ratio  float8 us\n");
+  for (const LinearProduct& p : std::initializer_list<LinearProduct>{
+           {1, 576, 2048},     {1, 2048, 2048},    {1, 3072, 2048},   {1, 5632, 2048},
+           {1, 2048, 2816},    {1, 102400, 2048},  {8, 3072, 2048},   {8, 24576, 1536},
+           {8, 7168, 16384},   {16, 3072, 2048},   {16, 24576, 1536}, {16, 7168, 16384},
+           {17, 7168, 16384},  {32, 7168, 16384},  {64, 3072, 2048},  {64, 2048, 2048},
+           {64, 24576, 1536},  {64, 7168, 16384},  {68, 7168, 16384}, {128, 7168, 16384},
+           {512, 24576, 1536}, {4096, 7168, 16384}}) {
     const double us = bench.linear_us({p.rows, p.out, p.in});
     const double blas_us = bench.linear_us({p.rows, p.out, p.in, LinearWay::kCuBlasLt});
+    const double float8_us = bench.linear_us({p.rows, p.out, p.in, LinearWay::kFloat8});
     const auto product = static_cast<double>(p.rows * p.out * p.in);
     const auto bytes = static_cast<double>(2 * (p.out * p.in + p.rows * (p.in + p.out)));
     const double bound = std::max(bytes / ceilings.bandwidth, 2.0 * product / ceilings.rate) * 1e6;
-    std::printf("%16lld %6lld %6lld %9.1f %9.1f %9.1f %7.2f\n",
+    std::printf("%16lld %6lld %6lld %9.1f %9.1f %9.1f %7.2f %10.1f\n",
                 static_cast<long long>(p.rows),
                 static_cast<long long>(p.out),
                 static_cast<long long>(p.in),
                 us,
                 blas_us,
                 bound,
-                us / bound);
+                us / bound,
+                float8_us);
   }
 }
 

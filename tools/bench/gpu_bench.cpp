@@ -128,11 +128,32 @@ double GpuBench::product_rate() {
   return 2.0 * static_cast<double>(kSize * kSize * kSize) / linear_us({kSize, kSize, kSize}) * 1e6;
 }
 
+namespace {
+
+/// Numbers of the weight after `num_before` others.
+std::unique_ptr<kernels::LinearWeight> random_float8(kernels::Ops& ops,
+                                                     const LinearProduct& product,
+                                                     int64_t num_before) {
+  auto weight = ops.make_linear_weight({.out_features = product.out,
+                                        .in_features = product.in,
+                                        .dtype = DType::kBFloat16,
+                                        .scales = kernels::BlockScales{}});
+  const kernels::RandomRows rows{
+      .counter = static_cast<uint64_t>(num_before * product.out * product.in),
+      .rows = product.out,
+      .half_width = 0.03F};
+  ops.fill_linear_weight(*weight, 0, {&rows, 1});
+  return weight;
+}
+
+}  // namespace
+
 double GpuBench::linear_us(const LinearProduct& product) {
   const auto [rows, out, in, way] = product;
   // A run is several products, so that kRuns of them are 256 MiB of weights.
+  const int64_t weight_bytes = out * in * (way == LinearWay::kFloat8 ? 1 : 2);
   const int64_t num_weights =
-      std::clamp<int64_t>((int64_t{256} << 20U) / (out * in * 2), 1, 32 * kRuns);
+      std::clamp<int64_t>((int64_t{256} << 20U) / weight_bytes, 1, 32 * kRuns);
   const int64_t per_run = std::max<int64_t>(1, num_weights / kRuns);
   std::vector<std::unique_ptr<kernels::LinearWeight>> weights;
   std::vector<kernels::BFloat16> matrix(static_cast<size_t>(out * in));
@@ -141,6 +162,10 @@ double GpuBench::linear_us(const LinearProduct& product) {
     value = {static_cast<uint16_t>(0x3c00U + (random() & 0x81ffU))};
   }
   for (int64_t i = 0; i < num_weights; ++i) {
+    if (way == LinearWay::kFloat8) {
+      weights.push_back(random_float8(ops(), product, i));
+      continue;
+    }
     weights.push_back(ops().make_linear_weight({1, out, in, DType::kBFloat16}));
     ops().load_linear_weight(*weights.back(), 0, {matrix.data(), DType::kBFloat16, {out, in}});
   }
@@ -149,7 +174,7 @@ double GpuBench::linear_us(const LinearProduct& product) {
   // create_cuda_backend()'s device is one.
   kernels::cuda::Blas blas(static_cast<kernels::cuda::CudaDevice&>(device()));
   const auto multiply = [&](const kernels::LinearWeight* weight) {
-    if (way == LinearWay::kOps) {
+    if (way != LinearWay::kCuBlasLt) {
       ops().linear({.x = {x.data(), DType::kBFloat16, {rows, in}},
                     .weight = weight,
                     .bias = {},

@@ -18,7 +18,8 @@ namespace tessera::bench {
 /// Throws DeviceError.
 void check_cuda_call(cudaError_t code);
 
-enum class LinearWay { kOps, kCuBlasLt };
+/// The backend's operation, cuBLASLt, the operation with weights in float8.
+enum class LinearWay { kOps, kCuBlasLt, kFloat8 };
 
 /// x[rows, in] W[out, in]^T
 struct LinearProduct {

@@ -175,6 +175,30 @@ TEST(MemoryPlanTest, CountsWhatSlicingAdds) {
   EXPECT_EQ(describe(plain.value(), demo_config()).find("exact windows"), std::string::npos);
 }
 
+TEST(MemoryPlanTest, CountsFp8WeightsWhereTheyStaySo) {
+  ModelConfig config = demo_config();
+  const auto weight_bytes = [&](const MemoryBudget& budget, const CacheShape& cache = {}) {
+    return plan_memory(config, WorkerConfig{}, cache, 2, budget).value().weight_bytes;
+  };
+  const MemoryBudget plain{.available_bytes = 16 * kGibi};
+  const MemoryBudget keeping{.available_bytes = 16 * kGibi, .keeps_float8 = true};
+  const int64_t bytes = weight_bytes(plain);
+  EXPECT_EQ(weight_bytes(keeping), bytes) << "no quantization_config";
+  config.quantization = BlockQuantization{};
+  EXPECT_EQ(weight_bytes(plain), bytes) << "dequantised";
+  // Of the demo model, hidden 256: six attentions of 4 heads of 64 + 64 and 64 with ranks of 128
+  // and 256, a dense layer of 512, five of 8 experts and a shared one of 96.
+  const int64_t input = 6 * 256 * (128 + 256 + 64);
+  const int64_t others = 6 * (128 * 4 * 128 + 256 * 4 * 64) + 3 * 256 * 512 + 5 * 9 * 3 * 256 * 96;
+  const auto kept = [](int64_t count) { return count + count / (128 * 128) * 4; };
+  EXPECT_EQ(weight_bytes(keeping), bytes - 2 * (input + others) + kept(input + others));
+  EXPECT_EQ(weight_bytes(keeping, CacheShape{.is_rotated = true}),
+            bytes - 2 * others + kept(others))
+      << "what makes rotated latents is in bfloat16";
+  config.quantization = BlockQuantization{.block_rows = 64, .block_columns = 64};
+  EXPECT_EQ(weight_bytes(keeping), bytes) << "blocks that no backend keeps";
+}
+
 TEST(MemoryPlanTest, WindowsThatDoNotFitAreNamed) {
   const CacheShape cache{.window_elements = int64_t{1} << 24};
   const auto plan = plan_memory(demo_config(), WorkerConfig{}, cache, 2, MemoryBudget{kGibi});

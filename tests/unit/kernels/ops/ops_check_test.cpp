@@ -98,6 +98,17 @@ TEST_F(OpsCheckDeathTest, LinearWeight) {
   EXPECT_DEATH(ops().load_linear_weight(*weight, 0, ints({4, 3})), "float32, bfloat16 or float16");
 }
 
+TEST_F(OpsCheckDeathTest, WeightsInFloat8) {
+  EXPECT_DEATH(static_cast<void>(ops().make_linear_weight({.out_features = 4,
+                                                           .in_features = 3,
+                                                           .dtype = DType::kBFloat16,
+                                                           .scales = BlockScales{}})),
+               "make_linear_weight: this backend holds no weights in float8");
+  const auto weight = ops().make_linear_weight({.out_features = 4, .in_features = 3});
+  EXPECT_DEATH(ops().load_float8_weight(*weight, 0, {floats({4, 3}), floats({1, 1})}),
+               "load_float8_weight: the weight is not held in float8");
+}
+
 TEST_F(OpsCheckDeathTest, Linear) {
   EXPECT_DEATH(ops().linear({.x = floats({2, 5}),
                              .weight = weight({.out_features = 4, .in_features = 3}),
