@@ -20,6 +20,7 @@ struct CacheShape {
   int64_t num_ranks = 1;
   int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row a layer
   int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row a layer
+  int64_t whole_elements = 0;   ///< if a rank kept everything; 0: one whole row a layer
   // Over all ranks, of sliced latents only.
   int64_t basis_elements = 0;       ///< float32: bases that are products of their own
   int64_t window_key_elements = 0;  ///< whole keys, for the exact window's tokens
@@ -38,7 +39,8 @@ struct MemoryPlan {
   int64_t handoff_bytes = 0;       ///< landing arenas or send rings in GPU memory
   int64_t kv_bytes_per_token = 0;  ///< of all ranks of the worker
   int64_t kv_bytes_per_token_and_rank = 0;
-  int64_t whole_kv_bytes_per_token = 0;  ///< num_hidden_layers * latent_row_width * element_bytes
+  int64_t whole_kv_bytes_per_token = 0;  ///< if a rank kept everything
+  bool has_float8_cache = false;         ///< rows are of kernels/ops/latent_row.h's float8 form
   int64_t num_ranks = 1;
   int64_t bytes_per_block = 0;
   int64_t max_model_len = 0;

@@ -225,6 +225,10 @@ void LatentAttention::load_context(const Layer& layer,
     // Rounded as the cache would round them.
     const Projected own = projected(layer, chunk.row_begin + chunk.num_tokens);
     const int64_t row = chunk.row_begin + keys.begin;
+    if (layer.images[0].cache.is_float8()) {
+      load_rounded(layer, own, {row, row + keys.size()}, stream);
+      return;
+    }
     ops_.cast({.x = own.latent.slice(0, row, keys.size()), .out = latent}, stream);
     ops_.cast({.x = own.rope.slice(0, row, keys.size()), .out = rope}, stream);
     return;
@@ -242,6 +246,34 @@ void LatentAttention::load_context(const Layer& layer,
     if (image.columns.width() == config_.kv_lora_rank) {
       return;  // the other images, if any, hold the same
     }
+  }
+}
+
+void LatentAttention::load_rounded(const Layer& layer,
+                                   const Projected& own,
+                                   const IndexRange& rows,
+                                   StreamView stream) {
+  const int64_t num_shared = plan_.layer(layer.index).num_shared;
+  for (int64_t slice = 0; slice < plan_.num_slices; ++slice) {
+    const LatentColumns columns =
+        ShardPlan::slice_columns(config_, num_shared, slice, plan_.num_slices);
+    kernels::LatentCacheView scratch = layer.images[0].cache;
+    scratch.base = workspace_.rounding_rows.data;
+    scratch.num_blocks = workspace_.rounding_table.dim(0);
+    scratch.latent_width = columns.width();
+    scratch.block_stride_bytes = kBlockTokens * scratch.layout().row_bytes;
+    ops_.latent_write({.latent = own.latent.slice(0, rows.begin, rows.size()),
+                       .rope = own.rope.slice(0, rows.begin, rows.size()),
+                       .slots = first_rows(workspace_.rounding_slots, rows.size()),
+                       .columns = columns,
+                       .cache = scratch},
+                      stream);
+    ops_.latent_gather({.cache = scratch,
+                        .block_table = workspace_.rounding_table,
+                        .columns = columns,
+                        .latent = first_rows(workspace_.context_latent, rows.size()),
+                        .rope = first_rows(workspace_.context_rope, rows.size())},
+                       stream);
   }
 }
 

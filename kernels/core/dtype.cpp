@@ -1,9 +1,16 @@
 #include "kernels/core/dtype.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 namespace tessera::kernels {
+namespace {
+
+constexpr float kFloat8Max = 448.0F;
+constexpr int kFloat8MinExponent = -6;
+
+}  // namespace
 
 std::string_view dtype_name(DType dtype) noexcept {
   switch (dtype) {
@@ -50,6 +57,24 @@ float float8_e4m3_to_float(uint8_t bits) noexcept {
     return sign * std::ldexp(static_cast<float>(mantissa), -9);
   }
   return sign * std::ldexp(static_cast<float>(mantissa + 8), exponent - 10);
+}
+
+uint8_t float8_e4m3_from_float(float value) noexcept {
+  const unsigned sign = std::signbit(value) ? 0x80U : 0U;
+  const float magnitude = std::fabs(value);
+  if (std::isnan(value)) {
+    return static_cast<uint8_t>(sign | 0x7fU);
+  }
+  if (magnitude >= kFloat8Max) {
+    return static_cast<uint8_t>(sign | 0x7eU);
+  }
+  const int exponent =
+      magnitude == 0.0F ? kFloat8MinExponent : std::max(std::ilogb(magnitude), kFloat8MinExponent);
+  // In steps of the last mantissa bit: 8 to 16 of them, below 8 for subnormal numbers.
+  const auto steps = static_cast<int>(std::nearbyint(std::ldexp(magnitude, 3 - exponent)));
+  // 16 steps carry into the exponent, 8 steps of a subnormal one make it normal.
+  const int bits = (exponent - kFloat8MinExponent) * 8 + steps;
+  return static_cast<uint8_t>(sign | static_cast<unsigned>(bits));
 }
 
 }  // namespace tessera::kernels

@@ -55,4 +55,7 @@ static_assert(sizeof(BFloat16) == 2);
 /// 1.0, section 5.2) to float.
 [[nodiscard]] float float8_e4m3_to_float(uint8_t bits) noexcept;
 
+/// The nearest FP8 e4m3, ties to even; beyond the maximum the maximum. NaN stays NaN.
+[[nodiscard]] uint8_t float8_e4m3_from_float(float value) noexcept;
+
 }  // namespace tessera::kernels

@@ -182,6 +182,7 @@ class Evaluation final {
       MeasuredOptions wanted = options();
       wanted.sharding = plan_.setups[mode].sharding;
       wanted.transform = &plan_.setups[mode].transform;
+      wanted.cache_dtype = plan_.compute.cache_dtype;
       auto model = MeasuredModel::create(parts_, wanted);
       if (!model.is_ok()) {
         return model.status().with_context(plan_.modes[mode].text);

@@ -104,6 +104,33 @@ TEST(Float8E4M3Test, LargestAndSmallestMagnitudes) {
   EXPECT_TRUE(std::signbit(float8_e4m3_to_float(0x80)));
 }
 
+TEST(Float8E4M3Test, EveryCodeSurvivesARoundTrip) {
+  for (uint32_t code = 0; code <= 0xff; ++code) {
+    const float value = float8_e4m3_to_float(static_cast<uint8_t>(code));
+    const uint32_t again = float8_e4m3_from_float(value);
+    EXPECT_EQ(std::isnan(value) ? again & 0x7fU : again, std::isnan(value) ? 0x7fU : code)
+        << std::hex << code;
+  }
+}
+
+TEST(Float8E4M3Test, RoundsToNearestAndTiesToEven) {
+  for (uint32_t code = 0; code < 0x7e; ++code) {
+    const float low = float8_e4m3_to_float(static_cast<uint8_t>(code));
+    const float high = float8_e4m3_to_float(static_cast<uint8_t>(code + 1));
+    const float middle = (low + high) / 2.0F;
+    const uint32_t even = code + code % 2;
+    EXPECT_EQ(float8_e4m3_from_float(middle), even) << std::hex << code;
+    EXPECT_EQ(float8_e4m3_from_float(std::nextafter(middle, 0.0F)), code) << std::hex << code;
+    EXPECT_EQ(float8_e4m3_from_float(std::nextafter(middle, 1e9F)), code + 1) << std::hex << code;
+    EXPECT_EQ(float8_e4m3_from_float(-middle), even | 0x80U) << std::hex << code;
+  }
+}
+
+TEST(Float8E4M3Test, WhatIsTooLargeBecomesTheLargest) {
+  EXPECT_EQ(float8_e4m3_from_float(449.0F), 0x7e);
+  EXPECT_EQ(float8_e4m3_from_float(-std::numeric_limits<float>::infinity()), 0xfe);
+}
+
 TEST(DTypeTest, NamesAndSizes) {
   EXPECT_EQ(dtype_name(DType::kFloat32), "float32");
   EXPECT_EQ(dtype_name(DType::kBFloat16), "bfloat16");
