@@ -28,9 +28,9 @@ struct WindowCacheSetup {
 
 class WindowCache final {
  public:
-  /// `layout` is the whole model's, in the type of the activations; layers of which `is_sliced` is false have no rows. `device`
-  /// outlives the cache. The memory is not initialised. Errors: RESOURCE_EXHAUSTED,
-  /// INVALID_ARGUMENT (an empty window, no rings).
+  /// `layout` is the whole model's, in the type of the activations; layers of which `is_sliced` is
+  /// false have no rows. `device` outlives the cache. The memory is not initialised. Errors:
+  /// RESOURCE_EXHAUSTED, INVALID_ARGUMENT (an empty window, no rings).
   [[nodiscard]] static Result<WindowCache> create(kernels::Device& device,
                                                   const LatentLayout& layout,
                                                   const std::vector<bool>& is_sliced,

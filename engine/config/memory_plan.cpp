@@ -160,20 +160,19 @@ std::string rank_line(const MemoryPlan& plan) {
 
 /// The bytes of a whole row of one layer.
 std::string row_text(const MemoryPlan& plan, const ModelConfig& config) {
-  return plan.has_float8_cache
-             ? str_cat(plan.whole_kv_bytes_per_token / config.num_hidden_layers,
-                       " (",
-                       config.kv_lora_rank,
-                       " latent in float8, scale, ",
-                       config.qk_rope_head_dim,
-                       " rope in bfloat16)")
-             : str_cat("(",
-                       config.kv_lora_rank,
-                       " latent + ",
-                       config.qk_rope_head_dim,
-                       " rope) x ",
-                       plan.element_bytes,
-                       " bytes");
+  return plan.has_float8_cache ? str_cat(plan.whole_kv_bytes_per_token / config.num_hidden_layers,
+                                         " (",
+                                         config.kv_lora_rank,
+                                         " latent in float8, scale, ",
+                                         config.qk_rope_head_dim,
+                                         " rope in bfloat16)")
+                               : str_cat("(",
+                                         config.kv_lora_rank,
+                                         " latent + ",
+                                         config.qk_rope_head_dim,
+                                         " rope) x ",
+                                         plan.element_bytes,
+                                         " bytes");
 }
 
 std::string transform_text(const MemoryPlan& plan) {

@@ -126,21 +126,20 @@ Workspace::Workspace(const ModelConfig& config,
 void Workspace::add_rounding(const ModelConfig& config, int64_t context_tile) {
   const int64_t num_blocks = (context_tile + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
   const int64_t num_rows = num_blocks * kernels::kBlockTokens;
-  const int64_t row_bytes = kernels::latent_row_layout(DType::kFloat8E4M3,
-                                                       config.kv_lora_rank,
-                                                       config.qk_rope_head_dim)
-                                .row_bytes;
+  const int64_t row_bytes =
+      kernels::latent_row_layout(DType::kFloat8E4M3, config.kv_lora_rank, config.qk_rope_head_dim)
+          .row_bytes;
   rounding_rows = add(DType::kUint8, {num_rows, row_bytes});
   rounding_slots = add(DType::kInt64, {num_rows});
   rounding_table = add(DType::kInt32, {num_blocks});
-  std::vector<int64_t> slots(static_cast<size_t>(num_rows));
-  std::iota(slots.begin(), slots.end(), 0);
-  std::vector<int32_t> table(static_cast<size_t>(num_blocks));
-  std::iota(table.begin(), table.end(), 0);
+  std::vector<int64_t> rows(static_cast<size_t>(num_rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<int32_t> blocks(static_cast<size_t>(num_blocks));
+  std::iota(blocks.begin(), blocks.end(), 0);
   device_.copy_from_host(
-      rounding_slots.data, slots.data(), num_rows * static_cast<int64_t>(sizeof(int64_t)), {});
+      rounding_slots.data, rows.data(), num_rows * static_cast<int64_t>(sizeof(int64_t)), {});
   device_.copy_from_host(
-      rounding_table.data, table.data(), num_blocks * static_cast<int64_t>(sizeof(int32_t)), {});
+      rounding_table.data, blocks.data(), num_blocks * static_cast<int64_t>(sizeof(int32_t)), {});
 }
 
 kernels::TensorView Workspace::add(DType dtype, std::initializer_list<int64_t> shape) {

@@ -39,10 +39,10 @@ struct MeasuredOptions {
   const TplaTransform* transform = nullptr;  ///< outlives create() only; null: none
   kernels::DType dtype = kernels::DType::kFloat32;
   std::optional<kernels::DType> cache_dtype = {};  ///< of ParallelSetup
-  int num_threads = 1;        ///< shared by the ranks, at least one each
-  int64_t num_sequences = 1;  ///< side by side
-  int64_t max_prompt = 512;   ///< longest chunk of prefill_blocking
-  int64_t max_length = 1024;  ///< longest sequence
+  int num_threads = 1;                             ///< shared by the ranks, at least one each
+  int64_t num_sequences = 1;                       ///< side by side
+  int64_t max_prompt = 512;                        ///< longest chunk of prefill_blocking
+  int64_t max_length = 1024;                       ///< longest sequence
 };
 
 class MeasuredModel final {

@@ -155,8 +155,7 @@ CacheShape cache_shape(const ModelConfig& config,
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     const int64_t shared =
         sharding.shared_columns.empty() ? 0 : sharding.shared_columns[static_cast<size_t>(layer)];
-    slice +=
-        row_elements(ShardPlan::slice_columns(config, shared, 0, sharding.num_slices).width());
+    slice += row_elements(ShardPlan::slice_columns(config, shared, 0, sharding.num_slices).width());
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;

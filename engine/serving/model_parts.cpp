@@ -81,10 +81,9 @@ std::string layout_fingerprint(const WorkerPlan& plan,
 int64_t handoff_elements(const WorkerConfig& worker,
                          const ShardOptions& sharding,
                          const CacheShape& shape) {
-  const int64_t token_elements =
-      sharding.attention == AttentionSharding::kDcp
-          ? sharding.num_ranks * shape.whole_elements
-          : shape.worker_elements;
+  const int64_t token_elements = sharding.attention == AttentionSharding::kDcp
+                                     ? sharding.num_ranks * shape.whole_elements
+                                     : shape.worker_elements;
   return kGpuLandingRegions * worker.landing_slots * kBlockTokens * token_elements;
 }
 
@@ -126,8 +125,7 @@ Result<Decisions> decide(const WorkerConfig& options, const ModelConfig& model, 
                                  decided.prefill_slices,
                                  {.activations = plan.dtype, .cache = plan.cache_dtype});
   const bool hands_over = role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda;
-  shape.handoff_elements =
-      hands_over ? handoff_elements(worker, plan.sharding, shape) : int64_t{0};
+  shape.handoff_elements = hands_over ? handoff_elements(worker, plan.sharding, shape) : int64_t{0};
   TESSERA_TRY(plan.memory,
               plan_memory(config,
                           worker,

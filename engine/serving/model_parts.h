@@ -71,12 +71,12 @@ class ModelParts final {
   std::unique_ptr<GroupRunner> runner_;
 };
 
-/// What runs a model of up to so many ranks outside of a worker: `device`, `dtype`, `kv_cache_dtype`
-/// and `threads` of the options.
+/// What runs a model of up to so many ranks outside of a worker: `device`, `dtype`,
+/// `kv_cache_dtype` and `threads` of the options.
 struct ComputeChoice {
   kernels::DType dtype = kernels::DType::kFloat32;
   kernels::DType cache_dtype = kernels::DType::kFloat32;  ///< as --kv-cache-dtype has it
-  int num_threads = 1;  ///< of all ranks together, on the CPU
+  int num_threads = 1;                                    ///< of all ranks together, on the CPU
   std::function<std::unique_ptr<kernels::Backend>(int rank, int num_threads)> make_backend;
   CommunicatorFactory make_communicators;  ///< of ParallelSetup
 };

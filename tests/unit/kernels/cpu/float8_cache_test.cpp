@@ -25,47 +25,6 @@ constexpr DType kTypes[] = {DType::kFloat32, DType::kBFloat16};
 /// Of e4m3, which has 3 bits behind the first one: half of the last one, relative.
 constexpr double kFloat8Rounding = 0x1.0p-4;
 
-/// Blocks of bytes 0xff (NaN as latents, scales and rope parts), with a gap behind each.
-class Float8Cache final {
- public:
-  static constexpr int64_t kGapBytes = 48;
-
-  Float8Cache(int64_t num_blocks, int64_t latent_width, int64_t rope_width)
-      : view_{.num_blocks = num_blocks,
-              .latent_width = latent_width,
-              .rope_width = rope_width,
-              .dtype = DType::kFloat8E4M3} {
-    view_.block_stride_bytes = kBlockTokens * view_.layout().row_bytes + kGapBytes;
-    bytes_.assign(static_cast<size_t>(num_blocks * view_.block_stride_bytes), '\xff');
-    view_.base = bytes_.data();
-  }
-  Float8Cache(const Float8Cache&) = delete;
-  Float8Cache& operator=(const Float8Cache&) = delete;
-
-  [[nodiscard]] const kernels::LatentCacheView& view() const { return view_; }
-  [[nodiscard]] const std::vector<char>& bytes() const { return bytes_; }
-  [[nodiscard]] const char* row(int64_t slot) const {
-    return bytes_.data() + slot / kBlockTokens * view_.block_stride_bytes +
-           slot % kBlockTokens * view_.layout().row_bytes;
-  }
-
- private:
-  std::vector<char> bytes_;
-  kernels::LatentCacheView view_;
-};
-
-/// The magnitudes of latents differ by thousands, from row to row and inside a row.
-Array random_latents(Random& random, int64_t count, int64_t width) {
-  Array latents = random.array({count, width});
-  for (int64_t row = 0; row < count; ++row) {
-    const double scale = std::exp2(random.uniform(-12.0, 12.0));
-    for (int64_t i = 0; i < width; ++i) {
-      latents.at(row, i) *= scale * std::exp2(random.uniform(-14.0, 0.0));
-    }
-  }
-  return HostTensor(DType::kFloat32, latents).to_array();
-}
-
 class Float8CacheTest : public CpuOpsTest {
  protected:
   void write(const Array& latent,
