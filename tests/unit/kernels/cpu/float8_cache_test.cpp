@@ -313,6 +313,7 @@ class Float8DecodeTest : public Float8CacheTest {
                       .log_sum_exp = lse.view()},
                      {});
     EXPECT_TRUE(out.is_padding_untouched());
+    double error = 0.0, norm = 0.0;
     for (int64_t b = 0; b < batch; ++b) {
       SCOPED_TRACE("length " + std::to_string(lengths[static_cast<size_t>(b)]));
       reference::MlaDecode params{.q_latent = row_of(q_latent.to_array(), b),
@@ -333,7 +334,16 @@ class Float8DecodeTest : public Float8CacheTest {
       expect_close(row_of(out.to_array(), b),
                    exact.out,
                    {.relative = rounding.relative, .slack = rounding.slack + slack});
+      const Array actual = row_of(out.to_array(), b);
+      for (size_t i = 0; i < actual.values.size(); ++i) {
+        error += std::pow(actual.values[i] - exact.out.values[i], 2);
+        norm += std::pow(exact.out.values[i], 2);
+      }
     }
+    // Far from the worst case: roundings add up like noise.
+    const double relative = std::sqrt(error / norm);
+    EXPECT_LT(relative, kFloat8Rounding);
+    RecordProperty("output_error", std::to_string(relative));
   }
 
   /// As in mla_decode_test: sums of R + dr products round to float32, weights follow, and the sum
@@ -421,8 +431,10 @@ TEST_P(Float8DecodeTest, TokensOfTheExactWindowComeFromItsOwnRows) {
                                                  .window = ring.window,
                                                  .window_q_latent = row_of(q_whole.to_array(), 0),
                                                  .window_latent = latent});
-    expect_close(
-        row_of(out.to_array(), 0), expected.out, tolerance({3, kWidth, 8, dtype}, kLength));
+    // Tensor cores may take the window's plain rows: they round weights.
+    Tolerance tolerated = tolerance({kHeads, kWidth, kRope, dtype}, kLength);
+    tolerated.slack += rounding_of(dtype);
+    expect_close(row_of(out.to_array(), 0), expected.out, tolerated);
   }
 }
 
