@@ -20,13 +20,13 @@ struct CacheShape {
   int64_t num_ranks = 1;
   int64_t worker_elements = 0;  ///< over all ranks of the worker; 0: one whole row a layer
   int64_t rank_elements = 0;    ///< on one rank, on average; 0: one whole row a layer
-  int64_t whole_elements = 0;   ///< if a rank kept everything; 0: one whole row a layer
   // Over all ranks, of sliced latents only.
   int64_t basis_elements = 0;       ///< float32: bases that are products of their own
   int64_t window_key_elements = 0;  ///< whole keys, for the exact window's tokens
   int64_t window_elements = 0;      ///< rows of one sequence's exact window
   int64_t landing_blocks = 0;       ///< besides its own, while the longest sequence is handed over
   int64_t handoff_elements = 0;     ///< landing arenas or send rings in GPU memory
+  int64_t whole_elements = 0;       ///< of a rank that kept everything; 0: one whole row a layer
 };
 
 struct MemoryPlan {

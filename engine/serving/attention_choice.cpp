@@ -159,8 +159,8 @@ CacheShape cache_shape(const ModelConfig& config,
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;
-  shape.whole_elements = whole;
   add_slicing(config, choice, own, shape);
+  shape.whole_elements = whole;
   if (own.attention == AttentionSharding::kDcp) {
     shape.rank_elements = whole / own.num_ranks;
     shape.worker_elements = whole;

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads) write_float8_rows(const Write p) {
   for (int i = static_cast<int>(threadIdx.x); i < p.cache.row_bytes; i += kThreads) {
     unsigned byte = 0;
     if (i < width) {
-      byte = float8_code(latent[p.columns.latent_column(i)], inverse);
+      byte = code_of_latent(latent[p.columns.latent_column(i)], inverse);
     } else if (i >= p.cache.scale_offset && i < p.cache.scale_offset + 4) {
       byte = scale >> (8 * (i - p.cache.scale_offset));
     } else if (i >= p.cache.rope_offset && i < rope_end) {

@@ -53,11 +53,11 @@ struct PlainRow {
   __device__ float operator[](int c) const { return to_float(data[c]); }
 };
 
-__device__ inline float float8_to_float(uint8_t code) {
+__device__ inline float latent_of_code(uint8_t code) {
   return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
 }
 /// The code of a latent in a row whose scale has this inverse; NaN for what is not finite.
-__device__ inline uint8_t float8_code(float latent, float inverse_scale) {
+__device__ inline uint8_t code_of_latent(float latent, float inverse_scale) {
   return isfinite(latent) ? __nv_cvt_float_to_fp8(latent * inverse_scale, __NV_SATFINITE, __NV_E4M3)
                           : uint8_t{0x7f};
 }
@@ -74,7 +74,7 @@ struct Float8Row {
         scale(*reinterpret_cast<const float*>(row + cache.scale_offset)),
         width(cache.latent_width) {}
   __device__ float operator[](int c) const {
-    return c < width ? float8_to_float(codes[c]) * scale : to_float(rope[c - width]);
+    return c < width ? latent_of_code(codes[c]) * scale : to_float(rope[c - width]);
   }
 };
 

@@ -75,7 +75,7 @@ struct Rounding<Float8> {
     inverse = float8_scale(-exponent);
   }
   __device__ float latent(float value) const {
-    return float8_to_float(float8_code(value, inverse)) * scale;
+    return latent_of_code(code_of_latent(value, inverse)) * scale;
   }
   __device__ float rope(float value) const { return to_float(from_float<Bf16>(value)); }
 };
