@@ -188,11 +188,14 @@ TEST_P(Float8CacheModelTest, AnswersStayNearThoseOfAWholeCache) {
 std::vector<Case> cases() {
   using enum AttentionSharding;
   return {{.num_ranks = 1},
-          {.attention = kReplicated, .num_ranks = 2},
           {.attention = kDcp, .num_ranks = 2},
-          {.attention = kTpla, .num_ranks = 2, .num_slices = 2},
-          {.attention = kTpla, .num_ranks = 4, .num_slices = 2, .num_shared = 40},
           {.attention = kTpla, .num_ranks = 2, .num_slices = 2, .window = {4, 33}},
+          {.model = "v2_attention_bias", .attention = kReplicated, .num_ranks = 2},
+          {.model = "v2_attention_bias",
+           .attention = kTpla,
+           .num_ranks = 4,
+           .num_slices = 2,
+           .num_shared = 8},
           {.model = "v2_attention_bias", .attention = kTpla, .num_ranks = 4, .num_slices = 4},
           {.model = "v3_no_q_lora", .attention = kTpla, .num_ranks = 2, .num_slices = 2},
           {.model = "v3_odd_sizes", .num_ranks = 1}};
