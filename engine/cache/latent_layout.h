@@ -1,6 +1,6 @@
 // Where a latent row lies inside a cache block. A block holds kBlockTokens tokens of all layers of
-// one shard: layer images back to back, each in plain row form (row = latent columns, then the rope
-// part). Immutable values; any thread.
+// one shard: layer images back to back, each of them rows (kernels/ops/latent_row.h). Immutable
+// values; any thread.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "kernels/core/dtype.h"
 #include "kernels/ops/latent_columns.h"
+#include "kernels/ops/latent_row.h"
 
 namespace tessera {
 
@@ -48,7 +49,7 @@ class LatentShard final {
   [[nodiscard]] int64_t rope_width() const noexcept { return rope_width_; }
   [[nodiscard]] kernels::DType dtype() const noexcept { return dtype_; }
   [[nodiscard]] int64_t row_bytes(int64_t layer) const noexcept {
-    return (latent_width(layer) + rope_width_) * kernels::dtype_bytes(dtype_);
+    return kernels::latent_row_layout(dtype_, latent_width(layer), rope_width_).row_bytes;
   }
   /// Where the image of `layer` begins inside a block.
   [[nodiscard]] int64_t layer_offset_bytes(int64_t layer) const noexcept {

@@ -28,9 +28,9 @@ struct WindowCacheSetup {
 
 class WindowCache final {
  public:
-  /// `layout` is the whole model's; layers of which `is_sliced` is false have no rows. `device`
-  /// outlives the cache. The memory is not initialised. Errors: RESOURCE_EXHAUSTED,
-  /// INVALID_ARGUMENT (an empty window, no rings).
+  /// `layout` is the whole model's, in the type of the activations; layers of which `is_sliced` is
+  /// false have no rows. `device` outlives the cache. The memory is not initialised. Errors:
+  /// RESOURCE_EXHAUSTED, INVALID_ARGUMENT (an empty window, no rings).
   [[nodiscard]] static Result<WindowCache> create(kernels::Device& device,
                                                   const LatentLayout& layout,
                                                   const std::vector<bool>& is_sliced,
@@ -49,6 +49,7 @@ class WindowCache final {
   }
   /// Rows of all columns; no blocks where the layer is not sliced.
   [[nodiscard]] kernels::LatentCacheView layer_view(int64_t layer) const;
+  [[nodiscard]] kernels::DType dtype() const noexcept { return layout_.dtype; }
   [[nodiscard]] const kernels::WindowRing& ring() const noexcept { return setup_.ring; }
   [[nodiscard]] int64_t num_rings() const noexcept { return setup_.num_rings; }
   /// Slot of the first row of ring `ring`; the row of position p is ring().row(p) behind it.

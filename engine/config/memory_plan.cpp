@@ -175,6 +175,23 @@ std::string rank_line(const MemoryPlan& plan) {
                  plan.num_ranks == 1 ? " rank" : " ranks");
 }
 
+/// The bytes of a whole row of one layer.
+std::string row_text(const MemoryPlan& plan, const ModelConfig& config) {
+  return plan.has_float8_cache ? str_cat(plan.whole_kv_bytes_per_token / config.num_hidden_layers,
+                                         " (",
+                                         config.kv_lora_rank,
+                                         " latent in float8, scale, ",
+                                         config.qk_rope_head_dim,
+                                         " rope in bfloat16)")
+                               : str_cat("(",
+                                         config.kv_lora_rank,
+                                         " latent + ",
+                                         config.qk_rope_head_dim,
+                                         " rope) x ",
+                                         plan.element_bytes,
+                                         " bytes");
+}
+
 std::string transform_text(const MemoryPlan& plan) {
   return plan.transform_bytes == 0 ? ""
                                    : str_cat(", ",
@@ -246,7 +263,8 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
     return (elements != 0 ? elements : row_elements) * element_bytes;
   };
   plan.num_ranks = cache.num_ranks;
-  plan.whole_kv_bytes_per_token = bytes_per_token(row_elements);
+  plan.whole_kv_bytes_per_token = bytes_per_token(cache.whole_elements);
+  plan.has_float8_cache = options.kv_cache_dtype == "fp8_e4m3";
   plan.kv_bytes_per_token = bytes_per_token(cache.worker_elements);
   plan.kv_bytes_per_token_and_rank = bytes_per_token(cache.rank_elements);
   plan.bytes_per_block = plan.kv_bytes_per_token * kPlanBlockTokens;
@@ -269,13 +287,8 @@ std::string describe(const MemoryPlan& plan, const ModelConfig& config) {
                  plan.whole_kv_bytes_per_token,
                  " = ",
                  config.num_hidden_layers,
-                 " layers x (",
-                 config.kv_lora_rank,
-                 " latent + ",
-                 config.qk_rope_head_dim,
-                 " rope) x ",
-                 plan.element_bytes,
-                 " bytes",
+                 " layers x ",
+                 row_text(plan, config),
                  rank_line(plan),
                  window_line(plan),
                  handoff_line(plan),

@@ -27,6 +27,7 @@ struct CacheShape {
   int64_t window_elements = 0;      ///< rows of one sequence's exact window
   int64_t landing_blocks = 0;       ///< besides its own, while the longest sequence is handed over
   int64_t handoff_elements = 0;     ///< landing arenas or send rings in GPU memory
+  int64_t whole_elements = 0;       ///< of a rank that kept everything; 0: one whole row a layer
 };
 
 struct MemoryPlan {
@@ -39,7 +40,8 @@ struct MemoryPlan {
   int64_t handoff_bytes = 0;       ///< landing arenas or send rings in GPU memory
   int64_t kv_bytes_per_token = 0;  ///< of all ranks of the worker
   int64_t kv_bytes_per_token_and_rank = 0;
-  int64_t whole_kv_bytes_per_token = 0;  ///< num_hidden_layers * latent_row_width * element_bytes
+  int64_t whole_kv_bytes_per_token = 0;  ///< if a rank kept everything
+  bool has_float8_cache = false;         ///< rows are of kernels/ops/latent_row.h's float8 form
   int64_t num_ranks = 1;
   int64_t bytes_per_block = 0;
   int64_t max_model_len = 0;

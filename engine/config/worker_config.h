@@ -17,6 +17,7 @@ struct WorkerConfig {
   std::string all_reduce = "auto";             ///< "nccl": never through peer memory
   std::string gpu_memory_utilization = "0.9";  ///< share of a GPU's memory that may be taken
   std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";  ///< "fp8_e4m3": float8 rows (kernels/ops/latent_row.h)
   std::string load_format = "auto";
   int64_t seed = 0;
   int64_t threads = 0;  ///< 0: one for each core

@@ -222,11 +222,11 @@ void LatentAttention::load_context(const Layer& layer,
   const TensorView rope = first_rows(workspace_.context_rope, keys.size());
   if (plan_.layer(layer.index).group_size > 1) {
     TESSERA_CHECK(chunk.context_begin == 0, "a chunk in a sharded group is a whole prompt");
-    // Rounded as the cache would round them.
-    const Projected own = projected(layer, chunk.row_begin + chunk.num_tokens);
     const int64_t row = chunk.row_begin + keys.begin;
-    ops_.cast({.x = own.latent.slice(0, row, keys.size()), .out = latent}, stream);
-    ops_.cast({.x = own.rope.slice(0, row, keys.size()), .out = rope}, stream);
+    load_own(layer,
+             projected(layer, chunk.row_begin + chunk.num_tokens),
+             {row, row + keys.size()},
+             stream);
     return;
   }
   const TensorView table = workspace_.block_tables.slice(0, chunk.table_row, 1);
@@ -242,6 +242,43 @@ void LatentAttention::load_context(const Layer& layer,
     if (image.columns.width() == config_.kv_lora_rank) {
       return;  // the other images, if any, hold the same
     }
+  }
+}
+
+void LatentAttention::load_own(const Layer& layer,
+                               const Projected& own,
+                               const IndexRange& rows,
+                               StreamView stream) {
+  const TensorView latent = own.latent.slice(0, rows.begin, rows.size());
+  const TensorView rope = own.rope.slice(0, rows.begin, rows.size());
+  const TensorView latent_out = first_rows(workspace_.context_latent, rows.size());
+  const TensorView rope_out = first_rows(workspace_.context_rope, rows.size());
+  if (!layer.images[0].cache.is_float8()) {
+    ops_.cast({.x = latent, .out = latent_out}, stream);
+    ops_.cast({.x = rope, .out = rope_out}, stream);
+    return;
+  }
+  const int64_t num_shared = plan_.layer(layer.index).num_shared;
+  for (int64_t slice = 0; slice < plan_.num_slices; ++slice) {
+    const LatentColumns columns =
+        ShardPlan::slice_columns(config_, num_shared, slice, plan_.num_slices);
+    kernels::LatentCacheView scratch = layer.images[0].cache;
+    scratch.base = workspace_.rounding_rows.data;
+    scratch.num_blocks = workspace_.rounding_table.dim(0);
+    scratch.latent_width = columns.width();
+    scratch.block_stride_bytes = kBlockTokens * scratch.layout().row_bytes;
+    ops_.latent_write({.latent = latent,
+                       .rope = rope,
+                       .slots = first_rows(workspace_.rounding_slots, rows.size()),
+                       .columns = columns,
+                       .cache = scratch},
+                      stream);
+    ops_.latent_gather({.cache = scratch,
+                        .block_table = workspace_.rounding_table,
+                        .columns = columns,
+                        .latent = latent_out,
+                        .rope = rope_out},
+                       stream);
   }
 }
 

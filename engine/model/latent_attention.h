@@ -73,6 +73,12 @@ class LatentAttention final {
                     const PrefillChunk& chunk,
                     const IndexRange& keys,
                     kernels::StreamView stream);
+  /// The same from rows of the step, rounded as a prefill worker's cache rounds them: of float8
+  /// rows each slice for itself.
+  void load_own(const Layer& layer,
+                const Projected& own,
+                const IndexRange& rows,
+                kernels::StreamView stream);
 
   const ModelConfig& config_;
   const ShardPlan& plan_;

@@ -1,6 +1,7 @@
 #include "engine/model/workspace.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/ops/attention_params.h"
 
@@ -82,6 +83,9 @@ Workspace::Workspace(const ModelConfig& config,
   context_latent = add(dtype, {limits.context_tile, r});
   context_rope = add(dtype, {limits.context_tile, config.qk_rope_head_dim});
   context_kv = add(dtype, {limits.context_tile, h * (config.qk_nope_head_dim + config.v_head_dim)});
+  if (limits.has_float8_cache && plan.attention_group_size() > 1) {
+    add_rounding(config, limits.context_tile);
+  }
   accumulator = add(DType::kFloat32, {t, h, config.v_head_dim});
   max_logit = add(DType::kFloat32, {t, h});
   sum = add(DType::kFloat32, {t, h});
@@ -117,6 +121,25 @@ Workspace::Workspace(const ModelConfig& config,
   } else if (plan.rank == 0) {
     logits = add(DType::kFloat32, {limits.max_logits_rows, config.vocab_size});
   }
+}
+
+void Workspace::add_rounding(const ModelConfig& config, int64_t context_tile) {
+  const int64_t num_blocks = (context_tile + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
+  const int64_t num_rows = num_blocks * kernels::kBlockTokens;
+  const int64_t row_bytes =
+      kernels::latent_row_layout(DType::kFloat8E4M3, config.kv_lora_rank, config.qk_rope_head_dim)
+          .row_bytes;
+  rounding_rows = add(DType::kUint8, {num_rows, row_bytes});
+  rounding_slots = add(DType::kInt64, {num_rows});
+  rounding_table = add(DType::kInt32, {num_blocks});
+  std::vector<int64_t> rows(static_cast<size_t>(num_rows));
+  std::iota(rows.begin(), rows.end(), 0);
+  std::vector<int32_t> blocks(static_cast<size_t>(num_blocks));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  device_.copy_from_host(
+      rounding_slots.data, rows.data(), num_rows * static_cast<int64_t>(sizeof(int64_t)), {});
+  device_.copy_from_host(
+      rounding_table.data, blocks.data(), num_blocks * static_cast<int64_t>(sizeof(int32_t)), {});
 }
 
 kernels::TensorView Workspace::add(DType dtype, std::initializer_list<int64_t> shape) {

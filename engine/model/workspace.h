@@ -23,6 +23,8 @@ struct StepLimits {
   /// Keys of a prefill chunk's context are up-projected this many at a time: as many as a core's
   /// cache holds, or many more for a GPU.
   int64_t context_tile = 512;
+  /// The cache has float8 rows: a group that shares its attention rounds prompts as they do.
+  bool has_float8_cache = false;
 };
 
 /// First `count` rows.
@@ -67,6 +69,9 @@ class Workspace final {
   kernels::TensorView context_latent;    ///< [context_tile, R]
   kernels::TensorView context_rope;      ///< [context_tile, dr]
   kernels::TensorView context_kv;        ///< [context_tile, h (dn + dv)]
+  kernels::TensorView rounding_rows;     ///< [context_tile, row bytes] uint8, where it rounds
+  kernels::TensorView rounding_slots;    ///< [context_tile] int64: 0, 1, 2, ..
+  kernels::TensorView rounding_table;    ///< [its blocks] int32: 0, 1, 2, ..
   kernels::TensorView accumulator;       ///< [T, h, dv] float32
   kernels::TensorView max_logit;         ///< [T, h] float32
   kernels::TensorView sum;               ///< [T, h] float32
@@ -97,6 +102,8 @@ class Workspace final {
 
  private:
   [[nodiscard]] kernels::TensorView add(kernels::DType dtype, std::initializer_list<int64_t> shape);
+  /// Blocks of a cache of their own, in which a context tile is written and read back.
+  void add_rounding(const ModelConfig& config, int64_t context_tile);
 
   kernels::Device& device_;
   std::vector<kernels::DeviceBuffer> buffers_;

@@ -30,6 +30,7 @@ ParallelSetup make_setup(const MeasuredParts& parts,
                      .max_logits_rows = rows,
                      .max_model_len = options.max_length},
           .num_blocks = num_blocks,
+          .cache_dtype = options.cache_dtype,
           .num_window_rings = options.num_sequences,
           // A row for every token: sequences are taken back to an earlier position, too.
           .window_step_rows = options.max_length,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -37,10 +38,11 @@ struct MeasuredOptions {
   ShardOptions sharding = {};  ///< default: the exact model, one rank that keeps everything
   const TplaTransform* transform = nullptr;  ///< outlives create() only; null: none
   kernels::DType dtype = kernels::DType::kFloat32;
-  int num_threads = 1;        ///< shared by the ranks, at least one each
-  int64_t num_sequences = 1;  ///< side by side
-  int64_t max_prompt = 512;   ///< longest chunk of prefill_blocking
-  int64_t max_length = 1024;  ///< longest sequence
+  std::optional<kernels::DType> cache_dtype = {};  ///< of ParallelSetup
+  int num_threads = 1;                             ///< shared by the ranks, at least one each
+  int64_t num_sequences = 1;                       ///< side by side
+  int64_t max_prompt = 512;                        ///< longest chunk of prefill_blocking
+  int64_t max_length = 1024;                       ///< longest sequence
 };
 
 class MeasuredModel final {

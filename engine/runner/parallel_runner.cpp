@@ -57,7 +57,7 @@ Result<PagedLatentCache> create_rank_cache(const ParallelSetup& setup,
   const bool is_striped = plan.attention == AttentionSharding::kDcp;
   const int64_t num_blocks =
       is_striped ? (setup.num_blocks + plan.num_ranks - 1) / plan.num_ranks : setup.num_blocks;
-  const kernels::DType dtype = setup.load.dtype;
+  const kernels::DType dtype = setup.cache_dtype.value_or(setup.load.dtype);
   auto images =
       setup.prefill_slices > 0
           ? prefill_images(setup.config, setup.prefill_slices, setup.prefill_shared_columns, dtype)
@@ -114,10 +114,12 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
   }
   RankContext context(*parts.backend, group_.world(rank), group_.attention(rank));
   context.observer = rank == 0 ? setup.observer : nullptr;
+  StepLimits limits = setup.limits;
+  limits.has_float8_cache = parts.cache->shard().dtype() == kernels::DType::kFloat8E4M3;
   parts.runner = std::make_unique<ModelRunner>(
       setup.config,
       parts.weights,
-      setup.limits,
+      limits,
       ModelRunner::Caches(*parts.cache, parts.window_cache ? &*parts.window_cache : nullptr),
       context);
   return Status::ok();
@@ -125,11 +127,10 @@ Status ParallelRunner::build(const ParallelSetup& setup, int rank) {
 
 Status ParallelRunner::build_window(const ParallelSetup& setup, RankParts& parts) {
   const ShardPlan& plan = parts.weights.plan;
-  const kernels::DType dtype = parts.cache->shard().dtype();
   TESSERA_TRY(
       parts.window_cache,
       WindowCache::create(parts.backend->device(),
-                          latent_layout(setup.config, dtype),
+                          latent_layout(setup.config, setup.load.dtype),
                           plan.sliced_layers(),
                           {.ring = kernels::WindowRing::create(plan.window, setup.window_step_rows),
                            .num_rings = setup.num_window_rings > 0 ? setup.num_window_rings

@@ -39,6 +39,8 @@ struct ParallelSetup {
   /// Images of a prefill worker's blocks (COLS of so many slices); 0: what a decode rank keeps.
   /// Only with kReplicated; above 1 every chunk reads all images and no decode row can.
   int64_t prefill_slices = 0;
+  /// Of the paged rows; null: that of `load`. Exact windows are always kept in that one.
+  std::optional<kernels::DType> cache_dtype = {};
   /// s of each layer in these images; empty: none anywhere.
   std::vector<int64_t> prefill_shared_columns = {};
   /// With sharding.window: rings, 0: one for each of limits.max_sequences; decode rows of one

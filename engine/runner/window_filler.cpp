@@ -27,7 +27,7 @@ WindowFiller::WindowFiller(const ModelConfig& config,
   // Both parts may begin and end inside a block.
   const int64_t blocks =
       blocks_for_tokens(window.num_first) + blocks_for_tokens(window.num_last) + 1;
-  const int64_t element = kernels::dtype_bytes(images.shard().dtype());
+  const int64_t element = kernels::dtype_bytes(windows.dtype());
   const auto wide = static_cast<int64_t>(sizeof(float));
   ids_ = device_.allocate(blocks * plan.num_slices * static_cast<int64_t>(sizeof(int32_t)));
   slots_ = device_.allocate(tokens * static_cast<int64_t>(sizeof(int64_t)));
@@ -98,7 +98,7 @@ kernels::LatentColumns WindowFiller::image_columns(int64_t layer, int64_t image)
 
 void WindowFiller::fill_layer(int64_t layer) {
   const auto tokens = static_cast<int64_t>(host_slots_.size());
-  const DType dtype = images_.shard().dtype();
+  const DType dtype = windows_.dtype();
   const TensorView latent(latent_.data(), dtype, {tokens, config_.kv_lora_rank});
   const TensorView rope(rope_.data(), dtype, {tokens, config_.qk_rope_head_dim});
   int64_t row = 0;

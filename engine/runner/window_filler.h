@@ -54,8 +54,8 @@ class WindowFiller final {
   std::vector<int64_t> host_slots_;
   kernels::DeviceBuffer ids_;
   kernels::DeviceBuffer slots_;
-  kernels::DeviceBuffer latent_;       // [tokens, R], the cache's dtype
-  kernels::DeviceBuffer rope_;         // [tokens, dr], the cache's dtype
+  kernels::DeviceBuffer latent_;       // [tokens, R], the window's dtype
+  kernels::DeviceBuffer rope_;         // [tokens, dr], the window's dtype
   kernels::DeviceBuffer wide_latent_;  // [tokens, R] float32
   kernels::DeviceBuffer wide_rope_;    // [tokens, dr] float32
 };

@@ -141,20 +141,27 @@ Result<AttentionChoice> choose_attention(const WorkerConfig& worker,
 CacheShape cache_shape(const ModelConfig& config,
                        const AttentionChoice& choice,
                        const ShardOptions& own,
-                       int64_t num_images) {
+                       int64_t num_images,
+                       const CacheTypes& types) {
   const ShardOptions& sharding = choice.sharding;
   const int64_t num_layers = config.num_hidden_layers;
-  const int64_t whole = num_layers * config.latent_row_width();
-  int64_t slice = num_layers * config.qk_rope_head_dim;
+  const auto row_elements = [&](int64_t latent_width) {
+    return kernels::latent_row_layout(types.cache, latent_width, config.qk_rope_head_dim)
+               .row_bytes /
+           kernels::dtype_bytes(types.activations);
+  };
+  const int64_t whole = num_layers * row_elements(config.kv_lora_rank);
+  int64_t slice = 0;
   for (int64_t layer = 0; layer < num_layers; ++layer) {
     const int64_t shared =
         sharding.shared_columns.empty() ? 0 : sharding.shared_columns[static_cast<size_t>(layer)];
-    slice += ShardPlan::slice_columns(config, shared, 0, sharding.num_slices).width();
+    slice += row_elements(ShardPlan::slice_columns(config, shared, 0, sharding.num_slices).width());
   }
   CacheShape shape;
   shape.num_ranks = own.num_ranks;
   shape.is_rotated = !choice.transform.is_identity();
   add_slicing(config, choice, own, shape);
+  shape.whole_elements = whole;
   if (own.attention == AttentionSharding::kDcp) {
     shape.rank_elements = whole / own.num_ranks;
     shape.worker_elements = whole;

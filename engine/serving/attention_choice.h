@@ -31,12 +31,20 @@ struct AttentionChoice {
                                                        const ModelConfig& config,
                                                        WorkerRole role);
 
+/// The types of a worker's numbers.
+struct CacheTypes {
+  kernels::DType activations = kernels::DType::kFloat32;
+  kernels::DType cache = kernels::DType::kFloat32;
+};
+
 /// What the ranks of `own` cache of a token: a decode group's slices, or (`num_images` above 0) all
-/// images of a prefill worker that feeds `choice`.
+/// images of a prefill worker that feeds `choice`. Elements are of the activations: of float8 rows
+/// as many as take their bytes.
 [[nodiscard]] CacheShape cache_shape(const ModelConfig& config,
                                      const AttentionChoice& choice,
                                      const ShardOptions& own,
-                                     int64_t num_images);
+                                     int64_t num_images,
+                                     const CacheTypes& types = {});
 
 /// "tpla, 2 slices on 2 ranks, basis balanced fold, 8 of 256 columns shared on average".
 [[nodiscard]] std::string describe(const AttentionChoice& choice,

@@ -201,6 +201,10 @@ Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker, int64_t 
   return device;
 }
 
+DType cache_dtype(const WorkerConfig& worker, DType dtype) noexcept {
+  return worker.kv_cache_dtype == "fp8_e4m3" ? DType::kFloat8E4M3 : dtype;
+}
+
 MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept {
   const bool is_gpu = device.kind == DeviceKind::kCuda;
   return {.available_bytes = device.available_bytes * (is_gpu ? num_ranks : 1),

@@ -29,6 +29,9 @@ struct ComputeDevice {
 [[nodiscard]] Result<ComputeDevice> choose_compute_device(const WorkerConfig& worker,
                                                           int64_t num_ranks);
 
+/// The type of latents in the cache of a worker that computes in `dtype`: --kv-cache-dtype.
+[[nodiscard]] kernels::DType cache_dtype(const WorkerConfig& worker, kernels::DType dtype) noexcept;
+
 /// What the ranks may take together.
 [[nodiscard]] MemoryBudget memory_budget(const ComputeDevice& device, int64_t num_ranks) noexcept;
 

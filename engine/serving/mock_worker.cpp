@@ -12,6 +12,7 @@ WorkerConfig mock_options(const WorkerConfig& worker) {
   WorkerConfig mock = worker;
   mock.device = "cpu";
   mock.load_format = "dummy";
+  mock.kv_cache_dtype = "auto";
   if (mock.attention_sharding == "auto") {
     mock.attention_sharding = "replicated";
   }

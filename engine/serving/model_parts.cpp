@@ -62,6 +62,7 @@ std::string layout_fingerprint(const WorkerPlan& plan,
                              "-",
                              kernels::dtype_name(plan.dtype),
                              "-",
+                             plan.cache_dtype == plan.dtype ? "" : "kv-float8_e4m3-",
                              attention.transform.name());
   std::replace(form.begin(), form.end(), ' ', '-');
   return str_cat(form,
@@ -78,13 +79,11 @@ std::string layout_fingerprint(const WorkerPlan& plan,
 /// Of the landing arenas of all ranks, or of a prefill worker's send rings, which mirror them.
 /// Ranks that share out whole blocks get whole rows.
 int64_t handoff_elements(const WorkerConfig& worker,
-                         const ModelConfig& config,
                          const ShardOptions& sharding,
                          const CacheShape& shape) {
-  const int64_t token_elements =
-      sharding.attention == AttentionSharding::kDcp
-          ? sharding.num_ranks * config.num_hidden_layers * config.latent_row_width()
-          : shape.worker_elements;
+  const int64_t token_elements = sharding.attention == AttentionSharding::kDcp
+                                     ? sharding.num_ranks * shape.whole_elements
+                                     : shape.worker_elements;
   return kGpuLandingRegions * worker.landing_slots * kBlockTokens * token_elements;
 }
 
@@ -109,6 +108,7 @@ Result<Decisions> decide(const WorkerConfig& options, const ModelConfig& model, 
   const ShardOptions& wanted = decided.attention.sharding;
   TESSERA_TRY(decided.device, choose_compute_device(worker, wanted.num_ranks));
   plan.dtype = decided.device.dtype;
+  plan.cache_dtype = cache_dtype(worker, plan.dtype);
   plan.sharding = wanted;
   plan.window = wanted.window;
   if (role == WorkerRole::kPrefill) {  // heads split, latents whole on each of its ranks
@@ -119,10 +119,13 @@ Result<Decisions> decide(const WorkerConfig& options, const ModelConfig& model, 
     TESSERA_RETURN_IF_ERROR(validate_slices(config, wanted.num_slices, wanted.shared_columns));
   }
   TESSERA_RETURN_IF_ERROR(with_remedy(validate_sharding(config, plan.sharding), worker, wanted));
-  CacheShape shape = cache_shape(config, decided.attention, plan.sharding, decided.prefill_slices);
+  CacheShape shape = cache_shape(config,
+                                 decided.attention,
+                                 plan.sharding,
+                                 decided.prefill_slices,
+                                 {.activations = plan.dtype, .cache = plan.cache_dtype});
   const bool hands_over = role != WorkerRole::kCombined && decided.device.kind == DeviceKind::kCuda;
-  shape.handoff_elements =
-      hands_over ? handoff_elements(worker, config, plan.sharding, shape) : int64_t{0};
+  shape.handoff_elements = hands_over ? handoff_elements(worker, plan.sharding, shape) : int64_t{0};
   TESSERA_TRY(plan.memory,
               plan_memory(config,
                           worker,
@@ -163,6 +166,7 @@ ParallelSetup make_setup(const WorkerConfig& worker,
                                  .context_tile = decided.device.context_tile},
                       .num_blocks = memory.num_blocks,
                       .prefill_slices = decided.prefill_slices,
+                      .cache_dtype = decided.plan.cache_dtype,
                       .prefill_shared_columns = decided.prefill_slices > 0
                                                     ? decided.attention.sharding.shared_columns
                                                     : std::vector<int64_t>{},
@@ -236,6 +240,7 @@ Result<std::unique_ptr<ModelParts>> ModelParts::create(const WorkerConfig& worke
 Result<ComputeChoice> choose_compute(const WorkerConfig& worker, int64_t max_ranks) {
   TESSERA_TRY(const ComputeDevice device, choose_compute_device(worker, max_ranks));
   return ComputeChoice{.dtype = device.dtype,
+                       .cache_dtype = cache_dtype(worker, device.dtype),
                        .num_threads = compute_threads(worker),
                        .make_backend =
                            [kind = device.kind](int rank, int num_threads) {

@@ -36,6 +36,7 @@ struct WorkerPlan {
   std::string layout;       ///< fingerprint of weights and cache: prefill and decode must agree
   std::string description;  ///< "tpla, 2 slices on 2 ranks, basis hadamard:0", for people
   kernels::DType dtype = kernels::DType::kFloat32;
+  kernels::DType cache_dtype = kernels::DType::kFloat32;  ///< of paged latents
 };
 
 /// Follows the options on this machine; loads nothing. Logs what `auto` became. Errors:
@@ -70,11 +71,12 @@ class ModelParts final {
   std::unique_ptr<GroupRunner> runner_;
 };
 
-/// What runs a model of up to so many ranks outside of a worker: `device`, `dtype` and `threads` of
-/// the options.
+/// What runs a model of up to so many ranks outside of a worker: `device`, `dtype`,
+/// `kv_cache_dtype` and `threads` of the options.
 struct ComputeChoice {
   kernels::DType dtype = kernels::DType::kFloat32;
-  int num_threads = 1;  ///< of all ranks together, on the CPU
+  kernels::DType cache_dtype = kernels::DType::kFloat32;  ///< as --kv-cache-dtype has it
+  int num_threads = 1;                                    ///< of all ranks together, on the CPU
   std::function<std::unique_ptr<kernels::Backend>(int rank, int num_threads)> make_backend;
   CommunicatorFactory make_communicators;  ///< of ParallelSetup
 };

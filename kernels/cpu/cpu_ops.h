@@ -51,8 +51,7 @@ class CpuOps final : public Ops {
   void mla_decode_typed(const MlaDecodeParams& params);
   void latent_probe_row(const LatentProbeParams& params, int64_t t, int worker);
   /// The sums over the i-th block.
-  template <typename T>
-  [[nodiscard]] ProbeSum cache_probe_block(const CacheProbeParams& params, int64_t i) const;
+  [[nodiscard]] ProbeSum cache_probe_block(const CacheProbeParams& params, int64_t i, int worker);
   /// Runs task(begin, end, worker) over ranges of [0, num_rows), about `row_cost` operations a row;
   /// small work stays on the calling thread.
   template <typename Task>

@@ -1,4 +1,4 @@
-// Rows in and out of the paged latent cache (plain row form).
+// Rows in and out of the paged latent cache.
 
 #include <algorithm>
 #include <cstring>
@@ -35,12 +35,72 @@ void write_row(const VectorMath& math, const LatentWriteParams& params, int64_t 
   store(math, rope, cache.rope_width, row + cache.latent_width);
 }
 
+void write_float8(const VectorMath&, const LatentWriteParams& params, int64_t t) {
+  const int64_t slot = params.slots.as<int64_t>()[t];
+  if (slot < 0) {
+    return;
+  }
+  TESSERA_DCHECK(slot < params.cache.num_blocks * kBlockTokens, "slot outside the cache");
+  write_float8_row(params.cache,
+                   params.columns,
+                   params.latent.as<float>() + t * params.latent.stride[0],
+                   params.rope.as<float>() + t * params.rope.stride[0],
+                   latent_row_bytes(params.cache, slot / kBlockTokens, slot % kBlockTokens));
+}
+
+auto write_function(DType dtype) {
+  if (dtype == DType::kFloat8E4M3) {
+    return write_float8;
+  }
+  return dtype == DType::kFloat32 ? write_row<float> : write_row<BFloat16>;
+}
+
+/// The row of the i-th position that is gathered.
+const char* gathered_row(const LatentGatherParams& params, int64_t i) {
+  const int64_t position = params.begin + i;
+  const int64_t block = params.block_table.as<int32_t>()[position / kBlockTokens];
+  return latent_row_bytes(params.cache, block, position % kBlockTokens);
+}
+
+void gather_plain(const LatentGatherParams& params, int64_t i) {
+  const LatentCacheView& cache = params.cache;
+  const int64_t element = dtype_bytes(cache.dtype);
+  const char* row = gathered_row(params, i);
+  char* latent = params.latent.as<char>() + i * params.latent.stride[0] * element;
+  params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+    std::memcpy(latent + range.begin * element,
+                row + row_begin * element,
+                static_cast<size_t>(range.count * element));
+  });
+  std::memcpy(params.rope.as<char>() + i * params.rope.stride[0] * element,
+              row + cache.latent_width * element,
+              static_cast<size_t>(cache.rope_width * element));
+}
+
+/// T is the element type that is wanted.
+template <typename T>
+void gather_float8(const LatentGatherParams& params, int64_t i) {
+  const char* row = gathered_row(params, i);
+  T* latent = params.latent.as<T>() + i * params.latent.stride[0];
+  params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+    read_float8_latents(params.cache, row, row_begin, range.count, latent + range.begin);
+  });
+  read_float8_rope(params.cache, row, params.rope.as<T>() + i * params.rope.stride[0]);
+}
+
+auto gather_function(const LatentGatherParams& params) {
+  if (!params.cache.is_float8()) {
+    return gather_plain;
+  }
+  return params.latent.dtype == DType::kFloat32 ? gather_float8<float> : gather_float8<BFloat16>;
+}
+
 }  // namespace
 
 void CpuOps::do_latent_write(const LatentWriteParams& params, StreamView) {
   const LatentCacheView& cache = params.cache;
   const int64_t row_width = cache.latent_width + cache.rope_width;
-  const auto write = cache.dtype == DType::kFloat32 ? write_row<float> : write_row<BFloat16>;
+  const auto write = write_function(cache.dtype);
   for_row_ranges(params.slots.dim(0), row_width, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       write(math_, params, t);
@@ -49,27 +109,13 @@ void CpuOps::do_latent_write(const LatentWriteParams& params, StreamView) {
 }
 
 void CpuOps::do_latent_gather(const LatentGatherParams& params, StreamView) {
-  const LatentCacheView& cache = params.cache;
-  const int64_t element = dtype_bytes(cache.dtype);
-  const auto copy_row = [&](int64_t i) {
-    const int64_t position = params.begin + i;
-    const int64_t block = params.block_table.as<int32_t>()[position / kBlockTokens];
-    const char* row = latent_row_bytes(cache, block, position % kBlockTokens);
-    char* latent = params.latent.as<char>() + i * params.latent.stride[0] * element;
-    params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
-      std::memcpy(latent + range.begin * element,
-                  row + row_begin * element,
-                  static_cast<size_t>(range.count * element));
-    });
-    std::memcpy(params.rope.as<char>() + i * params.rope.stride[0] * element,
-                row + cache.latent_width * element,
-                static_cast<size_t>(cache.rope_width * element));
-  };
-  for_row_ranges(params.latent.dim(0), cache.latent_width, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      copy_row(i);
-    }
-  });
+  const auto gather = gather_function(params);
+  for_row_ranges(
+      params.latent.dim(0), params.cache.latent_width, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          gather(params, i);
+        }
+      });
 }
 
 }  // namespace tessera::kernels::cpu

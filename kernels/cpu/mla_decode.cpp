@@ -51,6 +51,25 @@ struct KeyRows {
   LatentColumns values;  // columns of it that are values
 };
 
+/// Rows [begin, end) of a cache block, unpacked to `scratch` where they are float8 rows.
+template <typename T>
+KeyRows<T> block_rows(
+    const LatentCacheView& cache, int64_t block, int64_t begin, int64_t end, T* scratch) {
+  const int64_t width = cache.latent_width;
+  KeyRows<T> keys{scratch, end - begin, width, LatentColumns::all(width)};
+  if (!cache.is_float8()) {
+    keys.first = latent_row<T>(cache, block, begin);
+    return keys;
+  }
+  for (int64_t token = begin; token < end; ++token) {
+    const char* row = latent_row_bytes(cache, block, token);
+    read_float8_latents(cache, row, 0, width, scratch);
+    read_float8_rope(cache, row, scratch + width);
+    scratch += width + cache.rope_width;
+  }
+  return keys;
+}
+
 /// The running softmax of some heads of one decode row.
 template <typename T>
 class HeadTile {
@@ -164,28 +183,29 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
     return partial + ((b * num_parts + s) * num_heads + h) * state_width;
   };
 
-  const auto attend_paged = [&](int64_t b, int64_t s, int64_t head, HeadTile<T>& tile) {
-    const LatentWindow window = params.window ? params.window->ring.window : LatentWindow{};
-    const int64_t key_begin = window.outside_begin(lengths[b]);
-    const int64_t key_end = window.outside_end(lengths[b]);
-    const int64_t first_block = key_begin / kBlockTokens;
-    const int64_t num_blocks =
-        key_end > key_begin ? (key_end + kBlockTokens - 1) / kBlockTokens - first_block : 0;
-    const Rows<T> q_latent = head_rows<T>(params.q_latent, b, head);
-    const Rows<T> q_rope = head_rows<T>(params.q_rope, b, head);
-    const int64_t block_end = first_block + num_blocks * (s + 1) / split.num_splits;
-    for (int64_t i = first_block + num_blocks * s / split.num_splits; i < block_end; ++i) {
-      const int64_t block =
-          params.block_tables.as<int32_t>()[b * params.block_tables.stride[0] + i];
-      const int64_t begin = std::max(key_begin - i * kBlockTokens, int64_t{0});
-      const int64_t end = std::min(kBlockTokens, key_end - i * kBlockTokens);
-      tile.add({latent_row<T>(cache, block, begin), end - begin, width, LatentColumns::all(width)},
-               q_latent,
-               q_rope,
-               cache.rope_width,
-               params.scale);
-    }
-  };
+  const auto attend_paged =
+      [&](int64_t b, int64_t s, int64_t head, HeadTile<T>& tile, T* unpacked) {
+        const LatentWindow window = params.window ? params.window->ring.window : LatentWindow{};
+        const int64_t key_begin = window.outside_begin(lengths[b]);
+        const int64_t key_end = window.outside_end(lengths[b]);
+        const int64_t first_block = key_begin / kBlockTokens;
+        const int64_t num_blocks =
+            key_end > key_begin ? (key_end + kBlockTokens - 1) / kBlockTokens - first_block : 0;
+        const Rows<T> q_latent = head_rows<T>(params.q_latent, b, head);
+        const Rows<T> q_rope = head_rows<T>(params.q_rope, b, head);
+        const int64_t block_end = first_block + num_blocks * (s + 1) / split.num_splits;
+        for (int64_t i = first_block + num_blocks * s / split.num_splits; i < block_end; ++i) {
+          const int64_t block =
+              params.block_tables.as<int32_t>()[b * params.block_tables.stride[0] + i];
+          const int64_t begin = std::max(key_begin - i * kBlockTokens, int64_t{0});
+          const int64_t end = std::min(kBlockTokens, key_end - i * kBlockTokens);
+          tile.add(block_rows(cache, block, begin, end, unpacked),
+                   q_latent,
+                   q_rope,
+                   cache.rope_width,
+                   params.scale);
+        }
+      };
   const auto attend_window = [&](int64_t b, int64_t head, HeadTile<T>& tile) {
     const DecodeWindow& window = *params.window;
     const int64_t first_slot = window.first_slots.as<int64_t>()[b];
@@ -206,16 +226,17 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
     });
   };
 
+  const int64_t unpacked_width = cache.is_float8() ? kBlockTokens * (width + cache.rope_width) : 0;
   const int64_t tasks_per_row = num_parts * split.num_head_tiles;
   pool_.parallel_for_blocking(num_rows * tasks_per_row, [&](int64_t task, int worker) {
     const int64_t b = task / tasks_per_row;
     const int64_t s = task % tasks_per_row / split.num_head_tiles;
     const int64_t head = task % split.num_head_tiles * split.head_tile;
     const int64_t heads = std::min(split.head_tile, num_heads - head);
-    HeadTile<T> tile(
-        math_, heads, scratch(worker, heads * kBlockTokens), partial_of(b, s, head), state_width);
+    float* scores = scratch(worker, heads * kBlockTokens + unpacked_width);
+    HeadTile<T> tile(math_, heads, scores, partial_of(b, s, head), state_width);
     if (s < split.num_splits) {
-      attend_paged(b, s, head, tile);
+      attend_paged(b, s, head, tile, reinterpret_cast<T*>(scores + heads * kBlockTokens));
     } else {
       attend_window(b, head, tile);
     }
@@ -256,7 +277,7 @@ void CpuOps::mla_decode_typed(const MlaDecodeParams& params) {
 }
 
 void CpuOps::do_mla_decode(const MlaDecodeParams& params, StreamView) {
-  if (params.cache.dtype == DType::kFloat32) {
+  if (params.q_latent.dtype == DType::kFloat32) {
     mla_decode_typed<float>(params);
   } else {
     mla_decode_typed<BFloat16>(params);

@@ -49,6 +49,30 @@ struct TokenProbe {
   }
 };
 
+/// Adds up what lies in a cache's row. T is the cache's element type.
+template <typename T>
+void add_plain_row(const CacheProbeParams& params, const char* row, TokenProbe& token) {
+  const T* latent = reinterpret_cast<const T*>(row);
+  params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+    token.add(range.begin, latent + row_begin, range.count);
+  });
+  token.add(kRopeColumn, latent + params.cache.latent_width, params.cache.rope_width);
+}
+
+/// `numbers` has room for the latent columns, or for the rope part.
+void add_float8_row(const CacheProbeParams& params,
+                    const char* row,
+                    float* numbers,
+                    TokenProbe& token) {
+  const LatentCacheView& cache = params.cache;
+  read_float8_latents(cache, row, 0, cache.latent_width, numbers);
+  params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
+    token.add(range.begin, numbers + row_begin, range.count);
+  });
+  read_float8_rope(cache, row, numbers);
+  token.add(kRopeColumn, numbers, cache.rope_width);
+}
+
 }  // namespace
 
 void CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int worker) {
@@ -65,6 +89,17 @@ void CpuOps::latent_probe_row(const LatentProbeParams& params, int64_t t, int wo
       token.add(range.begin, latent + range.begin, range.count);
     });
     token.add(kRopeColumn, rope, rope_width);
+  } else if (params.dtype == DType::kFloat8E4M3) {
+    const int exponent = float8_exponent(params.columns, latent);
+    float* rounded = scratch(worker, std::max(params.columns.width(), rope_width));
+    params.columns.for_each_range([&](const ColumnRange& range, int64_t) {
+      round_to_float8(latent + range.begin, range.count, exponent, rounded);
+      token.add(range.begin, rounded, range.count);
+    });
+    for (int64_t i = 0; i < rope_width; ++i) {
+      rounded[i] = BFloat16::from_float(rope[i]).to_float();
+    }
+    token.add(kRopeColumn, rounded, rope_width);
   } else {
     const int64_t widest = std::max(params.columns.width(), rope_width);
     auto* rounded = reinterpret_cast<BFloat16*>(scratch(worker, widest));
@@ -88,8 +123,7 @@ void CpuOps::do_latent_probe(const LatentProbeParams& params, StreamView) {
   });
 }
 
-template <typename T>
-ProbeSum CpuOps::cache_probe_block(const CacheProbeParams& params, int64_t i) const {
+ProbeSum CpuOps::cache_probe_block(const CacheProbeParams& params, int64_t i, int worker) {
   const LatentCacheView& cache = params.cache;
   const int64_t block = params.blocks.as<int32_t>()[i];
   TESSERA_DCHECK(block >= 0 && block < cache.num_blocks, "block outside the cache");
@@ -97,23 +131,25 @@ ProbeSum CpuOps::cache_probe_block(const CacheProbeParams& params, int64_t i) co
   const int64_t num_tokens = std::clamp<int64_t>(params.end - first, 0, kBlockTokens);
   TokenProbe token{math_, params.layer, first};
   for (int64_t offset = 0; offset < num_tokens; ++offset) {
-    const T* row = latent_row<T>(cache, block, offset);
+    const char* row = latent_row_bytes(cache, block, offset);
     token.position = first + offset;
-    params.columns.for_each_range([&](const ColumnRange& range, int64_t row_begin) {
-      token.add(range.begin, row + row_begin, range.count);
-    });
-    token.add(kRopeColumn, row + cache.latent_width, cache.rope_width);
+    if (cache.is_float8()) {
+      float* numbers = scratch(worker, std::max(cache.latent_width, cache.rope_width));
+      add_float8_row(params, row, numbers, token);
+    } else if (cache.dtype == DType::kFloat32) {
+      add_plain_row<float>(params, row, token);
+    } else {
+      add_plain_row<BFloat16>(params, row, token);
+    }
   }
   return token.total;
 }
 
 void CpuOps::do_cache_probe(const CacheProbeParams& params, StreamView) {
   const int64_t block_cost = kBlockTokens * (params.cache.latent_width + params.cache.rope_width);
-  for_row_ranges(params.blocks.dim(0), block_cost, [&](int64_t begin, int64_t end, int) {
+  for_row_ranges(params.blocks.dim(0), block_cost, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i) {
-      const ProbeSum own = params.cache.dtype == DType::kFloat32
-                               ? cache_probe_block<float>(params, i)
-                               : cache_probe_block<BFloat16>(params, i);
+      const ProbeSum own = cache_probe_block(params, i, worker);
       ProbeSum& kept = params.sums[i];
       kept.sum = params.layer == 0 ? own.sum : kept.sum + own.sum;
       kept.magnitude = params.layer == 0 ? own.magnitude : kept.magnitude + own.magnitude;

@@ -203,7 +203,7 @@ void decode_sm90(const MlaDecodeParams& params,
     paged.partial_sums = partials.sums;
     paged.out = nullptr;
     run_pass(
-        window_pass(paged, *params.window), params.cache.dtype, params.q_latent.dim(0), stream);
+        window_pass(paged, *params.window), params.q_latent.dtype, params.q_latent.dim(0), stream);
   }
   launch_sm90_decode(params, num_multiprocessors, scratch, stream);
 }
@@ -226,7 +226,7 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
       return;
     }
   }
-  const DType dtype = params.cache.dtype;
+  const DType dtype = params.q_latent.dtype;
   DecodePass pass = paged_pass(params);
   if (params.window) {
     pass.ring = params.window->ring;

@@ -53,6 +53,33 @@ struct OfLatents {
   int64_t sum_stride = 1;
 };
 
+/// What the rows that T stands for make of a token's latents. A warp is the token.
+template <typename T>
+struct Rounding {
+  __device__ Rounding(const OfLatents&, const float*) {}
+  __device__ float latent(float value) const { return to_float(from_float<T>(value)); }
+  __device__ float rope(float value) const { return latent(value); }
+};
+template <>
+struct Rounding<Float8> {
+  float scale, inverse;
+
+  __device__ Rounding(const OfLatents& p, const float* latent) {
+    float largest = 0.0F;
+    for (int c = static_cast<int>(threadIdx.x) % kWarp; c < p.width; c += kWarp) {
+      const float magnitude = fabsf(latent[p.columns.latent_column(c)]);
+      largest = magnitude > largest ? magnitude : largest;  // not NaN
+    }
+    const int exponent = float8_scale_exponent(warp_max(largest));
+    scale = float8_scale(exponent);
+    inverse = float8_scale(-exponent);
+  }
+  __device__ float latent(float value) const {
+    return latent_of_code(code_of_latent(value, inverse)) * scale;
+  }
+  __device__ float rope(float value) const { return to_float(from_float<Bf16>(value)); }
+};
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads) probe_latents(const OfLatents p) {
   const int64_t t = blockIdx.x * int64_t{kThreads / kWarp} + threadIdx.x / kWarp;
@@ -63,9 +90,11 @@ __global__ void __launch_bounds__(kThreads) probe_latents(const OfLatents p) {
   const float* rope = p.rope.row(t);
   double sum = 0.0;
   RowSigns signs(p.layer, p.positions[t]);
+  const Rounding<T> rounding(p, latent);
   for (int c = static_cast<int>(threadIdx.x) % kWarp; c < p.width + p.rope_width; c += kWarp) {
-    const float value = c < p.width ? latent[p.columns.latent_column(c)] : rope[c - p.width];
-    sum += signs.apply(sign_column(p.columns, p.width, c), to_float(from_float<T>(value)));
+    const float value = c < p.width ? rounding.latent(latent[p.columns.latent_column(c)])
+                                    : rounding.rope(rope[c - p.width]);
+    sum += signs.apply(sign_column(p.columns, p.width, c), value);
   }
   sum = warp_sum(sum);
   if (threadIdx.x % kWarp == 0) {
@@ -93,10 +122,10 @@ __global__ void __launch_bounds__(kCacheThreads) probe_cache(const OfCache p) {
   const int width = p.cache.latent_width + p.cache.rope_width;
   ProbeSum own;
   for (int64_t t = threadIdx.x / kWarp; t < num_tokens; t += kCacheThreads / kWarp) {
-    const T* row = reinterpret_cast<const T*>(p.cache.row(p.blocks[blockIdx.x], t));
+    const RowOf<T> row(p.cache, p.cache.row(p.blocks[blockIdx.x], t));
     RowSigns signs(p.layer, first + t);
     for (int c = static_cast<int>(threadIdx.x) % kWarp; c < width; c += kWarp) {
-      const double value = to_float(row[c]);
+      const double value = row[c];
       own.sum += signs.apply(sign_column(p.columns, p.cache.latent_width, c), value);
       own.magnitude += fabs(value);
     }
@@ -114,7 +143,7 @@ __global__ void __launch_bounds__(kCacheThreads) probe_cache(const OfCache p) {
 
 void CudaOps::do_latent_probe(const LatentProbeParams& params, StreamView stream) {
   const int64_t num_tokens = params.slots.dim(0);
-  visit_dtype(params.dtype, [&](auto tag) {
+  visit_rows(params.dtype, [&](auto tag) {
     launch("latent_probe",
            probe_latents<decltype(tag)>,
            {to_grid(ceil_div(num_tokens, kThreads / kWarp)), kThreads},
@@ -134,7 +163,7 @@ void CudaOps::do_latent_probe(const LatentProbeParams& params, StreamView stream
 }
 
 void CudaOps::do_cache_probe(const CacheProbeParams& params, StreamView stream) {
-  visit_dtype(params.cache.dtype, [&](auto tag) {
+  visit_rows(params.cache.dtype, [&](auto tag) {
     launch("cache_probe",
            probe_cache<decltype(tag)>,
            {to_grid(params.blocks.dim(0)), kCacheThreads},

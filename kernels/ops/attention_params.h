@@ -7,6 +7,7 @@
 
 #include "kernels/core/tensor_view.h"
 #include "kernels/ops/latent_columns.h"
+#include "kernels/ops/latent_row.h"
 #include "kernels/ops/latent_window.h"
 
 namespace tessera::kernels {
@@ -15,16 +16,20 @@ namespace tessera::kernels {
 inline constexpr int64_t kBlockTokens = 64;
 
 /// One layer of one rank's paged cache: the row of token t of block b starts at
-/// base + b * block_stride_bytes + t * (latent_width + rope_width) * dtype bytes. A row is the
-/// latent columns, then the rope part. (Backends may define another image of a block; this plain
-/// row form is the CPU's.)
+/// base + b * block_stride_bytes + t * layout().row_bytes, and has its parts where latent_row.h
+/// says.
 struct LatentCacheView {
   void* base = nullptr;
   int64_t block_stride_bytes = 0;
   int64_t num_blocks = 0;
-  int64_t latent_width = 0;  ///< columns of the latent in a row: R, or fewer
-  int64_t rope_width = 0;    ///< dr
-  DType dtype = DType::kFloat32;
+  int64_t latent_width = 0;       ///< columns of the latent in a row: R, or fewer
+  int64_t rope_width = 0;         ///< dr
+  DType dtype = DType::kFloat32;  ///< of the latents: float32, bfloat16 or float8_e4m3
+
+  [[nodiscard]] constexpr LatentRowLayout layout() const noexcept {
+    return latent_row_layout(dtype, latent_width, rope_width);
+  }
+  [[nodiscard]] constexpr bool is_float8() const noexcept { return dtype == DType::kFloat8E4M3; }
 };
 
 /// Stores some latent columns and the rope part of T tokens at their slots (block * kBlockTokens +
@@ -44,8 +49,8 @@ struct LatentGatherParams {
   ConstTensorView block_table;  ///< [num_blocks] int32
   int64_t begin = 0;
   LatentColumns columns;  ///< of the latent, that the cache's rows hold
-  TensorView latent;      ///< [n, R], the cache's dtype
-  TensorView rope;        ///< [n, dr], the cache's dtype
+  TensorView latent;      ///< [n, R], the cache's dtype; of float8 rows float32 or bfloat16
+  TensorView rope;        ///< [n, dr], the same
 };
 
 /// Up-projected MLA attention of a prefill chunk over one tile of the context, causal, merged into
@@ -72,7 +77,7 @@ struct MlaPrefillParams {
 /// window's tokens come from all R columns, their values are those of the same w columns as
 /// elsewhere.
 struct DecodeWindow {
-  LatentCacheView cache;  ///< rows of all R columns, back to back over all blocks
+  LatentCacheView cache;  ///< rows of all R columns, activation dtype, back to back over all blocks
   WindowRing ring;
   LatentColumns columns;        ///< the w of the R columns that paged rows hold, in their order
   ConstTensorView q_latent;     ///< [B, H, R], activation dtype, outer strides free

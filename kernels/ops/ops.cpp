@@ -14,12 +14,29 @@ constexpr DType kBf16 = DType::kBFloat16;
 constexpr DType kI32 = DType::kInt32;
 constexpr DType kI64 = DType::kInt64;
 
+bool is_cache_dtype(DType dtype) {
+  return dtype == kF32 || dtype == kBf16 || dtype == DType::kFloat8E4M3;
+}
+
 void check_cache(const ShapeCheck& check, const LatentCacheView& cache) {
-  const int64_t row_bytes = (cache.latent_width + cache.rope_width) * dtype_bytes(cache.dtype);
   check.is_true(cache.base != nullptr && cache.latent_width > 0 && cache.rope_width >= 0,
                 "the cache view is empty");
-  check.is_true(cache.block_stride_bytes >= kBlockTokens * row_bytes, "the cache's blocks overlap");
-  check.is_true(cache.dtype == kF32 || cache.dtype == kBf16, "cache dtype");
+  check.is_true(is_cache_dtype(cache.dtype), "cache dtype");
+  check.is_true(cache.block_stride_bytes >= kBlockTokens * cache.layout().row_bytes,
+                "the cache's blocks overlap");
+}
+
+/// `view` has the type in which the cache's rows are attended to.
+void check_activation(const ShapeCheck& check,
+                      const char* name,
+                      const ConstTensorView& view,
+                      const LatentCacheView& cache,
+                      std::initializer_list<Dim*> dims) {
+  if (cache.is_float8()) {
+    check.tensor(name, view, dims, {kF32, kBf16});
+  } else {
+    check.tensor(name, view, dims, {cache.dtype});
+  }
 }
 
 /// The rows of `cache` hold `columns` of a latent of `latent_width`.
@@ -35,13 +52,13 @@ void check_columns(const ShapeCheck& check,
 void check_window(const ShapeCheck& check, const MlaDecodeParams& params) {
   const DecodeWindow& window = *params.window;
   const LatentCacheView& cache = window.cache;
-  const int64_t row_bytes = (cache.latent_width + cache.rope_width) * dtype_bytes(cache.dtype);
   Dim rows{"B", params.q_latent.dim(0)}, heads{"H", params.q_latent.dim(1)};
   Dim latent{"R", cache.latent_width};
   check_cache(check, cache);
-  check.is_true(cache.dtype == params.cache.dtype && cache.rope_width == params.cache.rope_width,
-                "the window's rows are of another kind than the cache's");
-  check.is_true(cache.block_stride_bytes == kBlockTokens * row_bytes,
+  check.is_true(
+      cache.dtype == params.q_latent.dtype && cache.rope_width == params.cache.rope_width,
+      "the window's rows are of another kind than the queries, or have another rope part");
+  check.is_true(cache.block_stride_bytes == kBlockTokens * cache.layout().row_bytes,
                 "the window's rows do not lie back to back");
   check_columns(check, window.columns, params.cache, cache.latent_width);
   const WindowRing& ring = window.ring;
@@ -278,9 +295,9 @@ void Ops::latent_gather(const LatentGatherParams& params, StreamView stream) {
   const ShapeCheck check("latent_gather");
   check_cache(check, params.cache);
   check.tensor("block_table", params.block_table, {&blocks}, {kI32});
-  check.tensor("latent", params.latent, {&rows, &latent}, {params.cache.dtype});
+  check_activation(check, "latent", params.latent, params.cache, {&rows, &latent});
   check_columns(check, params.columns, params.cache, latent.size);
-  check.tensor("rope", params.rope, {&rows, &rope}, {params.cache.dtype});
+  check.tensor("rope", params.rope, {&rows, &rope}, {params.latent.dtype});
   check.is_true(params.begin >= 0 && params.begin + rows.size <= blocks.size * kBlockTokens,
                 "positions outside of the block table");
   do_latent_gather(params, stream);
@@ -294,7 +311,7 @@ void Ops::latent_probe(const LatentProbeParams& params, StreamView stream) {
   check.tensor("positions", params.positions, {&tokens}, {kI32});
   check.tensor("slots", params.slots, {&tokens}, {kI64});
   check.is_true(params.columns.fits(latent.size), "columns outside of the latent");
-  check.is_true(params.dtype == kF32 || params.dtype == kBf16, "cache dtype");
+  check.is_true(is_cache_dtype(params.dtype), "cache dtype");
   check.is_true(params.sums != nullptr && params.sum_stride >= 1, "nowhere to put the sums");
   do_latent_probe(params, stream);
 }
@@ -331,11 +348,11 @@ void Ops::mla_decode(const MlaDecodeParams& params, StreamView stream) {
   Dim latent{"w", params.cache.latent_width}, rope{"dr", params.cache.rope_width};
   const ShapeCheck check("mla_decode");
   check_cache(check, params.cache);
-  check.tensor("q_latent", params.q_latent, {&rows, &heads, &latent}, {params.cache.dtype});
-  check.tensor("q_rope", params.q_rope, {&rows, &heads, &rope}, {params.cache.dtype});
+  check_activation(check, "q_latent", params.q_latent, params.cache, {&rows, &heads, &latent});
+  check.tensor("q_rope", params.q_rope, {&rows, &heads, &rope}, {params.q_latent.dtype});
   check.tensor("block_tables", params.block_tables, {&rows, &blocks}, {kI32});
   check.tensor("lengths", params.lengths, {&rows}, {kI32});
-  check.tensor("out", params.out, {&rows, &heads, &latent}, {params.cache.dtype});
+  check.tensor("out", params.out, {&rows, &heads, &latent}, {params.q_latent.dtype});
   check.tensor("log_sum_exp", params.log_sum_exp, {&rows, &heads}, {kF32});
   check.is_true(params.row_tokens >= 1 && rows.size % params.row_tokens == 0,
                 "rows are no whole number of sequences");

@@ -12,8 +12,8 @@ namespace tessera::kernels {
 
 /// sums[slot * sum_stride] becomes (layer 0) or grows by (every other) the signed sum of the
 /// token's row of one image of the cache: the latent columns that its rows hold and the rope part,
-/// rounded to the cache's type. A sign belongs to a column of the latent, wherever the row has it.
-/// Tokens with a negative slot are skipped.
+/// as the cache's rows round them. A sign belongs to a column of the latent, wherever the row has
+/// it. Tokens with a negative slot are skipped.
 struct LatentProbeParams {
   ConstTensorView latent;     ///< [T, R] float32: all columns, row stride free
   ConstTensorView rope;       ///< [T, dr] float32, row stride free
@@ -21,7 +21,7 @@ struct LatentProbeParams {
   ConstTensorView slots;      ///< [T] int64
   int64_t layer = 0;
   LatentColumns columns;
-  DType dtype = DType::kFloat32;  ///< of the cache: float32 or bfloat16
+  DType dtype = DType::kFloat32;  ///< of the cache
   double* sums = nullptr;         ///< device memory
   int64_t sum_stride = 1;
 };

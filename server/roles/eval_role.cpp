@@ -182,6 +182,7 @@ class Evaluation final {
       MeasuredOptions wanted = options();
       wanted.sharding = plan_.setups[mode].sharding;
       wanted.transform = &plan_.setups[mode].transform;
+      wanted.cache_dtype = plan_.compute.cache_dtype;
       auto model = MeasuredModel::create(parts_, wanted);
       if (!model.is_ok()) {
         return model.status().with_context(plan_.modes[mode].text);
@@ -235,6 +236,14 @@ Status write_file(const std::string& path, const std::string& content) {
   return file ? Status::ok() : invalid_argument(str_cat(path, ": cannot be written"));
 }
 
+/// "bfloat16", or with another type of cached latents "bfloat16 (latents float8_e4m3)".
+std::string dtype_text(const ComputeChoice& compute) {
+  const std::string_view dtype = kernels::dtype_name(compute.dtype);
+  return compute.cache_dtype == compute.dtype
+             ? std::string(dtype)
+             : str_cat(dtype, " (latents ", kernels::dtype_name(compute.cache_dtype), ")");
+}
+
 }  // namespace
 
 Status run_eval(const cli::ResolvedOptions& resolved) {
@@ -256,7 +265,7 @@ Status run_eval(const cli::ResolvedOptions& resolved) {
                        .model_fingerprint = model_fingerprint(plan.config),
                        .text = std::filesystem::path(options.text_path).filename().string(),
                        .text_tokens = plan.text_tokens,
-                       .dtype = std::string(kernels::dtype_name(plan.compute.dtype)),
+                       .dtype = dtype_text(plan.compute),
                        .num_windows = options.num_windows,
                        .cells = {}};
   TESSERA_TRY(report.cells, Evaluation(plan, parts).run());

@@ -1,6 +1,7 @@
 #include "server/router/worker_pool.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/log.h"
 #include "engine/base/text.h"
@@ -231,7 +232,34 @@ void WorkerPool::publish() {
   }
   parts_.metrics.num_ready_prefill_workers.set(num_ready[0]);
   parts_.metrics.num_ready_decode_workers.set(num_ready[1]);
-  parts_.inbox->note_pair(has_pair());
+  const bool is_paired = has_pair();
+  parts_.inbox->note_pair(is_paired);
+  std::string layouts = is_paired ? std::string() : unpaired_layouts();
+  if (!layouts.empty() && layouts != unpaired_layouts_) {
+    log_warning("layouts_differ", "workers", layouts);
+  }
+  unpaired_layouts_ = std::move(layouts);
+}
+
+std::string WorkerPool::unpaired_layouts() const {
+  const auto first_ready = [this](WorkerRole role) {
+    return std::find_if(workers_.begin(), workers_.end(), [role](const auto& entry) {
+      return entry.first.first == role && entry.second.state == WorkerState::kReady;
+    });
+  };
+  const auto prefill = first_ready(WorkerRole::kPrefill);
+  const auto decode = first_ready(WorkerRole::kDecode);
+  if (prefill == workers_.end() || decode == workers_.end()) {
+    return "";
+  }
+  return str_cat("prefill worker ",
+                 prefill->first.second,
+                 " keeps ",
+                 prefill->second.info->layout_fingerprint,
+                 ", decode group ",
+                 decode->first.second,
+                 " keeps ",
+                 decode->second.info->layout_fingerprint);
 }
 
 void WorkerPool::show() {

@@ -92,12 +92,15 @@ class WorkerPool final {
   void clear_suspicion(Worker& worker);
   void drop_unlisted();
   void publish();
+  /// Of a prefill worker and a decode group that are ready, where none fit together; else empty.
+  [[nodiscard]] std::string unpaired_layouts() const;
   void show();
   [[nodiscard]] Status check_model(const WorkerInfo& info) const;
   [[nodiscard]] const Worker* find(WorkerId id) const;
 
   const Parts parts_;
   std::map<Key, Worker> workers_;
+  std::string unpaired_layouts_;  // as last logged
   std::map<WorkerId, Key> keys_;  // of those with a connection
   WorkerId last_id_ = 0;
   uint64_t version_ = 0;

@@ -60,7 +60,8 @@ def compare(request, expected, actual, problems, label):
 
 def start_cluster(options, device, mode, ranks):
     layout, ranks = mode_arguments(mode, ranks)
-    common = ["--dtype", "float32", "--device", device, *layout]
+    common = ["--dtype", "float32", "--device", device, "--kv-cache-dtype", options.kv_cache_dtype,
+              *layout]
     if device == "cuda":  # two workers share a GPU: neither may take all of it
         common += ["--num-blocks", "1024"]
     is_on_gpus = device == "cuda" and options.decode_gpus
@@ -97,6 +98,7 @@ def main():
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--mode", action="append", help="as in 'dcp:2'; default: all")
     parser.add_argument("--device", default="cpu", help="of prefill and decode")
+    parser.add_argument("--kv-cache-dtype", default="auto", help="of the combined engine, too")
     parser.add_argument("--decode-gpus", help="CUDA_VISIBLE_DEVICES of the decode group")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
@@ -108,7 +110,8 @@ def main():
         modes = [(text.split(":")[0], int(text.split(":")[1])) for text in options.mode]
     problems = []
     if options.device == "cpu":
-        with TesseraServer(options.server, options.model, arguments=COMBINED) as server:
+        combined = [*COMBINED, "--kv-cache-dtype", options.kv_cache_dtype]
+        with TesseraServer(options.server, options.model, arguments=combined) as server:
             expected = [complete(server.url, request) for request in requests]
     for mode, ranks in modes:
         if options.device != "cpu":

@@ -6,6 +6,7 @@ Counted by the transport itself, at both ends, for a prompt of whole blocks: wit
 import argparse
 import json
 import random
+import time
 import unittest
 from pathlib import Path
 
@@ -69,6 +70,45 @@ class ShardedBytesTest(unittest.TestCase):
         whole = self.token_bytes(self.latent)
         self.assertEqual(landed, [NUM_BLOCKS * BLOCK_TOKENS * whole] * 2)
         self.assertEqual(held, [whole] * 2)
+
+    def test_float8_rows_of_two_slices(self):
+        # Latents, 4 bytes of scale and zeros up to a multiple of 16, the rope part in bfloat16.
+        layout = ["--attention-sharding", "tpla", "--tpla-basis", "hadamard", "--kv-cache-dtype",
+                  "fp8_e4m3"]
+        self.token_bytes = lambda columns: self.layers * (columns + 16 + 2 * self.rope)
+        landed, held = self.run_group(2, *layout)
+        share = self.token_bytes(self.latent // 2)
+        self.assertEqual(landed, [NUM_BLOCKS * BLOCK_TOKENS * share] * 2)
+        self.assertEqual(held, [share] * 2)
+
+    def test_workers_of_different_cache_types_are_not_paired(self):
+        worker = ["--dtype", "float32", "--attention-sharding", "replicated"]
+        cluster = Cluster(OPTIONS.server, OPTIONS.model, decode=worker,
+                          prefill=[*worker, "--kv-cache-dtype", "fp8_e4m3"])
+        try:
+            for role in cluster.roles:
+                role.start()
+            for role in cluster.workers:
+                role.wait_until_ready()
+            reason = self.logged(cluster.router, "layouts_differ")
+            self.assertIn(f"prefill worker {cluster.prefills[0].rpc_address} keeps "
+                          "full1-float32-kv-float8_e4m3-none-", reason)
+            self.assertIn(f"decode group {cluster.decodes[0].rpc_address} keeps "
+                          "full1-float32-none-", reason)
+            self.assertFalse(cluster.router.is_ready())
+        finally:
+            for role in cluster.roles:
+                role.kill()
+
+    def logged(self, role, event):
+        """The first line of the role's log that has `event`."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for line in role.read_log().splitlines():
+                if event in line:
+                    return line
+            time.sleep(0.1)  # polls another process: there is nothing to wait on
+        self.fail(f"{role.role} never logged {event}")
 
     def test_dcp_ranks_get_every_second_block(self):
         landed, held = self.run_group(2, "--attention-sharding", "dcp")

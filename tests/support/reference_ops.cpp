@@ -197,6 +197,33 @@ Attention mla_prefill(const MlaPrefill& params) {
   return result;
 }
 
+double float8_unit(const double* row, int64_t width) {
+  double largest = 0.0;
+  for (int64_t i = 0; i < width; ++i) {
+    largest = std::max(largest, std::fabs(row[i]));
+  }
+  double unit = 0x1.0p-117;  // the smallest and the largest unit of the format
+  while (largest > 448.0 * unit && unit < 0x1.0p119) {
+    unit *= 2.0;
+  }
+  return unit;
+}
+
+Array float8_rows(const Array& latents) {
+  Array result = latents;
+  const int64_t width = latents.dim(1);
+  for (int64_t row = 0; row < latents.dim(0); ++row) {
+    const double unit = float8_unit(latents.row(row), width);
+    for (int64_t i = 0; i < width; ++i) {
+      const double value = std::clamp(latents.at(row, i) / unit, -448.0, 448.0);
+      // Below 2^-6 numbers are as far apart as there.
+      const double step = std::exp2(std::max(std::floor(std::log2(std::fabs(value))), -6.0) - 3.0);
+      result.at(row, i) = value == 0.0 ? 0.0 : std::nearbyint(value / step) * step * unit;
+    }
+  }
+  return result;
+}
+
 Attention mla_decode(const MlaDecode& params) {
   const int64_t heads = params.q_latent.dim(0);
   const int64_t width = params.q_latent.dim(1);

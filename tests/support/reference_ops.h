@@ -35,6 +35,13 @@ struct Rope {
                                    const std::vector<int32_t>& offsets,
                                    const Array& weight);
 
+/// Rows of latents [n, w] as float8 rows of the cache hold them: to the nearest number of 4
+/// significant bits, ties to even, in each row in units of a power of two with which the largest is
+/// at most 448.
+[[nodiscard]] Array float8_rows(const Array& latents);
+/// That unit, of one row.
+[[nodiscard]] double float8_unit(const double* row, int64_t width);
+
 struct Attention {
   Array out;
   Array log_sum_exp;

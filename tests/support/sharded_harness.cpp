@@ -61,6 +61,7 @@ Result<std::unique_ptr<ShardedHarness>> ShardedHarness::load(const ShardedSetup&
                  .max_model_len = setup.max_tokens},
       .num_blocks = num_blocks,
       .prefill_slices = setup.prefill_slices,
+      .cache_dtype = setup.cache_dtype,
       .prefill_shared_columns = setup.prefill_shared_columns,
       .load = {.dtype = setup.dtype, .progress = {}, .transform = setup.transform},
       .load_weights = [&](kernels::Backend& backend, const LoadOptions& options) {
@@ -74,7 +75,7 @@ Result<std::unique_ptr<ShardedHarness>> ShardedHarness::load(const ShardedSetup&
 void ShardedHarness::poison() {
   for (int rank = 0; rank < runner_->num_ranks(); ++rank) {
     PagedLatentCache& cache = runner_->cache(rank);
-    // All bits set is NaN in float32 and bfloat16: a read of an unwritten row shows.
+    // All bits set is NaN in float32, bfloat16 and float8: a read of an unwritten row shows.
     std::memset(cache.image_address(0, 0), 0xff, static_cast<size_t>(cache.num_bytes()));
     const WindowCache* windows = runner_->window_cache(rank);
     for (int64_t layer = 0; windows != nullptr && layer < config_.num_hidden_layers; ++layer) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct ShardedSetup {
   const TplaTransform* transform = nullptr;
   int64_t prefill_slices = 0;
   std::vector<int64_t> prefill_shared_columns = {};
+  std::optional<kernels::DType> cache_dtype = {};  ///< of ParallelSetup
 };
 
 class ShardedHarness final {

@@ -83,7 +83,7 @@ __device__ inline float log_sum_exp_of(float max_log2, float sum) {
   return sum > 0.0F ? (max_log2 + log2f(sum)) * kLn2 : -INFINITY;
 }
 
-/// Launch `pass` of `num_rows` sequences on tensor cores: bfloat16 with rows of whole 16-byte
+/// Launch `pass` of `num_rows` sequences on tensor cores: bfloat16 with plain rows of whole 16-byte
 /// chunks (see can_use_tensor_cores()).
 void launch_decode_tensor(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);
 [[nodiscard]] bool can_use_tensor_cores(const DecodePass& pass);
@@ -94,7 +94,7 @@ void launch_decode_tensor(const DecodePass& pass, int64_t num_rows, cudaStream_t
 void launch_decode_window(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);
 [[nodiscard]] bool can_use_window_kernel(const DecodePass& pass);
 
-/// The same on the float32 units, for any sizes.
+/// The same on the float32 units, for any sizes and rows.
 template <typename T>
 void launch_decode_simt(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);
 inline constexpr int kSimtHeads = 4;

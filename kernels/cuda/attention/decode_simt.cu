@@ -10,7 +10,8 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-template <typename T>
+/// Queries and results are of T; Row is how the keys' rows are read.
+template <typename T, typename Row>
 __global__ void __launch_bounds__(kSimtHeads* kWarp)
     attend_simt(const __grid_constant__ DecodePass p) {
   extern __shared__ float shared[];
@@ -45,10 +46,10 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp)
   float sum = 0.0F;
   for (int first = begin; first < end; first += kWarp) {
     const int token = first + lane;
-    const T* key = reinterpret_cast<const T*>(sequence.key(p, min(token, end - 1)));
+    const Row key(p.cache, sequence.key(p, min(token, end - 1)));
     float logit = 0.0F;
     for (int c = 0; c < width; ++c) {
-      logit += query[c] * to_float(key[c]);
+      logit += query[c] * key[c];
     }
     logit = token < end ? logit * (p.scale * kLog2E) : -INFINITY;
     const float new_max = fmaxf(max_logit, warp_max(logit));
@@ -62,9 +63,9 @@ __global__ void __launch_bounds__(kSimtHeads* kWarp)
     }
     for (int i = 0; i < count; ++i) {
       const float share = __shfl_sync(kAllLanes, weight, i);
-      const T* value = reinterpret_cast<const T*>(sequence.key(p, first + i));
+      const Row value(p.cache, sequence.key(p, first + i));
       for (int c = lane; c < p.value_width; c += kWarp) {
-        values[c] += share * to_float(value[p.value_columns.latent_column(c)]);
+        values[c] += share * value[p.value_columns.latent_column(c)];
       }
     }
   }
@@ -98,7 +99,7 @@ void launch_decode_simt(const DecodePass& pass, int64_t num_rows, cudaStream_t s
   TESSERA_CHECK(shared_bytes <= kMaxSharedBytes, "mla_decode: the latent is too wide");
   launch(
       "mla_decode (float32 units)",
-      attend_simt<T>,
+      pass.cache.is_float8 ? attend_simt<T, Float8Row> : attend_simt<T, PlainRow<T>>,
       {{to_grid(ceil_div(pass.num_heads, kSimtHeads)), to_grid(pass.num_splits), to_grid(num_rows)},
        kSimtHeads * kWarp,
        shared_bytes},

@@ -447,7 +447,7 @@ bool can_use_tensor_cores(const DecodePass& pass) {
   const bool has_chunked_rows =
       cache.latent_width % kChunkColumns == 0 && cache.rope_width % kChunkColumns == 0 &&
       pass.value_width % kChunkColumns == 0 && cache.block_stride_bytes % 16 == 0;
-  return has_chunked_rows && cache.latent_width <= kMaxLatentWidth &&
+  return has_chunked_rows && !cache.is_float8 && cache.latent_width <= kMaxLatentWidth &&
          cache.rope_width <= kMaxRopeWidth && is_chunked(cache.base, 0, 0) &&
          is_chunked(pass.q_latent, pass.q_latent_stride, pass.q_latent_head_stride) &&
          is_chunked(pass.q_rope, pass.q_rope_stride, pass.q_rope_head_stride) &&

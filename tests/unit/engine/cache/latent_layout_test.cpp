@@ -47,5 +47,16 @@ TEST(LatentLayoutTest, AShardHoldsItsColumnsAndTheWholeRopePart) {
   EXPECT_EQ(shard.row_bytes(1), 48);
 }
 
+TEST(LatentLayoutTest, Float8RowsOfSlicesHaveAScaleEach) {
+  const LatentLayout layout{
+      .latent_widths = {512, 512}, .rope_width = 64, .dtype = DType::kFloat8E4M3};
+  const LatentShard slice(layout, {{.ranges = {{{0, 256}}}}, {.ranges = {{{0, 64}, {288, 224}}}}});
+  EXPECT_EQ(slice.row_bytes(0), 256 + 16 + 128);
+  EXPECT_EQ(slice.row_bytes(1), 288 + 16 + 128);
+  EXPECT_EQ(slice.row_offset_bytes(1, 2), 64 * 400 + 2 * 432);
+  EXPECT_EQ(slice.block_bytes(), 64 * (400 + 432));
+  EXPECT_EQ(LatentShard::full(layout).row_bytes(0), 656);
+}
+
 }  // namespace
 }  // namespace tessera

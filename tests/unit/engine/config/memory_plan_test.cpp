@@ -145,6 +145,21 @@ TEST(MemoryPlanTest, RanksThatRepeatARowCountItEachTime) {
       std::string::npos);
 }
 
+TEST(MemoryPlanTest, Float8RowsAreCountedByTheirBytes) {
+  // A row of 256 + 16 + 128 bytes is as long as 200 numbers in bfloat16.
+  WorkerConfig options;
+  options.kv_cache_dtype = "fp8_e4m3";
+  const CacheShape cache{
+      .worker_elements = 6 * 200, .rank_elements = 6 * 200, .whole_elements = 6 * 200};
+  const auto plan = plan_memory(demo_config(), options, cache, 2, MemoryBudget{16 * kGibi});
+  ASSERT_TRUE(plan.is_ok()) << plan.status().message();
+  EXPECT_EQ(plan.value().kv_bytes_per_token, 6 * 400);
+  EXPECT_EQ(plan.value().bytes_per_block, 64 * 6 * 400);
+  EXPECT_NE(describe(plan.value(), demo_config())
+                .find("2400 = 6 layers x 400 (256 latent in float8, scale, 64 rope in bfloat16)"),
+            std::string::npos);
+}
+
 TEST(MemoryPlanTest, LayersOfUnequalWidthAreCountedExactly) {
   // Slices of 128 of 256 columns, but in one layer 136: 8 more, no multiple of the 6 layers.
   const int64_t rank = 6 * 192 + 8;

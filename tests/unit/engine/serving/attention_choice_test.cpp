@@ -153,6 +153,18 @@ TEST_F(AttentionChoiceTest, CountsAndDescribesLayersOfTheirOwnWidths) {
             "tpla, 2 slices on 2 ranks, basis balanced fold, 16 of 32 columns shared on average");
 }
 
+TEST_F(AttentionChoiceTest, CountsFloat8RowsInNumbersOfTheActivations) {
+  write(kTplaCalibrationFile);
+  const AttentionChoice choice = choose().value();
+  constexpr CacheTypes kTypes{.activations = kernels::DType::kBFloat16,
+                              .cache = kernels::DType::kFloat8E4M3};
+  // 24, 16 and 32 latents with a scale, and 8 of the rope part: 32 + 16, 32 + 16, 48 + 16 bytes.
+  const CacheShape decode = cache_shape(config_, choice, choice.sharding, 0, kTypes);
+  EXPECT_EQ(decode.rank_elements, (48 + 48 + 64) / 2);
+  EXPECT_EQ(decode.worker_elements, 48 + 48 + 64);
+  EXPECT_EQ(decode.whole_elements, 3 * 64 / 2);
+}
+
 TEST_F(AttentionChoiceTest, AWindowComesWithTheCalibration) {
   TplaCalibration calibration = calibration_of({16, 0, 32}, 2);
   calibration.window = {.num_first = 4, .num_last = 16};

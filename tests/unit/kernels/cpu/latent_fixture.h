@@ -1,6 +1,7 @@
 // A poisoned paged latent cache for tests of the operations that use one.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,47 @@ class PoisonedCache final {
   HostTensor rows_;
   kernels::LatentCacheView view_;  // of rows_
 };
+
+/// Blocks of bytes 0xff (NaN as latents, scales and rope parts), with a gap behind each.
+class Float8Cache final {
+ public:
+  static constexpr int64_t kGapBytes = 48;
+
+  Float8Cache(int64_t num_blocks, int64_t latent_width, int64_t rope_width)
+      : view_{.num_blocks = num_blocks,
+              .latent_width = latent_width,
+              .rope_width = rope_width,
+              .dtype = kernels::DType::kFloat8E4M3} {
+    view_.block_stride_bytes = kernels::kBlockTokens * view_.layout().row_bytes + kGapBytes;
+    bytes_.assign(static_cast<size_t>(num_blocks * view_.block_stride_bytes), '\xff');
+    view_.base = bytes_.data();
+  }
+  Float8Cache(const Float8Cache&) = delete;
+  Float8Cache& operator=(const Float8Cache&) = delete;
+
+  [[nodiscard]] const kernels::LatentCacheView& view() const { return view_; }
+  [[nodiscard]] const std::vector<char>& bytes() const { return bytes_; }
+  [[nodiscard]] const char* row(int64_t slot) const {
+    return bytes_.data() + slot / kernels::kBlockTokens * view_.block_stride_bytes +
+           slot % kernels::kBlockTokens * view_.layout().row_bytes;
+  }
+
+ private:
+  std::vector<char> bytes_;
+  kernels::LatentCacheView view_;
+};
+
+/// Latents whose magnitudes differ by thousands, from row to row and inside a row.
+inline Array random_latents(Random& random, int64_t count, int64_t width) {
+  Array latents = random.array({count, width});
+  for (int64_t row = 0; row < count; ++row) {
+    const double scale = std::exp2(random.uniform(-12.0, 12.0));
+    for (int64_t i = 0; i < width; ++i) {
+      latents.at(row, i) *= scale * std::exp2(random.uniform(-14.0, 0.0));
+    }
+  }
+  return HostTensor(kernels::DType::kFloat32, latents).to_array();
+}
 
 /// The latent's column that each column of a row holds.
 inline std::vector<int64_t> row_columns(const kernels::LatentColumns& columns) {
