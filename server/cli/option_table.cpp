@@ -90,7 +90,7 @@ std::vector<OptionSpec> model_options() {
                "bfloat16's bytes and rounds to 3 bits behind the first, with a scale a token. A "
                "prefill worker needs what its decode groups have",
        .choices = {"auto", "fp8_e4m3"},
-       .roles = kWorkers | bits({Role::kEval})},
+       .roles = kWorkers | role_bits({Role::kEval})},
       {.name = "load-format",
        .group = "Model",
        .field = &Options::load_format,
