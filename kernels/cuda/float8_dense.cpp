@@ -9,7 +9,8 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-/// More rows than this are worth a pass over the rows or the weight before the product.
+/// More rows than these are worth a pass over the rows before the product, or over the weight.
+constexpr int64_t kFewRows = 16;
 constexpr int64_t kSomeRows = 64;
 /// cuBLASLt reads scales of x 16 bytes at a time: rows behind a multiple of 4 go another way.
 constexpr int64_t kRowStep = 4;
@@ -88,18 +89,17 @@ void Float8Dense::run(const CudaLinearWeight& weight,
                       const GroupedProduct& product,
                       cudaStream_t stream) {
   const Float8Product all = float8_product(weight, 0, product);
-  if (product.rows <= kSomeRows) {
-    multiply_float8(all, stream);
-    return;
-  }
   const int64_t whole = round_down(product.rows, kRowStep);
-  if (is_usable_.value_or(false) && run_in_float8(rows_of(all, 0, whole), stream)) {
+  if (product.rows > kFewRows && is_usable_.value_or(false) &&
+      run_in_float8(rows_of(all, 0, whole), stream)) {
     if (whole < product.rows) {
       multiply_float8(rows_of(all, whole, product.rows - whole), stream);
     }
-    return;
+  } else if (product.rows <= kSomeRows) {
+    multiply_float8(all, stream);
+  } else {
+    run_in_bfloat16(all, stream);
   }
-  run_in_bfloat16(all, stream);
 }
 
 bool Float8Dense::run_in_float8(const Float8Product& p, cudaStream_t stream) {

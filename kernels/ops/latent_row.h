@@ -12,7 +12,6 @@
 // Source of e4m3: OCP 8-bit Floating Point Specification 1.0, section 5.2.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cstdint>
 
@@ -53,7 +52,12 @@ inline constexpr int kMaxScaleExponent = 119;
   // addition carries into the exponent beyond that.
   constexpr uint32_t kBeyond = 0x1fffff;
   const int exponent = static_cast<int>((std::bit_cast<uint32_t>(largest) + kBeyond) >> 23U) - 127;
-  return std::clamp(exponent - 8, kMinScaleExponent, kMaxScaleExponent);
+  // Not std::clamp: it would refer to constants of the host in a kernel, which nvcc makes a trap of.
+  const int wanted = exponent - 8;
+  if (wanted < kMinScaleExponent) {
+    return kMinScaleExponent;
+  }
+  return wanted > kMaxScaleExponent ? kMaxScaleExponent : wanted;
 }
 
 /// 2^exponent, of a scale or of its inverse.

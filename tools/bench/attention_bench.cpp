@@ -98,6 +98,14 @@ const std::map<std::string, void (*)(Shapes&)>& presets() {
            add_loads(s, shape);
          }
        }},
+      {"float8",
+       [](Shapes& s) {
+         for (const int64_t heads : {64, 128}) {
+           AttentionShape shape = slice_shape("float8", heads, 256, 2);
+           shape.float8 = 1;
+           add_loads(s, shape);
+         }
+       }},
       {"tokens",
        [](Shapes& s) {
          AttentionShape shape = slice_shape("tokens", 64, 256, 2);
@@ -137,6 +145,7 @@ AttentionShape parse_shape(const std::string& text) {
                                                   {"tokens", &shape.tokens},
                                                   {"first", &shape.window.num_first},
                                                   {"last", &shape.window.num_last},
+                                                  {"float8", &shape.float8},
                                                   {"baseline_heads", &shape.baseline_heads},
                                                   {"baseline_width", &shape.baseline_width}};
   std::istringstream parts(text);
@@ -366,7 +375,7 @@ int main(int argc, char** argv) {
   app.add_option("--shape",
                  options.shapes,
                  "heads=,width=,rope=,batch=,context= (0: mixed),tokens=,first=,last=,"
-                 "baseline_heads=,baseline_width=");
+                 "float8=,baseline_heads=,baseline_width=");
   app.add_option("--baseline", options.baseline, "File of a baseline's times")
       ->check(CLI::ExistingFile);
   app.add_flag("--measure-baseline",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -18,7 +19,7 @@ using kernels::TensorView;
 constexpr int64_t kWholeWidth = 512;  ///< of the rows of a window
 constexpr float kScale = 0.0722F;     ///< 1 / sqrt(128 + 64)
 constexpr std::array<int64_t, 8> kMixedLengths = {32768, 1, 4096, 63, 1000, 64, 65, 0};
-constexpr int kPoison = 0xff;  ///< NaN in both types
+constexpr int kPoison = 0xff;  ///< NaN in all types
 constexpr double kFailed = std::numeric_limits<double>::quiet_NaN();
 
 int64_t blocks_of(int64_t length) {
@@ -55,17 +56,21 @@ int64_t AttentionShape::length(int64_t sequence) const {
   return length == 0 ? 0 : std::max(length, tokens);
 }
 
-double AttentionShape::cache_bytes() const {
+double AttentionShape::num_tokens() const {
   double total = 0.0;
   for (int64_t sequence = 0; sequence < batch; ++sequence) {
-    total += static_cast<double>(length(sequence) * (width + rope) * 2);
+    total += static_cast<double>(length(sequence));
   }
   return total;
 }
 
+double AttentionShape::cache_bytes() const {
+  return num_tokens() *
+         static_cast<double>(kernels::latent_row_layout(cache_dtype(), width, rope).row_bytes);
+}
+
 double AttentionShape::operations() const {
-  const double pairs =
-      cache_bytes() / static_cast<double>((width + rope) * 2) * static_cast<double>(heads * tokens);
+  const double pairs = num_tokens() * static_cast<double>(heads * tokens);
   return 2.0 * pairs * static_cast<double>(2 * width + rope);
 }
 
@@ -74,6 +79,9 @@ AttentionCase::AttentionCase(GpuBench& bench, const AttentionShape& shape, int64
   make_tables();
   for (int64_t copy = 0; copy < num_copies; ++copy) {
     caches_.push_back(bench.random_bytes(num_blocks_ * block_bytes()));
+    if (shape.float8 != 0) {
+      fill_float8(copy);
+    }
     poison(copy);
   }
   const int64_t rows = shape.batch * shape.tokens;
@@ -124,6 +132,40 @@ void AttentionCase::make_tables() {
   }
 }
 
+kernels::LatentCacheView AttentionCase::paged_cache(int64_t copy) const {
+  return {.base = caches_[static_cast<size_t>(copy)].data(),
+          .block_stride_bytes = block_bytes(),
+          .num_blocks = num_blocks_,
+          .latent_width = shape_.width,
+          .rope_width = shape_.rope,
+          .dtype = shape_.cache_dtype()};
+}
+
+/// As decode steps do, many tokens at a time.
+void AttentionCase::fill_float8(int64_t copy) {
+  constexpr int64_t kPiece = 65536;
+  std::mt19937 random(17);
+  std::normal_distribution<float> normal;
+  std::vector<float> numbers(static_cast<size_t>(kPiece * row_elements()));
+  std::generate(numbers.begin(), numbers.end(), [&] { return normal(random); });
+  const kernels::DeviceBuffer source = bench_.upload(numbers);
+  for (int64_t begin = 0; begin < num_blocks_ * kBlockTokens; begin += kPiece) {
+    std::vector<int64_t> slots(
+        static_cast<size_t>(std::min(kPiece, num_blocks_ * kBlockTokens - begin)));
+    std::iota(slots.begin(), slots.end(), begin);
+    const auto count = static_cast<int64_t>(slots.size());
+    const kernels::DeviceBuffer device_slots = bench_.upload(slots);
+    const TensorView rows(source.data(), DType::kFloat32, {count, row_elements()});
+    bench_.ops().latent_write({.latent = rows.slice(1, 0, shape_.width),
+                               .rope = rows.slice(1, shape_.width, shape_.rope),
+                               .slots = TensorView(device_slots.data(), DType::kInt64, {count}),
+                               .columns = kernels::LatentColumns::all(shape_.width),
+                               .cache = paged_cache(copy)},
+                              bench_.stream());
+    check_cuda_call(cudaDeviceSynchronize());
+  }
+}
+
 void AttentionCase::poison(int64_t copy) {
   char* base = static_cast<char*>(caches_[static_cast<size_t>(copy)].data());
   for (const int32_t block : spare_blocks_) {
@@ -147,9 +189,9 @@ void AttentionCase::poison_tokens(int64_t copy, int64_t sequence, int64_t begin,
     const int64_t count = std::min(kBlockTokens - within, end - token);
     const int64_t block =
         tables_[static_cast<size_t>(sequence * max_blocks_ + token / kBlockTokens)];
-    check_cuda_call(cudaMemset(base + block * block_bytes() + within * row_elements() * 2,
+    check_cuda_call(cudaMemset(base + block * block_bytes() + within * layout().row_bytes,
                                kPoison,
-                               static_cast<size_t>(count * row_elements() * 2)));
+                               static_cast<size_t>(count * layout().row_bytes)));
     token += count;
   }
 }
@@ -157,18 +199,10 @@ void AttentionCase::poison_tokens(int64_t copy, int64_t sequence, int64_t begin,
 kernels::MlaDecodeParams AttentionCase::params(int64_t copy) const {
   const int64_t rows = shape_.batch * shape_.tokens;
   const TensorView query(q_.data(), DType::kBFloat16, {rows, shape_.heads, row_elements()});
-  const auto cache_of = [&](const kernels::DeviceBuffer& buffer, int64_t width, int64_t blocks) {
-    return kernels::LatentCacheView{.base = buffer.data(),
-                                    .block_stride_bytes = kBlockTokens * (width + shape_.rope) * 2,
-                                    .num_blocks = blocks,
-                                    .latent_width = width,
-                                    .rope_width = shape_.rope,
-                                    .dtype = DType::kBFloat16};
-  };
   kernels::MlaDecodeParams params{
       .q_latent = query.slice(2, 0, shape_.width),
       .q_rope = query.slice(2, shape_.width, shape_.rope),
-      .cache = cache_of(caches_[static_cast<size_t>(copy)], shape_.width, num_blocks_),
+      .cache = paged_cache(copy),
       .block_tables = TensorView(device_tables_.data(), DType::kInt32, {rows, max_blocks_}),
       .lengths = TensorView(lengths_.data(), DType::kInt32, {rows}),
       .scale = kScale,
@@ -177,8 +211,12 @@ kernels::MlaDecodeParams AttentionCase::params(int64_t copy) const {
       .log_sum_exp = {lse_.data(), DType::kFloat32, {rows, shape_.heads}}};
   if (!shape_.window.is_empty()) {
     params.window = kernels::DecodeWindow{
-        .cache =
-            cache_of(rings_, kWholeWidth, blocks_of(shape_.batch * ring_.rows_per_sequence()) + 1),
+        .cache = {.base = rings_.data(),
+                  .block_stride_bytes = kBlockTokens * (kWholeWidth + shape_.rope) * 2,
+                  .num_blocks = blocks_of(shape_.batch * ring_.rows_per_sequence()) + 1,
+                  .latent_width = kWholeWidth,
+                  .rope_width = shape_.rope,
+                  .dtype = DType::kBFloat16},
         .ring = ring_,
         .columns = {.ranges = {{{0, shape_.width}}}},
         .q_latent =
@@ -237,7 +275,27 @@ AttentionError AttentionCase::error_blocking() {
 
 std::vector<double> AttentionCase::block(int64_t sequence, int64_t position) const {
   const int64_t id = tables_[static_cast<size_t>(sequence * max_blocks_ + position / kBlockTokens)];
-  return download_numbers(element(caches_.front(), id * block_bytes() / 2), block_bytes() / 2);
+  const char* at = static_cast<const char*>(caches_.front().data()) + id * block_bytes();
+  if (shape_.float8 == 0) {
+    return download_numbers(at, block_bytes() / 2);
+  }
+  const std::vector<char> bytes = download<char>(at, block_bytes());
+  std::vector<double> numbers;
+  for (int64_t token = 0; token < kBlockTokens; ++token) {
+    const char* row = bytes.data() + token * layout().row_bytes;
+    float scale = 0.0F;
+    std::memcpy(&scale, row + layout().scale, sizeof(scale));
+    for (int64_t c = 0; c < shape_.width; ++c) {
+      numbers.push_back(
+          static_cast<double>(kernels::float8_e4m3_to_float(static_cast<uint8_t>(row[c])) * scale));
+    }
+    std::vector<BFloat16> rope(static_cast<size_t>(shape_.rope));
+    std::memcpy(rope.data(), row + layout().rope, rope.size() * sizeof(BFloat16));
+    for (const BFloat16 number : rope) {
+      numbers.push_back(static_cast<double>(number.to_float()));
+    }
+  }
+  return numbers;
 }
 
 std::vector<double> AttentionCase::window_row(int64_t sequence, int64_t position) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/ops/attention_params.h"
+#include "kernels/ops/latent_row.h"
 #include "tools/bench/gpu_bench.h"
 
 namespace tessera::bench {
@@ -20,6 +21,7 @@ struct AttentionShape {
   int64_t context = 32768;  ///< tokens of each; kMixed: 1 to 32768, by turns
   int64_t tokens = 1;       ///< query tokens of a sequence, rows of their own, causal
   kernels::LatentWindow window = {};
+  int64_t float8 = 0;  ///< 1: the paged rows are float8, as --kv-cache-dtype fp8_e4m3 has them
   /// The shape of the baseline's that this one stands in for; 0: the same.
   int64_t baseline_heads = 0;
   int64_t baseline_width = 0;
@@ -27,6 +29,10 @@ struct AttentionShape {
   static constexpr int64_t kMixed = 0;
   /// Of sequence `sequence`, for its last query token.
   [[nodiscard]] int64_t length(int64_t sequence) const;
+  [[nodiscard]] kernels::DType cache_dtype() const {
+    return float8 != 0 ? kernels::DType::kFloat8E4M3 : kernels::DType::kBFloat16;
+  }
+  [[nodiscard]] double num_tokens() const;  ///< of all sequences
   /// Of the cache, that have to be read once.
   [[nodiscard]] double cache_bytes() const;
   [[nodiscard]] double operations() const;
@@ -60,9 +66,14 @@ class AttentionCase final {
   };
 
   [[nodiscard]] int64_t row_elements() const { return shape_.width + shape_.rope; }
-  [[nodiscard]] int64_t block_bytes() const { return kernels::kBlockTokens * row_elements() * 2; }
+  [[nodiscard]] kernels::LatentRowLayout layout() const {
+    return kernels::latent_row_layout(shape_.cache_dtype(), shape_.width, shape_.rope);
+  }
+  [[nodiscard]] int64_t block_bytes() const { return kernels::kBlockTokens * layout().row_bytes; }
   [[nodiscard]] int64_t row_length(int64_t row) const;
   void make_tables();
+  [[nodiscard]] kernels::LatentCacheView paged_cache(int64_t copy) const;
+  void fill_float8(int64_t copy);
   void poison(int64_t copy);
   void poison_tokens(int64_t copy, int64_t sequence, int64_t begin, int64_t end);
   [[nodiscard]] kernels::MlaDecodeParams params(int64_t copy) const;

@@ -83,8 +83,8 @@ __device__ inline float log_sum_exp_of(float max_log2, float sum) {
   return sum > 0.0F ? (max_log2 + log2f(sum)) * kLn2 : -INFINITY;
 }
 
-/// Launch `pass` of `num_rows` sequences on tensor cores: bfloat16 with plain rows of whole 16-byte
-/// chunks (see can_use_tensor_cores()).
+/// Launch `pass` of `num_rows` sequences on tensor cores: bfloat16, widths of whole chunks of
+/// 8 columns (see can_use_tensor_cores()).
 void launch_decode_tensor(const DecodePass& pass, int64_t num_rows, cudaStream_t stream);
 [[nodiscard]] bool can_use_tensor_cores(const DecodePass& pass);
 /// Heads that one block of it works on.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/attention/decode_float8.cuh"
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_core.cuh"
@@ -20,8 +21,9 @@ constexpr int kMaxRopeWidth = kPanelColumns;
 constexpr int kMaxLatentWidth = 512;
 
 /// 16 * kTilesM heads; each warp owns 8 * kTilesV columns of the values.
-template <int kTilesM_, int kTilesV_, int kStages_>
+template <int kTilesM_, int kTilesV_, int kStages_, bool kIsFloat8_ = false>
 struct DecodeShape {
+  static constexpr bool kIsFloat8 = kIsFloat8_;
   static constexpr int kTilesM = kTilesM_;
   static constexpr int kTilesV = kTilesV_;
   static constexpr int kStages = kStages_;
@@ -342,6 +344,63 @@ struct Attention {
   }
 };
 
+/// The ring of tiles of keys in shared memory, and how they get there.
+template <typename Shape>
+struct KeyTiles {
+  const DecodePass& p;
+  unsigned keys;  ///< shared memory
+  int row_panels;
+  int begin, end;  ///< tiles of the block
+
+  [[nodiscard]] __device__ unsigned stage(int tile) const {
+    const auto slot = static_cast<unsigned>((tile - begin) % Shape::kStages);
+    return keys + slot * static_cast<unsigned>(kTokens * row_panels) * kPanelBytes;
+  }
+
+  /// By asynchronous copies, several tiles ahead of attend(tile). The queries' copies are under
+  /// way.
+  template <typename Attend>
+  __device__ void copy_all(const DecodeRow& sequence, const Attend& attend) const {
+    const auto load_tile = [&](int tile) {
+      if (tile < end) {
+        load_keys(p, sequence, stage(tile), row_panels, tile * kTokens);
+      }
+      copy_async_commit();
+    };
+    for (int i = 0; i < Shape::kStages - 1; ++i) {
+      load_tile(begin + i);  // the queries are in the first group
+    }
+    for (int tile = begin; tile < end; ++tile) {
+      copy_async_wait<Shape::kStages - 2>();
+      __syncthreads();  // this tile has landed; the stage before it is free
+      load_tile(tile + Shape::kStages - 1);
+      attend(tile);
+    }
+  }
+
+  /// Of float8 rows, by way of registers: loaded during attend() of the tile before.
+  template <typename Attend>
+  __device__ void convert_all(const DecodeRow& sequence, const Attend& attend) const {
+    copy_async_commit();
+    Float8Keys<kTokens, kWarps, kMaxLatentWidth, kMaxRopeWidth> rows(p, sequence);
+    if (begin < end) {
+      rows.fetch(begin * kTokens);
+      rows.put(stage(begin), row_panels);
+    }
+    copy_async_wait<0>();
+    for (int tile = begin; tile < end; ++tile) {
+      __syncthreads();  // this tile is there; the stage before it is free
+      if (tile + 1 < end) {
+        rows.fetch((tile + 1) * kTokens);
+      }
+      attend(tile);
+      if (tile + 1 < end) {
+        rows.put(stage(tile + 1), row_panels);
+      }
+    }
+  }
+};
+
 template <typename Shape>
 __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_constant__ DecodePass p) {
   extern __shared__ __align__(128) char shared[];
@@ -352,7 +411,6 @@ __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_consta
   const int row_bytes = row_panels * static_cast<int>(kPanelBytes);
   const unsigned queries = shared_address(shared);
   const unsigned keys = queries + Shape::kHeads * row_bytes;
-  const unsigned stage_bytes = kTokens * row_bytes;
   char* after_keys = shared + (Shape::kHeads + Shape::kStages * kTokens) * row_bytes;
   auto* maxima = reinterpret_cast<float*>(after_keys + Shape::kWeightBytes);
   Attention<Shape> attention{.p = p,
@@ -371,39 +429,27 @@ __global__ void __launch_bounds__(kThreads, 1) attend_tensor(const __grid_consta
   const int tile_end = static_cast<int>(int64_t{num_tiles} * (split + 1) / p.num_splits);
   clear_padding(queries, Shape::kHeads + Shape::kStages * kTokens, row_panels, p.cache);
   load_queries(p, queries, row_panels, row, first_head, Shape::kHeads);
-  const auto load_tile = [&](int tile) {
-    if (tile < tile_end) {
-      load_keys(p,
-                sequence,
-                keys + (tile - tile_begin) % Shape::kStages * stage_bytes,
-                row_panels,
-                tile * kTokens);
-    }
-    copy_async_commit();
-  };
-  for (int i = 0; i < Shape::kStages - 1; ++i) {
-    load_tile(tile_begin + i);  // the queries are in the first group
-  }
-  for (int tile = tile_begin; tile < tile_end; ++tile) {
-    copy_async_wait<Shape::kStages - 2>();
-    __syncthreads();  // this tile has landed; the stage before it is free
-    load_tile(tile + Shape::kStages - 1);
-    const unsigned stage = keys + (tile - tile_begin) % Shape::kStages * stage_bytes;
+  const KeyTiles<Shape> tiles{p, keys, row_panels, tile_begin, tile_end};
+  const auto attend = [&](int tile) {
     float logits[Shape::kTilesN][4] = {};
-    attention.compute_logits(stage, num_tokens - tile * kTokens, logits);
+    attention.compute_logits(tiles.stage(tile), num_tokens - tile * kTokens, logits);
     __syncthreads();
     attention.compute_weights(logits);
     __syncthreads();
-    attention.add_values(stage);
+    attention.add_values(tiles.stage(tile));
+  };
+  if constexpr (Shape::kIsFloat8) {
+    tiles.convert_all(sequence, attend);
+  } else {
+    tiles.copy_all(sequence, attend);
   }
   copy_async_wait<0>();
   attention.finish_sums();
   attention.store(row, split, first_head);
 }
 
-template <int kTilesM, int kTilesV, int kStages>
+template <typename Shape>
 void launch_shape(const DecodePass& pass, int64_t num_rows, cudaStream_t stream) {
-  using Shape = DecodeShape<kTilesM, kTilesV, kStages>;
   launch("mla_decode (tensor cores)",
          attend_tensor<Shape>,
          {{to_grid(ceil_div(pass.num_heads, Shape::kHeads)),
@@ -416,17 +462,29 @@ void launch_shape(const DecodePass& pass, int64_t num_rows, cudaStream_t stream)
 }
 
 /// Stages as deep as shared memory allows for keys this wide.
+template <int kTilesM, int kTilesV>
+void launch_values(const DecodePass& pass, int64_t num_rows, cudaStream_t stream) {
+  if (pass.cache.is_float8) {
+    launch_shape<DecodeShape<kTilesM, kTilesV, 2, true>>(pass, num_rows, stream);
+    return;
+  }
+  if constexpr (kTilesV < 8) {
+    if (pass.cache.latent_width <= 256) {
+      launch_shape<DecodeShape<kTilesM, kTilesV, 4>>(pass, num_rows, stream);
+      return;
+    }
+  }
+  launch_shape<DecodeShape<kTilesM, kTilesV, 2>>(pass, num_rows, stream);
+}
+
 template <int kTilesM>
 void launch_heads(const DecodePass& pass, int64_t num_rows, cudaStream_t stream) {
-  const bool is_narrow = pass.cache.latent_width <= 256;
   if (pass.value_width <= 128) {
-    is_narrow ? launch_shape<kTilesM, 2, 4>(pass, num_rows, stream)
-              : launch_shape<kTilesM, 2, 2>(pass, num_rows, stream);
+    launch_values<kTilesM, 2>(pass, num_rows, stream);
   } else if (pass.value_width <= 256) {
-    is_narrow ? launch_shape<kTilesM, 4, 4>(pass, num_rows, stream)
-              : launch_shape<kTilesM, 4, 2>(pass, num_rows, stream);
+    launch_values<kTilesM, 4>(pass, num_rows, stream);
   } else {
-    launch_shape<kTilesM, 8, 2>(pass, num_rows, stream);
+    launch_values<kTilesM, 8>(pass, num_rows, stream);
   }
 }
 
@@ -447,7 +505,7 @@ bool can_use_tensor_cores(const DecodePass& pass) {
   const bool has_chunked_rows =
       cache.latent_width % kChunkColumns == 0 && cache.rope_width % kChunkColumns == 0 &&
       pass.value_width % kChunkColumns == 0 && cache.block_stride_bytes % 16 == 0;
-  return has_chunked_rows && !cache.is_float8 && cache.latent_width <= kMaxLatentWidth &&
+  return has_chunked_rows && cache.latent_width <= kMaxLatentWidth &&
          cache.rope_width <= kMaxRopeWidth && is_chunked(cache.base, 0, 0) &&
          is_chunked(pass.q_latent, pass.q_latent_stride, pass.q_latent_head_stride) &&
          is_chunked(pass.q_rope, pass.q_rope_stride, pass.q_rope_head_stride) &&

@@ -281,9 +281,10 @@ constexpr int64_t width_of(int64_t tiles) {
 }  // namespace
 
 bool can_use_window_kernel(const DecodePass& pass) {
-  return pass.first_slots != nullptr && pass.cache.latent_width == kLatentWidth &&
-         pass.cache.rope_width == kRopeWidth && pass.value_width <= width_of(10) &&
-         pass.num_splits == 1 && pass.out == nullptr && can_use_tensor_cores(pass);
+  return pass.first_slots != nullptr && !pass.cache.is_float8 &&
+         pass.cache.latent_width == kLatentWidth && pass.cache.rope_width == kRopeWidth &&
+         pass.value_width <= width_of(10) && pass.num_splits == 1 && pass.out == nullptr &&
+         can_use_tensor_cores(pass);
 }
 
 void launch_decode_window(const DecodePass& pass, int64_t num_rows, cudaStream_t stream) {

@@ -190,7 +190,7 @@ class Float8ParityTest : public ParityTest {
 };
 
 TEST_F(Float8ParityTest, EveryCodeHasItsValue) {
-  constexpr int64_t kOut = 256;
+  constexpr int64_t kOut = 250;  // not asked of cuBLASLt, which would round rows
   constexpr int64_t kIn = 256;
   const LinearShape shape = shape_of(1, kOut, kIn, {});
   const Weights weights{cpu().make_linear_weight({1, kOut, kIn}), gpu().make_linear_weight(shape)};
@@ -230,9 +230,10 @@ TEST_F(Float8ParityTest, FewRowsOfAModelsSizes) {
   }
 }
 
+/// Of sizes that cuBLASLt is not asked for.
 TEST_F(Float8ParityTest, SomeRows) {
   for (const auto& [out, in] :
-       {std::pair<int64_t, int64_t>{1536, 2048}, {2049, 528}, {5, 16}, {63, 272}}) {
+       {std::pair<int64_t, int64_t>{2049, 2048}, {2049, 528}, {5, 16}, {63, 272}}) {
     check_dense(shape_of(1, out, in, {}), {17, 33, 63, 64}, kFloat32Parity);
   }
 }
@@ -279,7 +280,7 @@ TEST_F(Float8ParityTest, ManyRows) {
   for (const auto& [out, in] :
        {std::pair<int64_t, int64_t>{1536, 2048}, {576, 7168}, {2112, 640}}) {
     const Weights weights = load(shape_of(1, out, in, {}));
-    for (const int64_t rows : {65, 68, 128, 259, 1024}) {
+    for (const int64_t rows : {17, 32, 63, 65, 68, 128, 259, 1024}) {
       for (const DType out_dtype : {DType::kFloat32, DType::kBFloat16}) {
         SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(out) + " x " +
                      std::to_string(in) + " into " + std::string(dtype_name(out_dtype)));
