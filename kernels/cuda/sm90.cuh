@@ -201,6 +201,16 @@ __device__ __forceinline__ void wgmma_rows(float (&sum)[kHalf],
   }
 }
 
+/// sum[64, 64] += a[64, 16] b[64, 16]^T: a in registers, b in shared memory along its rows.
+__device__ __forceinline__ void wgmma_held_rows(float (&sum)[32],
+                                                const uint32_t (&a)[4],
+                                                uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" TESSERA_D32
+               "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
+               : TESSERA_ACC32(sum, 0)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 /// sum[64, 2 kHalf] += a[64, 16] b[16, 2 kHalf]: a in registers, b in shared memory, read along its
 /// columns.
 template <int kHalf>

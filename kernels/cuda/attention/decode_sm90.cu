@@ -101,6 +101,9 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.num_heads = static_cast<int>(num_heads(params));
   args.num_head_tiles = static_cast<int>(num_head_tiles(params));
   args.latent_width = static_cast<int>(params.cache.latent_width);
+  args.q_latent = params.q_latent.as<__nv_bfloat16>();
+  args.q_stride[0] = params.q_latent.stride[0] * tokens;
+  args.q_stride[1] = params.q_latent.stride[1];
   args.out = static_cast<__nv_bfloat16*>(params.out.data);
   args.out_stride[0] = params.out.stride[0] * tokens;
   args.out_stride[1] = params.out.stride[1];

@@ -22,14 +22,14 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
                                                 uint32_t tile,
                                                 float scale_log2,
                                                 int group) {
+  const HeldQueries<Shape> held{};
   float scores[32];
   uint32_t packed[4][4];
   for (int block = reader.blocks.first + group; block < reader.blocks.last; block += 2) {
     const uint32_t stage = reader.wait(block);
-    const uint32_t rope = reader.wait_rope(block, stage);
     pin(scores);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, stage, rope);
+    start_scores(scores, tile, held, stage);
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -49,6 +49,7 @@ template <typename Shape>
 __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& reader,
                                                   Accumulator<Shape::kValuePanels>& sums,
                                                   uint32_t tile,
+                                                  const HeldQueries<Shape>& held,
                                                   float scale_log2) {
   const int last = reader.blocks.last - 1;
   if (last < reader.blocks.first) {
@@ -57,28 +58,24 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
   float scores[32];
   uint32_t packed[4][4];
   uint32_t stage = reader.wait(reader.blocks.first);
-  const uint32_t first_rope = reader.wait_rope(reader.blocks.first, stage);
   pin(scores);
   wgmma_fence();
-  start_scores<Shape>(scores, tile, stage, first_rope);
+  start_scores(scores, tile, held, stage);
   wgmma_wait<0>();
   pin(scores);
-  reader.release_rope(reader.blocks.first);
   reader.mask(scores, reader.blocks.first);
   apply(softmax(scores, sums, scale_log2), sums);
   pack(scores, packed);
 #pragma unroll 1
   for (int block = reader.blocks.first; block < last; ++block) {
     const uint32_t next_stage = reader.wait(block + 1);
-    const uint32_t next_rope = reader.wait_rope(block + 1, next_stage);
     pin(scores);
     pin(sums.values);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, next_stage, next_rope);
+    start_scores(scores, tile, held, next_stage);
     start_values(sums, packed, stage);
     wgmma_wait<1>();
     pin(scores);
-    reader.release_rope(block + 1);
     reader.mask(scores, block + 1);
     const Rescale rescale = softmax(scores, sums, scale_log2);
     wgmma_wait<0>();
@@ -112,10 +109,12 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int number = sequence - part.begin;
     sums.clear();
+    HeldQueries<Shape> held;
+    held.load(args, sequence, first_head);
     barrier_wait(work.queries.full, number & 1);
-    const BlockReader<Shape> reader{args, first_head, work.ring, work.ropes, stages, count, blocks};
+    const BlockReader<Shape> reader{args, first_head, work.ring, stages, count, blocks};
     if constexpr (Shape::kIsWide) {
-      attend_overlapped(reader, sums, tile, args.scale_log2);
+      attend_overlapped(reader, sums, tile, held, args.scale_log2);
     } else {
       attend_in_turns(reader, sums, tile, args.scale_log2, group);
     }
@@ -151,12 +150,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   auto& part = *reinterpret_cast<detail::Part*>(work.shared + 768);
   detail::find_part<Shape>(args, reinterpret_cast<int*>(work.shared + 512), part);
   if (threadIdx.x < 128) {
-    sm90::give_registers<40>();
+    sm90::give_registers<Shape::kProducerRegisters>();
     if (threadIdx.x < 32) {
       detail::produce<Shape>(args, maps, part, work);
     }
   } else {
-    sm90::take_registers<232>();
+    sm90::take_registers<Shape::kConsumerRegisters>();
     detail::consume<Shape>(args, part, work);
   }
 }

@@ -21,13 +21,15 @@ struct DecodeSm90Args {
   int64_t table_stride = 0;
   const int* lengths = nullptr;  ///< of the last query token's context: at 0, length_stride, ...
   int length_stride = 1;
-  int num_sequences = 0;         ///< S
-  int num_tokens = 1;            ///< n
-  int token_heads = 0;           ///< H
-  float scale_log2 = 0.0F;       ///< softmax scale times log2(e)
-  int num_heads = 0;             ///< n H
-  int num_head_tiles = 1;        ///< thread blocks that share a part, Shape::kTileHeads each
-  int latent_width = 0;          ///< w
+  int num_sequences = 0;    ///< S
+  int num_tokens = 1;       ///< n
+  int token_heads = 0;      ///< H
+  float scale_log2 = 0.0F;  ///< softmax scale times log2(e)
+  int num_heads = 0;        ///< n H
+  int num_head_tiles = 1;   ///< thread blocks that share a part, Shape::kTileHeads each
+  int latent_width = 0;     ///< w
+  const __nv_bfloat16* q_latent = nullptr;  ///< [S, n H, w], that of the map
+  int64_t q_stride[2] = {};
   __nv_bfloat16* out = nullptr;  ///< [S, n H, w]
   int64_t out_stride[2] = {};
   float* log_sum_exp = nullptr;  ///< [S, n H], natural
@@ -50,19 +52,18 @@ inline constexpr int kDecodePanelBytes = 64 * 128;
 inline constexpr int kDecodeMaxShared = 232448 - 1024;
 
 /// Two warpgroups with all value columns each: of 64 heads, a block of rows in turns (narrow), or
-/// of half of the heads each (wide).
+/// of half of the heads each (wide). Wide, the queries' last value panels are in registers where
+/// that makes room for one stage more.
 template <int kValuePanels_, bool kIsWide_>
 struct DecodeSm90Shape {
   static constexpr int kValuePanels = kValuePanels_;
   static constexpr bool kIsWide = kIsWide_;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
-  // Rope panels are done with when the scores are, long before the values: where it makes room for
-  // one stage more, they have a ring of their own.
-  static constexpr int kRopeStages = kIsWide && kValuePanels == 4 ? 2 : 0;
-  static constexpr int kRopeBytes = kRopeStages * kDecodePanelBytes;
-  static constexpr int kStagePanels = kRopeStages > 0 ? kValuePanels : kPanels;
-  static constexpr int kStageBytes = kStagePanels * kDecodePanelBytes;
-  static constexpr int kTileBytes = kPanels * kDecodePanelBytes;  // queries of one warpgroup
+  static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
+  static constexpr int kHeldPanels = kIsWide && kValuePanels == 4 ? 2 : 0;
+  static constexpr int kQueryPanels =
+      kValuePanels - kHeldPanels;  // in shared memory, but the rope's
+  static constexpr int kTileBytes = (kQueryPanels + 1) * kDecodePanelBytes;  // of one warpgroup
   static constexpr int kNumTiles = kIsWide ? 2 : 1;
   static constexpr int kTileHeads = kNumTiles * 64;
   static constexpr int kQueryBytes = kNumTiles * kTileBytes;
@@ -70,17 +71,17 @@ struct DecodeSm90Shape {
   static constexpr int kStateBytes = kIsWide ? 0 : 2048;         // maxima and sums of one warpgroup
   static constexpr int kBarrierBytes = 1024 + kStateBytes;
   static constexpr int kQueryOffset = kBarrierBytes + kMergeBytes;
-  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
-  static constexpr int kFixedBytes = kRopeOffset + kRopeBytes;
+  static constexpr int kFixedBytes = kQueryOffset + kQueryBytes;
   static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
   // Narrow: an even number, so that a stage is always read by the same warpgroup. Otherwise one
   // that is ahead could take a stage's last phase but one for the one it waits for.
   static constexpr int kStages = kFit > 8 ? 8 : (kIsWide ? kFit : kFit / 2 * 2);
   static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
-  static_assert(kStages >= 2 && kRopeOffset % 1024 == 0);
-  // Blocks that find room without any of a sequence's having been multiplied with its queries.
-  static constexpr int kAhead = kRopeStages > 0 ? kRopeStages : kStages;
+  static_assert(kStages >= 2 && kFixedBytes % 1024 == 0);
   static constexpr int kThreads = 384;
+  // Of a thread; 168 for all of them at launch.
+  static constexpr int kProducerRegisters = kHeldPanels > 0 ? 24 : 40;
+  static constexpr int kConsumerRegisters = kHeldPanels > 0 ? 240 : 232;
   static constexpr int kValueWidth = kValuePanels * 64;
   // Warps that a block of rows, and a sequence's queries, have to be released by.
   static constexpr int kBlockWarps = kIsWide ? 8 : 4;
@@ -95,8 +96,9 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kLeadPanels = kLeadPanels_;
   static constexpr int kOtherPanels = kValuePanels - kLeadPanels;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
-  static constexpr int kRopeStages = 0;
   static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
+  static constexpr int kHeldPanels = 0;
+  static constexpr int kQueryPanels = kValuePanels;
   static constexpr int kTileBytes = kStageBytes;
   static constexpr int kNumTiles = 1;
   static constexpr int kTileHeads = 64;
@@ -104,13 +106,11 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kFactorOffset = 1024;  // behind the barriers
   static constexpr int kWeightOffset = kFactorOffset + 128 * 8;
   static constexpr int kQueryOffset = kWeightOffset + 64 * 128;
-  static constexpr int kRopeOffset = kQueryOffset + kQueryBytes;
-  static constexpr int kFixedBytes = kRopeOffset;
+  static constexpr int kFixedBytes = kQueryOffset + kQueryBytes;
   static constexpr int kFit = (kDecodeMaxShared - kFixedBytes) / kStageBytes;
   static constexpr int kStages = kFit > 8 ? 8 : kFit;
   static constexpr int kSharedBytes = kFixedBytes + kStages * kStageBytes + 1024;
   static_assert(kStages >= 2 && kQueryOffset % 1024 == 0);
-  static constexpr int kAhead = kStages;
   static constexpr int kThreads = 384;
   static constexpr int kValueWidth = kValuePanels * 64;
   static constexpr int kBlockWarps = 8;

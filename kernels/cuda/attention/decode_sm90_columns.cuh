@@ -92,7 +92,7 @@ __device__ __forceinline__ void lead(const BlockReader<Shape, 0, Shape::kLeadPan
     const uint32_t stage = reader.wait(block);
     pin(scores);
     wgmma_fence();
-    start_scores<Shape>(scores, tile, stage, reader.wait_rope(block, stage));
+    start_scores(scores, tile, HeldQueries<Shape>{}, stage);
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -153,7 +153,7 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
     barrier_wait(work.queries.full, (sequence - part.begin) & 1);
-    lead<Shape>({args, part.first_head, work.ring, work.ropes, stages, count, blocks},
+    lead<Shape>({args, part.first_head, work.ring, stages, count, blocks},
                 sums,
                 box,
                 work.queries.slots,
@@ -183,7 +183,7 @@ __device__ __forceinline__ void follow_part(const DecodeSm90Args& args,
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     sums.clear();
-    follow<Shape>({args, part.first_head, work.ring, work.ropes, stages, count, blocks}, sums, box);
+    follow<Shape>({args, part.first_head, work.ring, stages, count, blocks}, sums, box);
     count += blocks.last - blocks.first;
     const Inverses inverses = box.receive();
     write_values<Shape::kValueWidth, Shape::kLeadPanels * 64>(

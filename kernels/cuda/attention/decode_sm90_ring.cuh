@@ -22,7 +22,6 @@ struct Workspace {
   uint8_t* shared = nullptr;
   Ring queries;
   Ring ring;  ///< of blocks
-  Ring ropes;
 };
 
 /// By all threads of the block. Then the kernel before has ended.
@@ -34,7 +33,6 @@ __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& 
   work.ring = {.full = base, .empty = base + 64};
   work.queries = {.full = base + 128, .empty = base + 192, .slots = base + Shape::kQueryOffset};
   work.ring.slots = base + Shape::kFixedBytes;
-  work.ropes = {.full = base + 256, .empty = base + 320, .slots = base + Shape::kRopeOffset};
   if (threadIdx.x == 0) {
     prefetch_tensor_map(&maps.latents);
     prefetch_tensor_map(&maps.ropes);
@@ -43,10 +41,6 @@ __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& 
     for (int slot = 0; slot < Shape::kStages; ++slot) {
       barrier_init(work.ring.full + slot * 8, 1);
       barrier_init(work.ring.empty + slot * 8, Shape::kBlockWarps);
-    }
-    for (int slot = 0; slot < Shape::kRopeStages; ++slot) {
-      barrier_init(work.ropes.full + slot * 8, 1);
-      barrier_init(work.ropes.empty + slot * 8, Shape::kBlockWarps);
     }
     barrier_init(work.queries.full, 1);
     barrier_init(work.queries.empty, Shape::kQueryWarps);
@@ -66,7 +60,7 @@ __device__ __forceinline__ void load_queries(
   for (int tile = 0; tile < Shape::kNumTiles; ++tile) {
     const uint32_t to = queries.slots + tile * Shape::kTileBytes;
 #pragma unroll
-    for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
+    for (int panel = 0; panel < Shape::kQueryPanels; ++panel) {
       copy_box<kEvictFirst>(to + panel * kDecodePanelBytes,
                             &maps.q_latent,
                             panel * 64,
@@ -74,7 +68,7 @@ __device__ __forceinline__ void load_queries(
                             sequence,
                             queries.full);
     }
-    copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes,
+    copy_box<kEvictFirst>(to + Shape::kQueryPanels * kDecodePanelBytes,
                           &maps.q_rope,
                           0,
                           first_head + tile * 64,
@@ -84,8 +78,10 @@ __device__ __forceinline__ void load_queries(
 }
 
 template <typename Shape>
-__device__ __forceinline__ void load_block(
-    const DecodeSm90Maps& maps, const Ring& ring, const Ring& ropes, int id, int number) {
+__device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
+                                           const Ring& ring,
+                                           int id,
+                                           int number) {
   const int slot = number % Shape::kStages;
   const uint32_t full = ring.full + slot * 8;
   barrier_wait(ring.empty + slot * 8, (number / Shape::kStages + 1) & 1);
@@ -95,17 +91,7 @@ __device__ __forceinline__ void load_block(
   for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
     copy_box<kEvictFirst>(to + panel * kDecodePanelBytes, &maps.latents, panel * 64, 0, id, full);
   }
-  if constexpr (Shape::kRopeStages > 0) {
-    const int rope_slot = number % Shape::kRopeStages;
-    const uint32_t rope_full = ropes.full + rope_slot * 8;
-    barrier_wait(ropes.empty + rope_slot * 8, (number / Shape::kRopeStages + 1) & 1);
-    barrier_expect(rope_full, kDecodePanelBytes);
-    copy_box<kEvictFirst>(
-        ropes.slots + rope_slot * kDecodePanelBytes, &maps.ropes, 0, 0, id, rope_full);
-  } else {
-    copy_box<kEvictFirst>(
-        to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full);
-  }
+  copy_box<kEvictFirst>(to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full);
 }
 
 /// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
@@ -122,7 +108,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
     const int num_blocks = blocks.last - blocks.first;
-    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kAhead);
+    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kStages);
     for (int begin = 0; begin <= num_blocks; begin += 32) {
       const int at = blocks.first + begin + lane;
       const int own = at < blocks.last ? table[at] : 0;
@@ -134,7 +120,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
           load_queries<Shape>(maps, work.queries, part.first_head, sequence, sequence - part.begin);
         }
         if (lane == 0 && i < num_blocks) {
-          load_block<Shape>(maps, work.ring, work.ropes, id, number + i);
+          load_block<Shape>(maps, work.ring, id, number + i);
         }
         __syncwarp();
       }
@@ -150,7 +136,6 @@ struct BlockReader {
   const DecodeSm90Args& args;
   int first_head = 0;  ///< of the warpgroup's
   const Ring& ring;
-  const Ring& ropes;
   uint8_t* stages;
   int number = 0;  ///< of the part's blocks before this sequence's
   PartBlocks blocks;
@@ -172,25 +157,6 @@ struct BlockReader {
       }
     }
     return ring.slots + slot * Shape::kStageBytes;
-  }
-  /// Of a block that has been waited for, at `stage`: waits for its rope panel.
-  __device__ __forceinline__ uint32_t wait_rope(int block, uint32_t stage) const {
-    if constexpr (Shape::kRopeStages > 0) {
-      const int at = number + block - blocks.first;
-      const int slot = at % Shape::kRopeStages;
-      barrier_wait(ropes.full + slot * 8, at / Shape::kRopeStages & 1);
-      return ropes.slots + slot * kDecodePanelBytes;
-    } else {
-      return stage + Shape::kValuePanels * kDecodePanelBytes;
-    }
-  }
-  /// When the scores are there.
-  __device__ __forceinline__ void release_rope(int block) const {
-    if constexpr (Shape::kRopeStages > 0) {
-      if (threadIdx.x % 32 == 0) {
-        barrier_arrive(ropes.empty + (number + block - blocks.first) % Shape::kRopeStages * 8);
-      }
-    }
   }
   __device__ __forceinline__ void release(int block) const {
     if (threadIdx.x % 32 == 0) {  // a warp only knows of its own products

@@ -49,32 +49,58 @@ __device__ __forceinline__ void clear_rows(uint8_t* stage, RowRange rows, int th
   }
 }
 
-/// Of the queries at `tile` and the block at `stage`, whose rope panel is at `rope`.
+/// Head of a thread's row 0 or 1.
+__device__ __forceinline__ int head_of(int first_head, int r) {
+  const int thread = threadIdx.x % 128;
+  return first_head + thread / 32 * 16 + thread % 32 / 4 + r * 8;
+}
+
+/// The queries' value panels that are not in shared memory, as wgmma's left operands.
+template <typename Shape>
+struct HeldQueries {
+  static constexpr int kSteps = Shape::kHeldPanels * 4;  // of 16 columns
+  uint32_t values[kSteps > 0 ? kSteps : 1][4];
+
+  __device__ __forceinline__ void load(const DecodeSm90Args& args, int sequence, int first_head) {
+    const __nv_bfloat16* queries = args.q_latent + sequence * args.q_stride[0];
+#pragma unroll
+    for (int i = 0; i < kSteps * 4; ++i) {
+      const int head = head_of(first_head, i % 2);
+      const int column =
+          Shape::kQueryPanels * 64 + i / 4 * 16 + i / 2 % 2 * 8 + threadIdx.x % 4 * 2;
+      const bool is_there = head < args.num_heads && column < args.latent_width;
+      values[i / 4][i % 4] =
+          is_there ? *reinterpret_cast<const uint32_t*>(queries + head * args.q_stride[1] + column)
+                   : 0U;
+    }
+  }
+};
+
+/// Of the queries at `tile` and those held, and the block at `stage`.
 template <typename Shape>
 __device__ __forceinline__ void start_scores(float (&scores)[32],
                                              uint32_t tile,
-                                             uint32_t stage,
-                                             uint32_t rope) {
+                                             const HeldQueries<Shape>& held,
+                                             uint32_t stage) {
   const uint64_t a = tile_descriptor(tile, 0);
   const uint64_t b = tile_descriptor(stage, 0);
 #pragma unroll
-  for (int k = 0; k < Shape::kValuePanels * 4; ++k) {
+  for (int k = 0; k < Shape::kQueryPanels * 4; ++k) {
     const uint64_t offset = (k / 4) * (kDecodePanelBytes / 16) + (k % 4) * 2;
     wgmma_rows(scores, a + offset, b + offset, k > 0);
   }
-  const uint64_t a_rope = a + Shape::kValuePanels * (kDecodePanelBytes / 16);
-  const uint64_t b_rope = tile_descriptor(rope, 0);
+#pragma unroll
+  for (int k = 0; k < HeldQueries<Shape>::kSteps; ++k) {
+    const int panel = Shape::kQueryPanels + k / 4;
+    wgmma_held_rows(scores, held.values[k], b + panel * (kDecodePanelBytes / 16) + (k % 4) * 2);
+  }
+  const uint64_t a_rope = a + Shape::kQueryPanels * (kDecodePanelBytes / 16);
+  const uint64_t b_rope = b + Shape::kValuePanels * (kDecodePanelBytes / 16);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     wgmma_rows(scores, a_rope + k * 2, b_rope + k * 2, 1);
   }
   wgmma_commit();
-}
-
-/// Head of a thread's row 0 or 1.
-__device__ __forceinline__ int head_of(int first_head, int r) {
-  const int thread = threadIdx.x % 128;
-  return first_head + thread / 32 * 16 + thread % 32 / 4 + r * 8;
 }
 
 /// Leaves, of the scores of a thread's row r, those of `valid` rows of a block.
