@@ -184,6 +184,8 @@ int main(int argc, char** argv) {
   CLI::App app("Decode and prefill speed of a model in one decode mode, beside the bound");
   app.add_option("model", worker.model, "checkpoint folder")->required();
   app.add_option("--dtype", worker.dtype)->check(CLI::IsMember({"bfloat16", "float32"}));
+  app.add_option("--kv-cache-dtype", worker.kv_cache_dtype)
+      ->check(CLI::IsMember({"auto", "fp8_e4m3"}));
   app.add_option("--load-format", worker.load_format)->check(CLI::IsMember({"auto", "dummy"}));
   app.add_option("--threads", worker.threads)->check(CLI::Range(1, 256));
   app.add_option("--device", worker.device)->check(CLI::IsMember({"cpu", "cuda"}));

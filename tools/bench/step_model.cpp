@@ -85,11 +85,16 @@ Result<MemoryPlan> plan(const WorkerConfig& worker,
                         const ModelConfig& config,
                         const AttentionChoice& attention,
                         const ComputeDevice& device) {
-  return plan_memory(config,
-                     worker,
-                     cache_shape(config, attention, attention.sharding, 0),
-                     kernels::dtype_bytes(device.dtype),
-                     memory_budget(device, attention.sharding.num_ranks));
+  return plan_memory(
+      config,
+      worker,
+      cache_shape(config,
+                  attention,
+                  attention.sharding,
+                  0,
+                  {.activations = device.dtype, .cache = cache_dtype(worker, device.dtype)}),
+      kernels::dtype_bytes(device.dtype),
+      memory_budget(device, attention.sharding.num_ranks));
 }
 
 using WeightSource = std::function<Result<ModelWeights>(kernels::Backend&, const LoadOptions&)>;
@@ -135,6 +140,7 @@ Result<std::unique_ptr<StepModel>> StepModel::create(const WorkerConfig& worker,
                  .max_model_len = worker.max_model_len,
                  .context_tile = device.context_tile},
       .num_blocks = model->num_blocks_,
+      .cache_dtype = cache_dtype(worker, device.dtype),
       .make_communicators = communicator_factory(device, worker),
       .load = {.dtype = device.dtype, .progress = {}, .transform = &attention.transform},
       .load_weights = {}};
