@@ -246,6 +246,7 @@ __device__ __forceinline__ void consume(const GroupedMaps& maps,
     ring.wait(passed);
     const volatile RowTile& announced = places.tiles[passed % kStages];
     const RowTile tile = {announced.group, announced.begin, announced.end, announced.column};
+    __syncwarp();  // one lane releases the slot for all that have read it
     if (tile.begin >= tile.end) {
       break;
     }
