@@ -91,6 +91,8 @@ struct Options : WorkerConfig, EvalOptions, CalibrateOptions, BenchOptions {
 
   std::string host = "127.0.0.1";
   int64_t port = 8000;  ///< HTTP; 0: any free port, printed at start
+  std::string metrics_host = "127.0.0.1";
+  int64_t metrics_port = 0;  ///< 0: /metrics is on `port`
   std::vector<std::string> api_keys;
   std::string api_key_file;
   int64_t shutdown_timeout_s = 30;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/base/deadline.h"
+#include "engine/base/metrics.h"
 #include "engine/base/result.h"
 #include "server/http/exchange.h"
 
@@ -28,6 +29,7 @@ struct HttpServerOptions {
   std::chrono::milliseconds idle_timeout{75'000};
   std::chrono::milliseconds write_timeout{30'000};       ///< no progress in sending
   std::chrono::milliseconds keep_alive_comment{15'000};  ///< ": ping" on silent streams
+  Gauge* open_connections = nullptr;                     ///< kept up to date; outlives the server
 };
 
 /// Called on the HTTP thread for each complete request; must not block or throw.

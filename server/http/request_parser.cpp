@@ -111,8 +111,8 @@ class RequestParser::BeastParser final : public beast_http::basic_parser<true> {
         refuse(400, "the only supported Transfer-Encoding is chunked", error);
       }
     } else if (field == beast_http::field::host) {
-      if (num_hosts_++ > 0) {
-        refuse(400, "repeated Host", error);
+      if (num_hosts_++ > 0 || value.find_first_of(" \t,/?#@\\") != std::string_view::npos) {
+        refuse(400, "repeated or malformed Host", error);
       }
     } else if (field == beast_http::field::expect) {
       expects_continue = is_http11 && equals_ignoring_case(value, "100-continue");

@@ -41,12 +41,20 @@ std::string ServerCore::error_response(int status, std::string_view message) con
 
 void ServerCore::add(const std::shared_ptr<Connection>& connection) {
   connections_.insert(connection);
-  num_connections_.store(static_cast<int64_t>(connections_.size()), std::memory_order_relaxed);
+  count_connections();
 }
 
 void ServerCore::remove(const std::shared_ptr<Connection>& connection) {
   connections_.erase(connection);
-  num_connections_.store(static_cast<int64_t>(connections_.size()), std::memory_order_relaxed);
+  count_connections();
+}
+
+void ServerCore::count_connections() {
+  const auto count = static_cast<int64_t>(connections_.size());
+  num_connections_.store(count, std::memory_order_relaxed);
+  if (options_.open_connections != nullptr) {
+    options_.open_connections->set(count);
+  }
 }
 
 void ServerCore::change_busy(int delta) {

@@ -57,6 +57,8 @@ class ServerCore final {
   }
 
  private:
+  void count_connections();
+
   const HttpServerOptions options_;
   const Handler handler_;
   const ErrorBody error_body_;

@@ -47,6 +47,9 @@ void add_frontend_families(metrics::FamilyList& list, const FrontendMetrics& fro
                static_cast<double>(frontend.responses[route][status].value()));
     }
   }
+  list.gauge("tessera_http_open_connections",
+             "Connections of clients, idle ones too",
+             static_cast<double>(frontend.open_connections.value()));
   list.gauge("tessera_http_open_streams",
              "Event streams being sent",
              static_cast<double>(frontend.open_streams.value()));

@@ -39,6 +39,7 @@ inline constexpr std::array<std::string_view, 3> kStatusClassNames = {"2xx", "4x
 
 struct FrontendMetrics {
   std::array<std::array<Counter, kStatusClassNames.size()>, kRouteNames.size()> responses;
+  Gauge open_connections;  ///< to the public listener
   Gauge open_streams;
   Gauge prompt_jobs;
   Counter prompt_jobs_rejected;

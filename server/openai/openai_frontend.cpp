@@ -1,7 +1,6 @@
 #include "server/openai/openai_frontend.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <utility>
@@ -14,48 +13,13 @@
 #include "server/openai/prompt_pool.h"
 #include "server/openai/reply.h"
 #include "server/openai/request_preparer.h"
+#include "server/openai/route_table.h"
 #include "server/openai/service_routes.h"
 
 namespace tessera::openai {
 namespace {
 
-struct Route {
-  std::string_view path;
-  std::string_view method;
-  RouteId id;
-  bool is_public = false;  ///< answers without a key
-};
-
 constexpr double kMaxTimeoutSeconds = 86'400.0;
-constexpr std::string_view kModelsPrefix = "/v1/models/";
-
-constexpr std::array<Route, 14> kRoutes = {{
-    {"/v1/chat/completions", "POST", RouteId::kChat},
-    {"/v1/completions", "POST", RouteId::kCompletion},
-    {"/v1/models", "GET", RouteId::kModels},
-    {"/tokenize", "POST", RouteId::kTokenize},
-    {"/detokenize", "POST", RouteId::kDetokenize},
-    {"/health", "GET", RouteId::kHealth, true},
-    {"/livez", "GET", RouteId::kHealth, true},
-    {"/readyz", "GET", RouteId::kHealth, true},
-    {"/ping", "GET", RouteId::kHealth},
-    {"/version", "GET", RouteId::kVersion},
-    {"/metrics", "GET", RouteId::kMetrics},
-    {"/", "GET", RouteId::kConsole, true},
-    {"/cluster", "GET", RouteId::kCluster},
-    {kModelsPrefix, "GET", RouteId::kModels},
-}};
-
-const Route* find_route(std::string_view path) {
-  const auto matches = [path](const Route& route) {
-    if (route.path == kModelsPrefix) {
-      return path.starts_with(kModelsPrefix) && path.size() > kModelsPrefix.size();
-    }
-    return route.path == path;
-  };
-  const auto* found = std::find_if(kRoutes.begin(), kRoutes.end(), matches);
-  return found == kRoutes.end() ? nullptr : found;
-}
 
 bool is_json(const http::Request& request) {
   std::string type(request.header("Content-Type").value_or(""));
@@ -125,32 +89,56 @@ class OpenAiFrontend::Impl final {
 
   void handle(http::Request request, std::shared_ptr<http::Exchange> exchange) {
     const Route* route = find_route(request.path);
-    if (route != nullptr && !is_offered(route->id)) {
-      route = nullptr;
-    }
-    const RouteId id = route == nullptr ? RouteId::kOther : route->id;
-    const auto trace = TraceContext::parse_or_random(request.header("traceparent").value_or(""));
-    const Reply reply(std::move(exchange), id, client_id_of(request), trace, metrics_);
-    const bool is_public = route != nullptr && route->is_public;
-    if (!is_public && !authenticator_.allows(request)) {
+    const bool is_here = route != nullptr && is_offered(route->id) &&
+                         (route->audience != Audience::kOperators || !options_.has_operator_port);
+    const Reply reply = reply_to(request, std::move(exchange), is_here ? route : nullptr);
+    if (!(is_here && route->is_open) && !authenticator_.allows(request)) {
       reply.fail(error_of_http(401, "Incorrect or missing API key."));
-    } else if (route == nullptr) {
-      reply.fail(error_of_http(
-          404, str_cat("Unknown request URL: ", request.method, " ", request.path.substr(0, 256))));
-    } else if (!is_method_allowed(*route, request.method)) {
-      refuse_method(*route, request, reply);
-    } else if (route->method == "POST") {
-      post(id, std::move(request), reply);
     } else {
-      reply.respond(get(*route, request));
+      answer(is_here ? route : nullptr, std::move(request), reply);
     }
   }
+
+  void handle_operator(http::Request request, std::shared_ptr<http::Exchange> exchange) {
+    const Route* route = find_route(request.path);
+    const bool is_here =
+        route != nullptr && is_offered(route->id) && route->audience != Audience::kClients;
+    const Reply reply = reply_to(request, std::move(exchange), is_here ? route : nullptr);
+    answer(is_here ? route : nullptr, std::move(request), reply);
+  }
+
+  Gauge& open_connections() noexcept { return metrics_.open_connections; }
 
  private:
   [[nodiscard]] bool is_offered(RouteId id) const {
     return id == RouteId::kConsole   ? options_.has_console
            : id == RouteId::kCluster ? parts_.cluster_json != nullptr
                                      : true;
+  }
+
+  /// A null `route`: none that is offered here.
+  [[nodiscard]] Reply reply_to(const http::Request& request,
+                               std::shared_ptr<http::Exchange> exchange,
+                               const Route* route) {
+    const auto trace = TraceContext::parse_or_random(request.header("traceparent").value_or(""));
+    return {std::move(exchange),
+            route == nullptr ? RouteId::kOther : route->id,
+            client_id_of(request),
+            trace,
+            metrics_};
+  }
+
+  void answer(const Route* route, http::Request request, const Reply& reply) {
+    if (route == nullptr) {
+      reply.fail(error_of_http(
+          404, str_cat("Unknown request URL: ", request.method, " ", request.path.substr(0, 256))));
+    } else if (!is_method_allowed(*route, request.method)) {
+      refuse_method(*route, request, reply);
+    } else if (route->method == "POST") {
+      post(route->id, std::move(request), reply);
+    } else {
+      reply.respond(get(*route, request));
+    }
   }
 
   static bool is_method_allowed(const Route& route, std::string_view method) {
@@ -321,6 +309,15 @@ OpenAiFrontend::~OpenAiFrontend() = default;
 
 void OpenAiFrontend::handle(http::Request request, std::shared_ptr<http::Exchange> exchange) {
   impl_->handle(std::move(request), std::move(exchange));
+}
+
+void OpenAiFrontend::handle_operator(http::Request request,
+                                     std::shared_ptr<http::Exchange> exchange) {
+  impl_->handle_operator(std::move(request), std::move(exchange));
+}
+
+Gauge& OpenAiFrontend::open_connections() noexcept {
+  return impl_->open_connections();
 }
 
 void OpenAiFrontend::replace_api_keys(const std::vector<std::string>& keys) {

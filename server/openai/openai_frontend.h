@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/base/metrics.h"
 #include "engine/base/result.h"
 #include "engine/chat/chat_template.h"
 #include "engine/request/generation_service.h"
@@ -40,6 +41,11 @@ class OpenAiFrontend final {
 
   /// An http::Handler. HTTP thread; never blocks.
   void handle(http::Request request, std::shared_ptr<http::Exchange> exchange);
+  /// The same for the listener that only operators reach: their routes and probes, without a key.
+  /// May run beside handle().
+  void handle_operator(http::Request request, std::shared_ptr<http::Exchange> exchange);
+  /// For the HTTP server in front of handle() to count in; shown by /metrics.
+  [[nodiscard]] Gauge& open_connections() noexcept;
   /// Requests from now on need one of these keys; none opens the server. Any thread.
   void replace_api_keys(const std::vector<std::string>& keys);
 

@@ -26,6 +26,7 @@ struct OpenAiOptions {
   int32_t num_prompt_threads = 2;                ///< parse, render and tokenise
   int64_t max_prompt_jobs = 256;                 ///< waiting or running; above: 429
   int64_t max_prompt_job_bytes = int64_t{64} << 20;
+  bool has_operator_port = false;    ///< /metrics and /cluster are on a listener of their own
   bool has_console = true;           ///< a page for people at /
   bool has_vllm_metrics = true;      ///< /metrics has vLLM's names, too
   std::function<Status()> liveness;  ///< for /livez; none: alive while it answers

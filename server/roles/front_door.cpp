@@ -14,6 +14,10 @@
 namespace tessera {
 namespace {
 
+// Of the operators' listener: it takes no bodies, and few ask there.
+constexpr int64_t kMaxOperatorRequestBytes = 1024;
+constexpr int64_t kMaxOperatorConnections = 64;
+
 Result<std::vector<std::string>> read_api_keys(const cli::Options& options) {
   std::vector<std::string> keys = options.api_keys;
   if (!options.api_key_file.empty()) {
@@ -39,20 +43,43 @@ Result<openai::OpenAiOptions> openai_options(const cli::Options& options,
   openai.limits.max_logprobs = options.max_logprobs;
   openai.defaults = parts.text.defaults;
   openai.request_timeout = std::chrono::seconds(options.request_timeout_s);
+  openai.has_operator_port = options.metrics_port != 0;
   openai.has_console = options.console;
   openai.has_vllm_metrics = options.metrics_compat == "vllm";
   openai.liveness = parts.liveness;
   return openai;
 }
 
-http::HttpServerOptions http_options(const cli::Options& options) {
+http::HttpServerOptions http_options(const cli::Options& options, Gauge& open_connections) {
   http::HttpServerOptions http;
   http.host = options.host;
   http.port = static_cast<uint16_t>(options.port);
   http.max_request_bytes = options.max_request_bytes;
   http.max_header_bytes = options.max_header_bytes;
   http.max_connections = options.max_connections;
+  http.open_connections = &open_connections;
   return http;
+}
+
+/// Null without --metrics-port.
+Result<std::unique_ptr<http::HttpServer>> open_operator_port(const cli::Options& options,
+                                                             openai::OpenAiFrontend& frontend) {
+  if (options.metrics_port == 0) {
+    return std::unique_ptr<http::HttpServer>();
+  }
+  http::HttpServerOptions http;
+  http.host = options.metrics_host;
+  http.port = static_cast<uint16_t>(options.metrics_port);
+  http.max_request_bytes = kMaxOperatorRequestBytes;
+  http.max_connections = kMaxOperatorConnections;
+  const auto handle = [&frontend](http::Request request, std::shared_ptr<http::Exchange> exchange) {
+    frontend.handle_operator(std::move(request), std::move(exchange));
+  };
+  TESSERA_TRY(auto server, http::HttpServer::start(http, handle, openai::http_error_body));
+  log_info("metrics_listening",
+           "url",
+           str_cat("http://", options.metrics_host, ":", server->port(), "/metrics"));
+  return server;
 }
 
 }  // namespace
@@ -60,7 +87,9 @@ http::HttpServerOptions http_options(const cli::Options& options) {
 struct FrontDoor::State {
   cli::Options options;
   std::unique_ptr<openai::OpenAiFrontend> frontend;
-  std::unique_ptr<http::HttpServer> http;  // after the front end, which its thread uses
+  // After the front end, which their threads use.
+  std::unique_ptr<http::HttpServer> http;
+  std::unique_ptr<http::HttpServer> operator_http;
   std::unique_ptr<PublicRpc> rpc;
 };
 
@@ -92,8 +121,11 @@ Result<std::unique_ptr<FrontDoor>> FrontDoor::open(const cli::Options& options, 
                                                          std::shared_ptr<http::Exchange> exchange) {
     frontend->handle(std::move(request), std::move(exchange));
   };
+  TESSERA_TRY(state->operator_http, open_operator_port(options, *state->frontend));
   TESSERA_TRY(state->http,
-              http::HttpServer::start(http_options(options), handle, openai::http_error_body));
+              http::HttpServer::start(http_options(options, state->frontend->open_connections()),
+                                      handle,
+                                      openai::http_error_body));
   log_info("listening",
            "url",
            str_cat("http://", options.host, ":", state->http->port()),

@@ -30,8 +30,8 @@ class FrontDoor final {
 
   /// What open() would refuse of the keys, before anything is loaded.
   [[nodiscard]] static Status check_keys(const cli::Options& options);
-  /// Listens on both ports; logs URL and address. Errors: INVALID_ARGUMENT, NOT_FOUND (keys),
-  /// UNAVAILABLE (port).
+  /// Listens on both ports, and on --metrics-port; logs URLs and address. Errors: INVALID_ARGUMENT,
+  /// NOT_FOUND (keys), UNAVAILABLE (port).
   [[nodiscard]] static Result<std::unique_ptr<FrontDoor>> open(const cli::Options& options,
                                                                Parts parts);
   ~FrontDoor();
@@ -42,8 +42,8 @@ class FrontDoor final {
   void reload_keys();
   /// The gRPC API's health checks fail from here on.
   void set_draining();
-  /// Stops accepting, and waits for the last bytes of answers whose requests have ended. True when
-  /// all were sent.
+  /// Stops accepting clients, and waits for the last bytes of answers whose requests have ended.
+  /// True when all were sent.
   [[nodiscard]] bool drain_blocking(Deadline deadline);
 
  private:

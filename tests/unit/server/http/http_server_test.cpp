@@ -38,7 +38,10 @@ TEST(HttpServerTest, HandsOverHeadersAndPeerAddress) {
 }
 
 TEST(HttpServerTest, KeepsTheConnectionForTheNextRequest) {
-  const auto server = start_server({}, echo);
+  Gauge open_connections;
+  HttpServerOptions options;
+  options.open_connections = &open_connections;
+  auto server = start_server(options, echo);
   RawHttpClient client(server->port());
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(client.send(kGet));
@@ -47,6 +50,9 @@ TEST(HttpServerTest, KeepsTheConnectionForTheNextRequest) {
     EXPECT_EQ(response->body, "GET /a? ");
   }
   EXPECT_EQ(server->num_connections_approx(), 1);
+  EXPECT_EQ(open_connections.value(), 1);
+  server.reset();
+  EXPECT_EQ(open_connections.value(), 0);
 }
 
 TEST(HttpServerTest, AnswersPipelinedRequestsInOrderOneAtATime) {

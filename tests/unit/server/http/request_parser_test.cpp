@@ -99,6 +99,8 @@ TEST(RequestParserTest, RefusesWhatServersReadDifferently) {
       ": b\r\n",
       "no colon\r\n",
       "Host: y\r\n",
+      "Content Length: 5\r\n",
+      std::string("A\0: b\r\n", 7),
   };
   for (const std::string& field : fields) {
     EXPECT_EQ(status_of(head + field + "\r\n"), 400) << field;
@@ -137,6 +139,12 @@ TEST(RequestParserTest, RefusesMalformedRequestLines) {
     EXPECT_EQ(status_of(std::string(line) + "\r\nHost: x\r\n\r\n"), 400) << line;
   }
   EXPECT_EQ(status_of("GET / HTTP/1.1\r\n\r\n"), 400);  // no Host
+  for (const std::string_view host : {"a b", "a, b", "a/b", "u@a", "a\tb", "a?b", "a\\b"}) {
+    EXPECT_EQ(status_of("GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"), 400) << host;
+  }
+  for (const std::string_view host : {"", " ", "a", "a:80", "[::1]:80", "10.0.0.1"}) {
+    EXPECT_EQ(status_of("GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n\r\n"), 0) << host;
+  }
   EXPECT_EQ(status_of("\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400);
   EXPECT_EQ(status_of("\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"), 0);
 }
