@@ -84,6 +84,8 @@ void add_settings(json& out, const LoadResult& result) {
   out["burstiness"] = settings.arrivals.burstiness;
   out["max_concurrency"] =
       settings.max_concurrency > 0 ? json(settings.max_concurrency) : json(nullptr);
+  // What the times of records count from: to set beside logs of other processes of this machine.
+  out["steady_start_s"] = seconds_between(Clock::time_point(), result.start);
   out["arrivals"] = arrival_name(settings.arrivals.kind);
   out["data"] = data_name(settings.data.kind);
   out["seed"] = settings.seed;

@@ -99,6 +99,7 @@ TEST(ReportJsonTest, HasTheKeysThatPlotScriptsRead) {
   EXPECT_EQ(report["errors"][3], "timeout");
   EXPECT_EQ(report["error_counts"]["timeout"], 1);
   EXPECT_EQ(report["is_valid"], true);
+  EXPECT_DOUBLE_EQ(report["steady_start_s"], 3600.0);
 }
 
 TEST(ReportJsonTest, RecordIsOneLineOfItsTimes) {
