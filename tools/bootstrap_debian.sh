@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the packages that building and testing need, on Debian 12 (Ubuntu 24.04: untested).
 #   tools/bootstrap_debian.sh         what building, running and most tests need
-#   tools/bootstrap_debian.sh --test  also what tests of the console, of proxies and of alert rules need: a
-#                                     browser, haproxy, and promtool in build/promtool
+#   tools/bootstrap_debian.sh --test  also what tests of the console, proxies, the bundle and alert rules need: a
+#                                     browser, haproxy, zstd, and promtool in build/promtool
 #   tools/bootstrap_debian.sh --dev   the first, and formatter, linters, clang (fuzz targets) and ccache
 # Runs as root or with sudo; asks the package manager for nothing when nothing is missing.
 # shellcheck source=tools/common.sh
@@ -16,7 +16,7 @@ packages=(
   libeigen3-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libssl-dev
   libgtest-dev libgmock-dev python3 python3-venv
 )
-test_packages=('chromium-headless-shell|?' haproxy)
+test_packages=('chromium-headless-shell|?' haproxy zstd)
 dev_packages=(clang libclang-rt-14-dev clang-format-14 clang-tidy-14 ccache shellcheck)
 
 with_promtool=no

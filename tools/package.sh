@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes a bundle that runs where it is unpacked, on an x86-64 Linux with this glibc or a newer one:
-# the binary, the shared libraries that it needs, configs and READMEs of users. CUDA, NCCL and the
-# driver are the system's.
-#   tools/package.sh [--build-dir build/cuda-release] [--output build/tessera.tar.zst] [--ucx DIR]
+# the binary, the shared libraries that it needs, configs, systemd units and READMEs of users. CUDA,
+# NCCL and the driver are the system's.
+#   tools/package.sh [--build-dir build/cuda-release] [--output build/tessera.tar.zst] [--ucx DIR] [--level 19]
 #     --ucx DIR   folder of libucp.so.0 and its modules (DIR/ucx) to take instead of this system's;
 #                 handoff between GPUs needs one that was built with CUDA. Default for a build with
 #                 CUDA: the PyPI package libucx-cu13
+#     --level N   how hard zstd tries; 1 takes seconds, for a try
 # shellcheck source=tools/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
@@ -13,12 +14,14 @@ cd "$root"
 build=build/cuda-release
 output=build/tessera.tar.zst
 ucx=''
+level=19
 while (($# > 0)); do
   (($# > 1)) || fail "$1 needs a value"
   case $1 in
     --build-dir) build=$2 ;;
     --output) output=$2 ;;
     --ucx) ucx=$2 ;;
+    --level) level=$2 ;;
     *) fail "unknown argument $1; see the top of tools/package.sh" ;;
   esac
   shift 2
@@ -28,7 +31,7 @@ max_bytes=$((60 * 1024 * 1024))
 
 stage=$root/build/package/tessera
 rm -rf "$root/build/package"
-mkdir -p "$stage/bin" "$stage/lib" "$stage/configs"
+mkdir -p "$stage/bin" "$stage/lib" "$stage/configs" "$stage/deploy"
 
 # What every system that the bundle is for has, or must have of its own kind.
 is_of_system() {
@@ -89,8 +92,9 @@ for module in "$stage"/lib/ucx/*; do
 done
 strip --strip-unneeded "$stage"/lib/*.so* "$stage"/lib/ucx/*
 cp configs/*.json configs/README.md "$stage/configs/"
+cp --recursive deploy/systemd deploy/README.md "$stage/deploy/"
 cp LICENSE README.md "$stage/"
-tar --create --directory "$root/build/package" tessera | zstd --quiet -19 -T0 --force -o "$output"
+tar --create --directory "$root/build/package" tessera | zstd --quiet "-$level" -T0 --force -o "$output"
 bytes=$(stat --format %s "$output")
 ((bytes <= max_bytes)) || fail "$output has $bytes bytes, more than $max_bytes"
 say "$output: $((bytes / 1024 / 1024)) MiB, $(find "$stage/lib" -type f | wc -l) libraries"

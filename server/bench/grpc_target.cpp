@@ -1,18 +1,23 @@
 #include "server/bench/grpc_target.h"
 
 #include <atomic>
+#include <thread>
 #include <utility>
 
 #include <boost/asio/post.hpp>
+#include <grpcpp/alarm.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
-#include <grpcpp/support/client_callback.h>
+#include <grpcpp/support/async_stream.h>
 #include <nlohmann/json.hpp>
+#include <pthread.h>
 
 #include "engine/base/text.h"
 #include "proto/tessera/inference.grpc.pb.h"
+#include "server/bench/lag_samples.h"
 #include "server/rpc/grpc_process.h"
 
 namespace tessera::bench {
@@ -76,21 +81,33 @@ v1::GenerateTextRequest make_request(const BenchSettings& settings, const Prompt
   return request;
 }
 
-/// One call. It lives until gRPC's OnDone.
+/// What waits in a completion queue.
+class Event {
+ public:
+  Event() = default;
+  virtual ~Event() = default;
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  /// On the receiver's thread, right after it was taken at `now`.
+  virtual void take(bool is_ok, Clock::time_point now) = 0;
+};
+
+/// One call. It lives until gRPC has told its status.
 class GrpcExchange final : public Exchange,
-                           public grpc::ClientReadReactor<v1::GenerateTextEvent>,
+                           public Event,
                            public std::enable_shared_from_this<GrpcExchange> {
  public:
-  GrpcExchange(const BenchSettings& settings,
-               const Prompt& prompt,
-               v1::InferenceService::Stub& stub,
-               boost::asio::io_context& loop,
-               Counter& num_events)
+  struct Parts {
+    v1::InferenceService::Stub& stub;
+    grpc::CompletionQueue& queue;
+    boost::asio::io_context& loop;
+    Counter& num_events;
+  };
+  GrpcExchange(const BenchSettings& settings, const Prompt& prompt, const Parts& parts)
       : timeout_(settings.request_timeout),
-        stub_(stub),
-        loop_(loop),
+        parts_(parts),
         request_(make_request(settings, prompt)),
-        trace_(record(), num_events) {
+        trace_(record(), parts.num_events) {
     prepare_context(settings, context_);
   }
 
@@ -99,20 +116,35 @@ class GrpcExchange final : public Exchange,
     self_ = shared_from_this();
     record().sent = Clock::now();
     context_.set_deadline(std::chrono::system_clock::now() + timeout_);
-    stub_.async()->Generate(&context_, &request_, this);
-    StartRead(&event_);
-    StartCall();
+    reader_ = parts_.stub.PrepareAsyncGenerate(&context_, request_, &parts_.queue);
+    reader_->StartCall(tag());
   }
   void stop(Outcome outcome) override {
     stopped_as_ = outcome;
     context_.TryCancel();
   }
 
-  void OnReadDone(bool is_ok) override {
-    if (!is_ok) {
-      return;  // OnDone follows
+  void take(bool is_ok, Clock::time_point now) override {
+    if (is_finishing_) {
+      end(now);
+      return;
     }
-    const Clock::time_point now = Clock::now();
+    if (is_started_ && is_ok) {
+      on_event(now);
+    }
+    is_started_ = true;
+    if (is_ok) {
+      reader_->Read(&event_, tag());
+      return;
+    }
+    is_finishing_ = true;
+    reader_->Finish(&status_, tag());
+  }
+
+ private:
+  [[nodiscard]] void* tag() noexcept { return static_cast<Event*>(this); }
+
+  void on_event(Clock::time_point now) {
     trace_.on_bytes(now);
     if (!event_.text().empty()) {
       trace_.on_content(now);
@@ -127,40 +159,66 @@ class GrpcExchange final : public Exchange,
     if (is_to_be_cancelled() && !event_.has_usage()) {
       stop(Outcome::kCancelled);
     }
-    StartRead(&event_);
   }
 
-  void OnDone(const grpc::Status& status) override {
+  void end(Clock::time_point now) {
     RequestRecord& end = record();
-    end.done = Clock::now();
+    end.done = now;
     if (end.completion_tokens == 0) {
       end.completion_tokens = end.num_content_events;
     }
-    end.outcome = status.ok() ? Outcome::kCompleted : stopped_as_.load();
-    if (status.ok() && end.num_content_events == 0) {
+    end.outcome = status_.ok() ? Outcome::kCompleted : stopped_as_.load();
+    if (status_.ok() && end.num_content_events == 0) {
       end.outcome = Outcome::kFailed;
       end.error = "answer without text";
     } else if (end.outcome == Outcome::kFailed) {
-      end.error = str_cat(status_code_name(static_cast<StatusCode>(status.error_code())),
+      end.error = str_cat(status_code_name(static_cast<StatusCode>(status_.error_code())),
                           ": ",
-                          status.error_message().substr(0, kMaxMessageBytes));
+                          status_.error_message().substr(0, kMaxMessageBytes));
     }
     // The lane lets go of the exchange; after that nothing here may touch it.
     const auto self = std::move(self_);
-    boost::asio::post(loop_, std::move(on_done_));
+    boost::asio::post(parts_.loop, std::move(on_done_));
   }
 
- private:
   const std::chrono::milliseconds timeout_;
-  v1::InferenceService::Stub& stub_;
-  boost::asio::io_context& loop_;
+  const Parts parts_;
   const v1::GenerateTextRequest request_;
   StreamTrace trace_;
   grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientAsyncReader<v1::GenerateTextEvent>> reader_;
   v1::GenerateTextEvent event_;
+  grpc::Status status_;
   std::function<void()> on_done_;
-  std::shared_ptr<GrpcExchange> self_;  // until OnDone
+  std::shared_ptr<GrpcExchange> self_;  // until its end
+  bool is_started_ = false;             // of the receiver's thread, as is_finishing_
+  bool is_finishing_ = false;
   std::atomic<Outcome> stopped_as_{Outcome::kFailed};
+};
+
+/// A mark that passes through the queue behind the events that are there: how long it takes is how
+/// late the receiver is. The lane's thread sends it, the receiver's takes it.
+class LagProbe final : public Event {
+ public:
+  void send(grpc::CompletionQueue& queue) {
+    if (is_under_way_.load(std::memory_order_acquire)) {
+      return;  // the receiver is late by more than a period, and will know it
+    }
+    is_under_way_.store(true, std::memory_order_relaxed);
+    sent_ = Clock::now();
+    alarm_.Set(&queue, gpr_time_0(GPR_CLOCK_REALTIME), static_cast<Event*>(this));
+  }
+  void take(bool /*is_ok*/, Clock::time_point now) override {
+    add_lag_samples(sent_, now, lag_ms_);
+    is_under_way_.store(false, std::memory_order_release);
+  }
+  [[nodiscard]] std::vector<float> take_samples() { return std::move(lag_ms_); }
+
+ private:
+  grpc::Alarm alarm_;
+  std::atomic<bool> is_under_way_{false};  // hands over the rest
+  Clock::time_point sent_;
+  std::vector<float> lag_ms_;
 };
 
 }  // namespace
@@ -171,10 +229,48 @@ struct GrpcTarget::Connection {
   std::unique_ptr<v1::InferenceService::Stub> stub;
 };
 
+/// A completion queue and the thread that empties it.
+class GrpcTarget::Receiver final {
+ public:
+  Receiver() : thread_([this] { run_blocking(); }) {}
+  ~Receiver() { end_blocking(); }
+  Receiver(const Receiver&) = delete;
+  Receiver& operator=(const Receiver&) = delete;
+
+  [[nodiscard]] grpc::CompletionQueue& queue() noexcept { return queue_; }
+  void probe() { probe_.send(queue_); }
+  /// Takes what is still under way; nothing may be begun after it.
+  void end_blocking() {
+    if (thread_.joinable()) {
+      queue_.Shutdown();
+      thread_.join();
+    }
+  }
+  /// After end_blocking().
+  [[nodiscard]] std::vector<float> take_lag_ms() { return probe_.take_samples(); }
+
+ private:
+  void run_blocking() {
+    pthread_setname_np(pthread_self(), "bench-receive");
+    void* tag = nullptr;
+    bool is_ok = false;
+    while (queue_.Next(&tag, &is_ok)) {
+      static_cast<Event*>(tag)->take(is_ok, Clock::now());
+    }
+  }
+
+  grpc::CompletionQueue queue_;
+  LagProbe probe_;
+  std::jthread thread_;  // last: it uses the others
+};
+
 GrpcTarget::GrpcTarget(const BenchSettings& settings,
                        boost::asio::io_context& loop,
                        Counter& num_events)
-    : settings_(settings), loop_(loop), num_events_(num_events) {
+    : settings_(settings),
+      loop_(loop),
+      num_events_(num_events),
+      receiver_(std::make_unique<Receiver>()) {
   for (size_t i = 0; i < kConnections; ++i) {
     connections_.push_back(std::make_unique<Connection>(settings.target));
   }
@@ -184,7 +280,21 @@ GrpcTarget::~GrpcTarget() = default;
 
 std::shared_ptr<Exchange> GrpcTarget::prepare(const Prompt& prompt, int64_t index) {
   Connection& connection = *connections_[static_cast<size_t>(index) % connections_.size()];
-  return std::make_shared<GrpcExchange>(settings_, prompt, *connection.stub, loop_, num_events_);
+  return std::make_shared<GrpcExchange>(settings_,
+                                        prompt,
+                                        GrpcExchange::Parts{.stub = *connection.stub,
+                                                            .queue = receiver_->queue(),
+                                                            .loop = loop_,
+                                                            .num_events = num_events_});
+}
+
+void GrpcTarget::probe_receiver() {
+  receiver_->probe();
+}
+
+std::vector<float> GrpcTarget::end_receiver_blocking() {
+  receiver_->end_blocking();
+  return receiver_->take_lag_ms();
 }
 
 Result<std::string> probe_grpc_blocking(const BenchSettings& settings) {

@@ -1,5 +1,6 @@
 // tessera.v1.InferenceService as a target: each request is a call over one of a few connections.
-// Events are stamped on gRPC's threads; an exchange's end comes to the lane's loop.
+// One thread of the target's own receives and stamps all events, and measures how late it is; an
+// exchange's end comes to the lane's loop.
 #pragma once
 
 #include <cstddef>
@@ -24,14 +25,18 @@ class GrpcTarget final : public Target {
   GrpcTarget& operator=(const GrpcTarget&) = delete;
 
   [[nodiscard]] std::shared_ptr<Exchange> prepare(const Prompt& prompt, int64_t index) override;
+  void probe_receiver() override;
+  [[nodiscard]] std::vector<float> end_receiver_blocking() override;
 
  private:
   struct Connection;
+  class Receiver;
 
   const BenchSettings& settings_;
   boost::asio::io_context& loop_;
   Counter& num_events_;
   std::vector<std::unique_ptr<Connection>> connections_;
+  const std::unique_ptr<Receiver> receiver_;
 };
 
 /// Asks for the models; the first one's name. Seconds at most; blocks. Errors: UNAVAILABLE,

@@ -155,6 +155,7 @@ void HttpExchange::on_lost(const http::ErrorCode& error) {
   if (is_reused_ && is_silent) {
     // The server has closed an idle connection while the request was on its way.
     is_reused_ = false;
+    ++record().num_resends;
     connect();
     return;
   }

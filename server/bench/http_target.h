@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <boost/asio/ip/tcp.hpp>
 
@@ -22,6 +23,8 @@ class HttpTarget final : public Target {
              Counter& num_events);
 
   [[nodiscard]] std::shared_ptr<Exchange> prepare(const Prompt& prompt, int64_t index) override;
+  void probe_receiver() override {}
+  [[nodiscard]] std::vector<float> end_receiver_blocking() override { return {}; }
 
  private:
   const BenchSettings& settings_;

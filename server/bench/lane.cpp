@@ -1,25 +1,23 @@
 #include "server/bench/lane.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include <boost/asio/post.hpp>
 #include <pthread.h>
 #include <sys/prctl.h>
 
+#include "server/bench/lag_samples.h"
 #include "server/bench/random_tokens.h"
 
 namespace tessera::bench {
 namespace {
 
-using std::chrono::milliseconds;
-
-constexpr milliseconds kProbePeriod{10};
 // Then the loop looks at answers before it sends on.
 constexpr int kMaxBurst = 16;
 // Raw samples are kept so that percentiles are exact: 4 bytes each.
 constexpr int64_t kMaxGaps = 100'000'000;
-constexpr size_t kMaxLoopSamples = 10'000'000;
 // The same for requests, some hundred bytes each: a server that refuses at once takes many.
 constexpr size_t kMaxRecords = 20'000'000;
 
@@ -67,6 +65,7 @@ void Lane::run_blocking() {
   watch_loop();
   boost::asio::post(loop_, [this] { pump(); });
   loop_.run();
+  lags_.receive_ms = target_->end_receiver_blocking();
 }
 
 void Lane::stop() {
@@ -76,23 +75,26 @@ void Lane::stop() {
   });
 }
 
-void Lane::prepare_next() {
-  next_.reset();
-  int64_t index = next_index_;
-  for (; index % share_.count != share_.index; ++index) {
+/// To this lane's next arrival.
+void Lane::advance() {
+  for (++next_index_; next_index_ % share_.count != share_.index; ++next_index_) {
     (void)arrivals_.next_s();  // of another lane
   }
-  const double due_s = arrivals_.next_s();
-  next_index_ = index + 1;
-  const auto due =
-      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(due_s));
+  next_due_ = share_.start + std::chrono::duration_cast<Clock::duration>(
+                                 std::chrono::duration<double>(arrivals_.next_s()));
+}
+
+void Lane::prepare_next() {
+  next_.reset();
+  advance();
+  const int64_t index = next_index_;
   const bool is_after_all = settings_.num_requests > 0 && index >= settings_.num_requests;
-  const bool is_too_late = settings_.duration.count() > 0 && due >= settings_.duration;
+  const bool is_too_late =
+      settings_.duration.count() > 0 && next_due_ >= share_.start + settings_.duration;
   if (is_sending_ended_ || is_after_all || is_too_late || records_.size() >= kMaxRecords) {
     end_sending();
     return;
   }
-  next_due_ = share_.start + due;
   const Prompt prompt = workload_.prompt(index);
   next_ = target_->prepare(prompt, index);
   next_->record().index = index;
@@ -196,8 +198,25 @@ void Lane::end_sending() {
   next_.reset();
   if (!is_sending_ended_) {
     is_sending_ended_ = true;
+    count_unsent();
     send_timer_.cancel();
     boost::asio::post(loop_, [this] { end_if_idle(); });
+  }
+}
+
+void Lane::count_unsent() {
+  if (is_closed_loop_) {
+    return;
+  }
+  Clock::time_point end = Clock::now();
+  if (settings_.duration.count() > 0) {
+    end = std::min(end, share_.start + settings_.duration);
+  }
+  const int64_t end_index =
+      settings_.num_requests > 0 ? settings_.num_requests : std::numeric_limits<int64_t>::max();
+  constexpr auto max_unsent = static_cast<int64_t>(kMaxRecords);
+  for (; next_due_ < end && next_index_ < end_index && num_unsent_ < max_unsent; advance()) {
+    num_unsent_ += next_index_ >= settings_.num_warmup ? 1 : 0;
   }
 }
 
@@ -241,15 +260,9 @@ void Lane::watch_loop() {
       return;
     }
     const Clock::time_point now = Clock::now();
-    // A sample for every period that was missed: one stall is as many late ones as it lasted.
-    Clock::time_point due = probe_timer_.expiry();
-    do {
-      if (lags_.loop_ms.size() < kMaxLoopSamples) {
-        lags_.loop_ms.push_back(ms_between(due, now));
-      }
-      due += kProbePeriod;
-    } while (due <= now);
-    probe_timer_.expires_at(std::max(probe_timer_.expiry() + kProbePeriod, now));
+    add_lag_samples(probe_timer_.expiry(), now, lags_.loop_ms);
+    target_->probe_receiver();
+    probe_timer_.expires_at(std::max(probe_timer_.expiry() + kLagProbePeriod, now));
     watch_loop();
   });
 }

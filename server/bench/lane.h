@@ -24,8 +24,9 @@ struct LaneCounters {
 
 /// How late the lane itself was.
 struct LaneLags {
-  std::vector<float> send_ms;  ///< of each request of an open loop, behind its time
-  std::vector<float> loop_ms;  ///< of a timer that does nothing else, all along
+  std::vector<float> send_ms;     ///< of each request of an open loop, behind its time
+  std::vector<float> loop_ms;     ///< of a timer that does nothing else, all along
+  std::vector<float> receive_ms;  ///< of the thread that receives, where that is another one
 };
 
 /// Constructed on one thread, then its own thread's; stop() and counters() any thread's.
@@ -59,8 +60,11 @@ class Lane final {
   [[nodiscard]] std::vector<RequestRecord>& records() noexcept { return records_; }
   [[nodiscard]] const LaneLags& lags() const noexcept { return lags_; }
   [[nodiscard]] int64_t num_dropped_gaps() const noexcept { return num_dropped_gaps_; }
+  /// Of an open loop, without warm-up: due when sending ended, and never sent.
+  [[nodiscard]] int64_t num_unsent() const noexcept { return num_unsent_; }
 
  private:
+  void advance();
   void prepare_next();
   void pump();
   void send_next(Clock::time_point now);
@@ -68,6 +72,7 @@ class Lane final {
   void on_done(Exchange& exchange);
   void keep(RequestRecord record);
   void end_sending();
+  void count_unsent();
   void end_at_duration();
   void stop_after_grace();
   void wait_to_send();
@@ -88,11 +93,11 @@ class Lane final {
   http::Timer end_timer_;
   http::Timer probe_timer_;
 
-  int64_t next_index_ = 0;
-  std::shared_ptr<Exchange> next_;  // null: nothing more to send
+  int64_t next_index_ = -1;
   Clock::time_point next_due_;
-  Clock::time_point slot_free_;  // when the last request that waited for a slot got it
-  bool is_blocked_ = false;      // next_ waits for a slot
+  std::shared_ptr<Exchange> next_;  // null: nothing more to send
+  Clock::time_point slot_free_;     // when the last request that waited for a slot got it
+  bool is_blocked_ = false;         // next_ waits for a slot
   bool is_sending_ended_ = false;
   std::vector<std::shared_ptr<Exchange>> open_;
 
@@ -100,6 +105,7 @@ class Lane final {
   LaneLags lags_;
   int64_t num_gaps_ = 0;
   int64_t num_dropped_gaps_ = 0;
+  int64_t num_unsent_ = 0;
 };
 
 }  // namespace tessera::bench

@@ -174,7 +174,9 @@ LoadResult LoadRun::take_result() {
     std::move(records.begin(), records.end(), std::back_inserter(result_.records));
     append(lane->lags().send_ms, result_.lags.send_ms);
     append(lane->lags().loop_ms, result_.lags.loop_ms);
+    append(lane->lags().receive_ms, result_.lags.receive_ms);
     result_.num_dropped_gaps += lane->num_dropped_gaps();
+    result_.num_unsent += lane->num_unsent();
   }
   std::sort(result_.records.begin(), result_.records.end(), [](const auto& a, const auto& b) {
     return a.index < b.index;

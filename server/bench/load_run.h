@@ -32,6 +32,7 @@ struct LoadResult {
   double wall_s = 0.0;
   double cpu_s = 0.0;            ///< of this process, all threads
   int64_t num_dropped_gaps = 0;  ///< gaps of requests for which there was no memory left
+  int64_t num_unsent = 0;        ///< of an open loop, measured: due before the end and never sent
   bool is_stopped = false;       ///< by stop()
   bool has_too_many_errors = false;
 };

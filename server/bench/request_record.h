@@ -36,6 +36,7 @@ struct RequestRecord {
   int64_t prompt_tokens = 0;      ///< as the server counted
   int64_t completion_tokens = 0;  ///< as the server counted; where it did not, events with text
   int64_t num_content_events = 0;
+  int64_t num_resends = 0;  ///< a kept connection was found closed: sent again on a new one
 };
 
 /// Notes the events of an answer in a record as they come. One thread at a time.

@@ -36,9 +36,13 @@ Distribution make_distribution(std::vector<double> samples) {
   return result;
 }
 
-bool is_percentile_sound(int64_t count, double percent) noexcept {
-  // A hair less than 10, since 99.9 is not a binary fraction.
-  return static_cast<double>(count) * (100.0 - percent) / 100.0 > 9.999;
+Soundness percentile_soundness(int64_t count, double percent) noexcept {
+  // A hair less than 10 and 1, since 99.9 is not a binary fraction.
+  const double beyond = static_cast<double>(count) * (100.0 - percent) / 100.0;
+  if (beyond < 0.9999) {
+    return Soundness::kAbsent;
+  }
+  return beyond < 9.999 ? Soundness::kWeak : Soundness::kSound;
 }
 
 }  // namespace tessera::bench

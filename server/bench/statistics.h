@@ -22,7 +22,12 @@ struct Distribution {
 /// The percentiles that reports show.
 inline constexpr double kPercentiles[] = {50.0, 90.0, 95.0, 99.0, 99.9};
 
-/// True when a percentile rests on ten samples beyond it at least; less is an accident.
-[[nodiscard]] bool is_percentile_sound(int64_t count, double percent) noexcept;
+/// What a percentile of so many samples is worth.
+enum class Soundness : uint8_t {
+  kSound,   ///< ten samples beyond it at least
+  kWeak,    ///< fewer: much of it is accident
+  kAbsent,  ///< fewer than one: it is no more than the maximum under another name
+};
+[[nodiscard]] Soundness percentile_soundness(int64_t count, double percent) noexcept;
 
 }  // namespace tessera::bench

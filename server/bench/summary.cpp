@@ -13,6 +13,8 @@ namespace {
 constexpr double kMaxLagOfGap = 0.05;
 constexpr double kMaxLagMs = 1.0;
 constexpr double kLeastMaxLagMs = 0.2;
+// Above it the load was not the one that was asked for.
+constexpr double kMaxUnsentShare = 0.01;
 constexpr size_t kMaxErrorKinds = 64;
 constexpr double kMaxSlices = 60.0;
 
@@ -67,8 +69,15 @@ class Summarizer final {
         continue;
       }
       begin_ = measured_.empty() ? record.scheduled : std::min(begin_, record.scheduled);
-      end_ = std::max(end_, record.done);
+      if (record.outcome != Outcome::kUnfinished) {
+        end_ = std::max(end_, record.done);
+      }
       measured_.push_back(&record);
+    }
+    if (end_ == Clock::time_point()) {  // all were cut off
+      for (const RequestRecord* record : measured_) {
+        end_ = std::max(end_, record->done);
+      }
     }
     summary_.duration_s = measured_.empty() ? 0.0 : seconds_between(begin_, end_);
   }
@@ -79,12 +88,14 @@ class Summarizer final {
     concurrency();
     tokens_over_time();
     lags();
+    unsent();
     return std::move(summary_);
   }
 
  private:
   void count() {
     for (const RequestRecord* record : measured_) {
+      summary_.resent += record->num_resends;
       switch (record->outcome) {
         case Outcome::kCompleted:
           add_completed(*record);
@@ -182,9 +193,20 @@ class Summarizer final {
             ? kMaxLagMs
             : std::clamp(
                   kMaxLagOfGap * summary_.itl_ms.percentile(50.0), kLeastMaxLagMs, kMaxLagMs);
-    summary_.is_saturated = summary_.send_lag_ms.percentile(99.0) > summary_.max_lag_ms ||
-                            summary_.loop_lag_ms.percentile(99.0) > summary_.max_lag_ms;
+    summary_.receive_lag_ms =
+        make_distribution({result_.lags.receive_ms.begin(), result_.lags.receive_ms.end()});
+    for (const Distribution* lag :
+         {&summary_.send_lag_ms, &summary_.loop_lag_ms, &summary_.receive_lag_ms}) {
+      summary_.is_saturated |= lag->percentile(99.0) > summary_.max_lag_ms;
+    }
     summary_.cpu_share = result_.wall_s > 0.0 ? result_.cpu_s / result_.wall_s : 0.0;
+  }
+
+  void unsent() {
+    summary_.unsent = result_.num_unsent;
+    const auto num_sent = static_cast<double>(measured_.size());
+    const auto num_unsent = static_cast<double>(summary_.unsent);
+    summary_.is_held_back = num_unsent > kMaxUnsentShare * (num_sent + num_unsent);
   }
 
   const LoadResult& result_;
@@ -245,10 +267,20 @@ void Summarizer::add_to_slices(const RequestRecord& record,
     return;
   }
   double at_s = seconds_between(begin_, record.first_content);
+  // What a request that was cut off has had in the grace.
+  const auto is_beyond = [&](double s) {
+    return record.outcome == Outcome::kUnfinished && s > summary_.duration_s;
+  };
+  if (is_beyond(at_s)) {
+    return;
+  }
   ttft[slice_at(at_s)].push_back(ms_between(record.sent, record.first_content));
   const double tokens = summary_.tokens_per_event > 0.0 ? summary_.tokens_per_event : 1.0;
   for (size_t i = 0; i <= record.gaps_ms.size(); ++i) {
     at_s += i == 0 ? 0.0 : static_cast<double>(record.gaps_ms[i - 1]) / 1000.0;
+    if (is_beyond(at_s)) {
+      break;
+    }
     summary_.slices[slice_at(at_s)].tokens_per_s += tokens;
     seconds[std::min(static_cast<size_t>(std::max(at_s, 0.0)), seconds.size() - 1)] += tokens;
   }

@@ -31,7 +31,11 @@ struct Summary {
   int64_t cancelled = 0;
   int64_t unfinished = 0;
   int64_t warmup = 0;
-  double duration_s = 0.0;  ///< from the first measured request's time to the last one's end
+  int64_t unsent = 0;  ///< of an open loop: due before the end, held back, never sent
+  int64_t resent = 0;  ///< sent again, since a kept connection was found closed
+  /// From the first measured request's time to the end of the last one that ended by itself: what
+  /// is cut off after the grace does not lengthen it.
+  double duration_s = 0.0;
 
   int64_t input_tokens = 0;
   int64_t output_tokens = 0;
@@ -59,9 +63,11 @@ struct Summary {
 
   Distribution send_lag_ms;
   Distribution loop_lag_ms;
+  Distribution receive_lag_ms;
   double max_lag_ms = 0.0;  ///< a p99 above it makes the run invalid
   bool is_saturated = false;
-  double cpu_share = 0.0;  ///< processors that the client kept busy
+  bool is_held_back = false;  ///< a relevant share of what was due is unsent
+  double cpu_share = 0.0;     ///< processors that the client kept busy
 };
 
 [[nodiscard]] Summary summarize(const LoadResult& result);

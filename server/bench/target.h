@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "server/bench/request_record.h"
 #include "server/bench/workload.h"
@@ -52,6 +53,13 @@ class Target {
   /// The run's `index`-th request, ready to be sent: what costs time is done here, before it is
   /// due.
   [[nodiscard]] virtual std::shared_ptr<Exchange> prepare(const Prompt& prompt, int64_t index) = 0;
+
+  /// Every kLagProbePeriod: where answers are received on another thread than the lane's, that one
+  /// measures how late it is.
+  virtual void probe_receiver() = 0;
+  /// Ends such a thread, once no exchange is open. How late it was, in milliseconds; empty where
+  /// the lane's own loop receives.
+  [[nodiscard]] virtual std::vector<float> end_receiver_blocking() = 0;
 };
 
 }  // namespace tessera::bench

@@ -1,7 +1,8 @@
-"""compose.yaml, systemd units and Dockerfiles: they parse, use flags that exist, keep the drain
-arithmetic and give no rights away."""
+"""compose.yaml, systemd units, Dockerfiles and the bundle: they parse, use flags that exist, keep the
+drain arithmetic, give no rights away, and the bundle has what the instructions take from it."""
 import configparser
 import json
+import os
 import re
 import tempfile
 import unittest
@@ -162,6 +163,48 @@ class DockerTest(unittest.TestCase):
             for source in re.findall(r"^COPY (?:--chown=\S+ )?(?!--from)(\S+) /", path.read_text(
                     encoding="utf-8"), re.M):
                 self.assertTrue(any(source == one or source.startswith(one + "/") for one in kept), source)
+        package = (ROOT / "tools" / "package.sh").read_text(encoding="utf-8")
+        self.assertLessEqual(set(re.findall(r" (deploy/\S+)", package)), kept)
+
+
+class BundleTest(unittest.TestCase):
+    """tools/package.sh, with this system's UCX and little compression."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        binary = Path(flags.server())
+        linked = run(["ldd", str(binary)]).stdout
+        ucx = re.search(r"libucp\.so\.0 => (\S+)", linked)
+        archive = f"{folder.name}/tessera.tar.zst"
+        made = run(["bash", str(ROOT / "tools" / "package.sh"), "--build-dir", str(binary.parents[1]),
+                    "--output", archive, "--ucx", str(Path(ucx.group(1)).parent), "--level", "1"])
+        if made.returncode != 0:
+            raise AssertionError(made.stdout + made.stderr)
+        run(["tar", "--extract", "--zstd", "--file", archive, "--directory", folder.name], check=True)
+        cls.bundle = Path(folder.name) / "tessera"
+
+    def test_binary_runs_where_it_is_unpacked(self):
+        result = run([str(self.bundle / "bin" / "tessera"), "version"], env={})
+        self.assertEqual(result.returncode, 0, result.stderr)
+        linked = run(["ldd", str(self.bundle / "bin" / "tessera")], env={"PATH": os.environ["PATH"]}).stdout
+        self.assertRegex(linked, rf"libucp\.so\.0 => {re.escape(str(self.bundle))}/")
+
+    def test_files_of_hosts_are_in_it(self):
+        def tree(folder):
+            return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*")
+                    if path.is_file()}
+        self.assertEqual(tree(self.bundle / "deploy" / "systemd"), tree(DEPLOY / "systemd"))
+        self.assertEqual(tree(self.bundle / "configs").keys(),
+                         {Path(path.name) for path in (ROOT / "configs").iterdir() if path.is_file()})
+        # What the instructions take from where the bundle lies.
+        text = (self.bundle / "deploy" / "README.md").read_text(encoding="utf-8")
+        section = text[text.index("## Two hosts"):text.index("## Kubernetes")]
+        named = re.findall(r"deploy/systemd/[\w./-]*\w", section)
+        self.assertIn("deploy/systemd/tessera.sysusers", named)
+        for path in named:
+            self.assertTrue((self.bundle / path).exists(), path)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import flags
 import policy
 import programs
 import schemas
-from rendering import (BASE, CHART, DEPLOY, OVERLAYS, ROOT, find_program, helm_template, kustomize,
-                       run)
+from rendering import (BASE, CHART, COMPONENTS, DEPLOY, OVERLAYS, ROOT, combine, find_program,
+                       helm_template, kustomize, run)
 
 HELM = find_program("helm")
 NO_HELM = "not run: no helm here (tests/deploy/install_helm.py puts it beside the Python)"
@@ -19,6 +19,7 @@ CHART_VALUES = {"default": (), "monitored": ("--set", "podMonitor.enabled=true")
                 "digest": ("--set", "image.digest=sha256:" + "0" * 64),
                 "dev-cpu": ("--values", str(CHART / "values-dev-cpu.yaml")),
                 "tp-decode": ("--values", str(CHART / "values-tp-decode.yaml"))}
+RPC_SSL = {f"TESSERA_RPC_SSL_{what}" for what in ("CERTFILE", "KEYFILE", "CA_CERTS", "NAME")}
 
 
 def setUpModule():
@@ -41,11 +42,42 @@ class SetsTest(unittest.TestCase):
 
     def test_overlays_are_well(self):
         names = {path.name for path in OVERLAYS}
-        self.assertLessEqual({"dev-cpu", "single-node", "tp-decode", "rdma", "tls", "keda", "monitoring"},
-                             names)
+        self.assertLessEqual({"dev-cpu", "single-node", "tp-decode", "rdma", "tls", "keda", "monitoring",
+                              "production"}, names)
         for folder in OVERLAYS:
             with self.subTest(overlay=folder.name):
                 self.check(kustomize(folder))
+
+    def test_components_combine(self):
+        self.assertEqual([path.name for path in COMPONENTS], ["keda", "monitoring", "tls"])
+        overlays = {path.name: path for path in [BASE, *OVERLAYS]}
+        sets = [[one] for one in COMPONENTS] + [COMPONENTS, COMPONENTS[::-1]]
+        for overlay in ("base", "dev-cpu", "tp-decode", "rdma"):
+            for components in sets if overlay in ("dev-cpu", "rdma") else sets[-1:]:
+                names = [path.name for path in components]
+                with self.subTest(overlay=overlay, components=names):
+                    objects = combine(overlays[overlay], components)
+                    self.check(objects)
+                    self.check_additions(kustomize(overlays[overlay]), objects, set(names))
+        self.check(combine(overlays["single-node"],
+                           [one for one in COMPONENTS if one.name == "monitoring"]))
+
+    def check_additions(self, before, objects, names):
+        """Each component has done its part, and has taken nothing away."""
+        self.assertEqual(bool(policy.of_kind(objects, "PodMonitor")), "monitoring" in names)
+        self.assertEqual(bool(policy.of_kind(objects, "ScaledObject")), "keda" in names)
+        for one in policy.of_kind(objects, "Deployment"):
+            with self.subTest(deployment=one["metadata"]["name"]):
+                env, old_env = (container_env(set_, one["metadata"]["name"]) for set_ in (objects, before))
+                self.assertLessEqual(old_env.items(), env.items())
+                self.assertEqual({name for name in env if "RPC_SSL" in name}, RPC_SSL if "tls" in names
+                                 else set())
+                self.assertEqual("replicas" in one["spec"], "keda" not in names)
+
+    def test_production_is_tp_decode_with_all_components(self):
+        overlays = {path.name: path for path in OVERLAYS}
+        self.assertCountEqual(kustomize(overlays["production"]),
+                              combine(overlays["tp-decode"], COMPONENTS))
 
     @unittest.skipUnless(HELM, NO_HELM)
     def test_chart_is_well(self):
@@ -69,6 +101,13 @@ class SetsTest(unittest.TestCase):
                 result = run([flags.server(), "check-config", "--config", file.name, "--model",
                               str(model), "--device", "cpu"])
                 self.assertEqual(result.returncode, 0, result.stderr)
+
+
+def container_env(objects, deployment):
+    """{name: value} of a Deployment's first container."""
+    pod = next(one for one in policy.of_kind(objects, "Deployment")
+               if one["metadata"]["name"] == deployment)["spec"]["template"]["spec"]
+    return {one["name"]: one["value"] for one in pod["containers"][0].get("env", [])}
 
 
 def configurations(objects):

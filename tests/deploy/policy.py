@@ -11,6 +11,15 @@ HEALTH_PATHS = {"/livez", "/readyz"}
 CACHE_PORTS = "UCX_TCP_PORT_RANGE"
 
 
+def in_namespace(name):
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+DNS_SERVERS = (("DNS of kube-system", in_namespace("kube-system"), 53),
+               ("NodeLocal DNSCache", {"ipBlock": {"cidr": "169.254.20.10/32"}}, 53),
+               ("OpenShift's DNS", in_namespace("openshift-dns"), 5353))
+
+
 class Workload:
     """A Deployment, seen as its Pods."""
 
@@ -346,11 +355,18 @@ def flow_faults(workloads, policies):
         port = target.ports().get("grpc")
         if port is not None and is_allowed(policies, source, target, port, port):
             yield f"NetworkPolicies let {source.name} call {target.name}"
-    asks_dns = any(port.get("port") == 53 and port.get("protocol") == "UDP" for one in policies
-                   if matches(one["podSelector"].get("matchLabels", {}), router.labels)
-                   for rule in one.get("egress") or [] for port in rule.get("ports", []))
-    if not asks_dns:
-        yield f"NetworkPolicies do not let {router.name} ask DNS"
+    yield from dns_faults(router, policies)
+
+
+def dns_faults(router, policies):
+    """The router looks its workers up by name, whoever answers for DNS in the cluster."""
+    rules = [rule for one in policies if matches(one["podSelector"].get("matchLabels", {}), router.labels)
+             for rule in one.get("egress") or []]
+    for name, peer, port in DNS_SERVERS:
+        for protocol in ("UDP", "TCP"):
+            if not any(peer in rule.get("to", []) and {"protocol": protocol, "port": port} in rule["ports"]
+                       for rule in rules):
+                yield f"NetworkPolicies do not let {router.name} ask {name} over {protocol}"
 
 
 def check_scrapes(workloads, objects):

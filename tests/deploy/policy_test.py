@@ -44,6 +44,12 @@ def drop_port(objects, role, side, port):
         rule["ports"] = [one for one in rule["ports"] if one["port"] != port]
 
 
+def drop_peer(objects, role, side, kind):
+    key = "to" if side == "egress" else "from"
+    for rule in network(objects, role)[side]:
+        rule[key] = [one for one in rule[key] if kind not in one]
+
+
 # What is done to a set of objects: the words that the policy must say.
 BREAKS = [
     ("image latest", lambda o: container(o).update(image="tessera:latest"), "no fixed tag"),
@@ -110,7 +116,10 @@ BREAKS = [
     ("calls shut", lambda o: drop_port(o, "router", "egress", 9001), "for grpc"),
     ("open to all", lambda o: network(o, "decode")["ingress"].append({"ports": [{"port": 9002}]}),
      "to everybody"),
-    ("no names", lambda o: drop_port(o, "router", "egress", 53), "ask DNS"),
+    ("no names", lambda o: drop_port(o, "router", "egress", 53), "ask DNS of kube-system over TCP"),
+    ("no names from the node", lambda o: drop_peer(o, "router", "egress", "ipBlock"),
+     "ask NodeLocal DNSCache over UDP"),
+    ("no names in OpenShift", lambda o: drop_port(o, "router", "egress", 5353), "ask OpenShift's DNS"),
     ("no keys", lambda o: set_config(o, "router", api_key_file="/tmp/keys"), "no api-key-file"),
     ("key in the open", lambda o: set_config(o, "router", api_key=["k"]), "stands in the configuration"),
     ("model writable", lambda o: container(o)["volumeMounts"][1].update(readOnly=False),

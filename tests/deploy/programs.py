@@ -7,7 +7,7 @@ PROGRAMS = (("kubectl", ("version", "--client"), "nothing: it is needed"),
             ("hadolint", ("--version",), "nothing: it is needed"),
             ("systemd-analyze", ("--version",), "verify and security of the units"),
             ("docker", ("compose", "version"), "docker compose config"),
-            ("nginx", ("-v",), "the proxy of the overlay tls"),
+            ("nginx", ("-v",), "the proxy of the component tls"),
             ("haproxy", ("-v",), "e2e: restarts of routers behind a proxy, smuggled requests"))
 
 

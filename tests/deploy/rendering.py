@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 BASE = DEPLOY / "kustomize" / "base"
 OVERLAYS = sorted(path for path in (DEPLOY / "kustomize" / "overlays").iterdir() if path.is_dir())
+COMPONENTS = sorted(path for path in (DEPLOY / "kustomize" / "components").iterdir() if path.is_dir())
 CHART = DEPLOY / "charts" / "tessera"
 
 
@@ -30,17 +32,31 @@ def run(command, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
 
-@functools.cache
-def _kustomize_text(folder):
+def _render(folder):
     result = run([find_program("kubectl"), "kustomize", str(folder)])
     if result.returncode != 0:
         raise AssertionError(f"kubectl kustomize {folder}: {result.stderr}")
     return result.stdout
 
 
+_kustomize_text = functools.cache(_render)
+
+
 def kustomize(folder):
     """The objects of a folder, new ones at each call."""
     return load_all(_kustomize_text(folder))
+
+
+def combine(overlay, components):
+    """The objects of an overlay with components, as a Kustomization of a user's own would have them."""
+    with tempfile.TemporaryDirectory() as folder:
+        def names(paths):
+            return [os.path.relpath(path, os.path.realpath(folder)) for path in paths]
+        (Path(folder) / "kustomization.yaml").write_text(json.dumps(
+            {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+             "namespace": "tessera", "resources": names([overlay]), "components": names(components)}),
+            encoding="utf-8")
+        return load_all(_render(folder))
 
 
 def helm_template(arguments=()):

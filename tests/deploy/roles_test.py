@@ -1,5 +1,5 @@
 """The configurations of the overlay dev-cpu, as rendered, start the real roles, which find each other
-by name and serve a request with the overlay's key. And nginx of the overlay tls in front of them, where
+by name and serve a request with the overlay's key. And nginx of the component tls in front of them, where
 there is an nginx."""
 import base64
 import json
@@ -76,7 +76,7 @@ class RolesTest(unittest.TestCase):
             self.post(self.router.url, None)
         self.assertEqual(caught.exception.code, 401)
 
-    def test_serve_behind_the_proxy_of_the_overlay_tls(self):
+    def test_serve_behind_the_proxy_of_the_component_tls(self):
         nginx, openssl = find_program("nginx"), find_program("openssl")
         if nginx is None or openssl is None:
             self.skipTest("not run: no nginx or no openssl here")
@@ -85,7 +85,7 @@ class RolesTest(unittest.TestCase):
              "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
              "-keyout", f"{folder}/tls.key", "-out", f"{folder}/tls.crt"], check=True)
         port, rpc_port = free_ports(2)
-        text = (OVERLAYS / "tls" / "nginx.conf").read_text(encoding="utf-8")
+        text = (DEPLOY / "kustomize" / "components" / "tls" / "nginx.conf").read_text(encoding="utf-8")
         for old, new in ((" /tmp/", f" {folder}/"), ("/etc/tls/", f"{folder}/"),
                          ("listen 8443", f"listen 127.0.0.1:{port}"),
                          ("listen 9443", f"listen 127.0.0.1:{rpc_port}"),

@@ -64,6 +64,12 @@ class BenchTest(unittest.TestCase):
         self.assertEqual(code, 0 if report["is_valid"] else 1, client.output())
         self.assertEqual("INVALID RUN" in client.output(), not report["is_valid"], client.output())
         self.assertEqual(report["failed"], 0, report["error_counts"])
+        self.assertEqual((report["unsent"], report["resent"]), (0, 0))
+        # Over gRPC another thread receives than the one that sends: both have to be on time.
+        self.assertGreater(report["num_loop_lag"], 0)
+        self.assertEqual(report["num_receive_lag"] > 0, url.startswith("grpc:"))
+        for name in ("ttft", "itl"):
+            self.assertEqual(f"p99_{name}_ms" in report["unsound"], report[f"num_{name}"] < 1000)
         self.assertEqual(report["error_counts"], {})
         self.assertFalse(report["is_stopped_early"])
         return client, report

@@ -39,6 +39,11 @@ void add_latency(json& out, const std::string& name, const Distribution& samples
   }
   out["max_" + name + "_ms"] = samples.max();
   out["num_" + name] = samples.count();
+  for (const double percent : kPercentiles) {
+    if (percentile_soundness(samples.count(), percent) != Soundness::kSound) {
+      out["unsound"].push_back(percentile_name(percent) + "_" + name + "_ms");
+    }
+  }
 }
 
 json errors_of(const Summary& summary) {
@@ -56,6 +61,7 @@ json slices_of(const Summary& summary) {
                       {"completed", slice.num_completed},
                       {"tokens_per_s", slice.tokens_per_s},
                       {"open", slice.open},
+                      {"num_ttft", slice.ttft_ms.count()},
                       {"p50_ttft_ms", slice.ttft_ms.percentile(50.0)},
                       {"p99_ttft_ms", slice.ttft_ms.percentile(99.0)}});
   }
@@ -78,6 +84,8 @@ void add_settings(json& out, const LoadResult& result) {
   out["burstiness"] = settings.arrivals.burstiness;
   out["max_concurrency"] =
       settings.max_concurrency > 0 ? json(settings.max_concurrency) : json(nullptr);
+  // What the times of records count from: to set beside logs of other processes of this machine.
+  out["steady_start_s"] = seconds_between(Clock::time_point(), result.start);
   out["arrivals"] = arrival_name(settings.arrivals.kind);
   out["data"] = data_name(settings.data.kind);
   out["seed"] = settings.seed;
@@ -135,6 +143,8 @@ std::string render_json(const LoadResult& result, const Summary& summary) {
   out["cancelled"] = summary.cancelled;
   out["unfinished"] = summary.unfinished;
   out["warmup"] = summary.warmup;
+  out["unsent"] = summary.unsent;
+  out["resent"] = summary.resent;
   out["total_input_tokens"] = summary.input_tokens;
   out["total_output_tokens"] = summary.output_tokens;
   out["request_throughput"] = summary.request_throughput;
@@ -149,6 +159,7 @@ std::string render_json(const LoadResult& result, const Summary& summary) {
   out["max_output_tokens_per_s"] = summary.max_output_tokens_per_s;
   out["max_concurrent_requests"] = summary.max_concurrent_requests;
   out["tokens_per_event"] = summary.tokens_per_event;
+  out["unsound"] = json::array();  // keys of percentiles that rest on too few samples
   add_latency(out, "ttft", summary.ttft_ms);
   add_latency(out, "tpot", summary.tpot_ms);
   add_latency(out, "itl", summary.itl_ms);
@@ -158,6 +169,7 @@ std::string render_json(const LoadResult& result, const Summary& summary) {
   add_latency(out, "first_byte", summary.first_byte_ms);
   add_latency(out, "schedule_lag", summary.send_lag_ms);
   add_latency(out, "loop_lag", summary.loop_lag_ms);
+  add_latency(out, "receive_lag", summary.receive_lag_ms);
   out["client_cpus"] = summary.cpu_share;
   out["is_valid"] = invalid_reason(result, summary).empty();
   out["is_stopped_early"] = result.is_stopped || result.has_too_many_errors;
@@ -184,6 +196,7 @@ std::string render_record(const LoadResult& result, const RequestRecord& record)
                      {"wanted_tokens", record.wanted_tokens},
                      {"prompt_tokens", record.prompt_tokens},
                      {"completion_tokens", record.completion_tokens},
+                     {"resends", record.num_resends},
                      {"gaps_ms", record.gaps_ms}};
   return dump(line) + "\n";
 }

@@ -10,6 +10,19 @@
 namespace tessera::bench {
 namespace {
 
+std::string percentile_text(const Distribution& samples, double percent) {
+  std::string text = fixed(samples.percentile(percent), 2);
+  switch (percentile_soundness(samples.count(), percent)) {
+    case Soundness::kSound:
+      return text;
+    case Soundness::kWeak:
+      return "~" + text;
+    case Soundness::kAbsent:
+      return "-";
+  }
+  return text;
+}
+
 Row latency_row(const char* name, const Distribution& samples) {
   const int64_t count = samples.count();
   if (count == 0) {
@@ -17,8 +30,7 @@ Row latency_row(const char* name, const Distribution& samples) {
   }
   Row row = {name, std::to_string(count), fixed(samples.mean, 2)};
   for (const double percent : kPercentiles) {
-    const bool is_shown = percent < 99.0 || is_percentile_sound(count, percent);
-    row.push_back(is_shown ? fixed(samples.percentile(percent), 2) : "-");
+    row.push_back(percentile_text(samples, percent));
   }
   row.push_back(fixed(samples.max(), 2));
   return row;
@@ -77,6 +89,26 @@ std::string describe_data(const DataSettings& data) {
       break;
   }
   return str_cat(text, " ", data.path.substr(data.path.rfind('/') + 1));
+}
+
+/// How true the client was to its load.
+void add_client_rows(const BenchSettings& settings,
+                     const Summary& summary,
+                     std::vector<Row>& rows) {
+  if (settings.arrivals.kind != ArrivalKind::kClosed) {
+    rows.push_back({"Due, never sent", str_cat(summary.unsent)});
+  }
+  if (settings.target.protocol == Protocol::kHttp) {
+    rows.push_back({"Sent again", str_cat(summary.resent, ", on kept connections found closed")});
+  }
+  if (summary.send_lag_ms.count() > 0) {
+    rows.push_back({"Schedule lag", lag_text(summary.send_lag_ms)});
+  }
+  rows.push_back({"Client loop lag", lag_text(summary.loop_lag_ms)});
+  if (summary.receive_lag_ms.count() > 0) {
+    rows.push_back({"Receiver lag", lag_text(summary.receive_lag_ms)});
+  }
+  rows.push_back({"Client processors", fixed(summary.cpu_share, 2)});
 }
 
 }  // namespace
@@ -140,11 +172,7 @@ std::vector<Row> figure_rows(const LoadResult& result, const Summary& summary) {
                             fixed(share, 1),
                             " % of the completed")});
   }
-  if (summary.send_lag_ms.count() > 0) {
-    rows.push_back({"Schedule lag", lag_text(summary.send_lag_ms)});
-  }
-  rows.push_back({"Client loop lag", lag_text(summary.loop_lag_ms)});
-  rows.push_back({"Client processors", fixed(summary.cpu_share, 2)});
+  add_client_rows(settings, summary, rows);
   for (const ErrorCount& error : summary.errors) {
     rows.push_back({str_cat("Failed ", error.count, " x"), error.error});
   }

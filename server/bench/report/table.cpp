@@ -35,7 +35,9 @@ std::string invalid_reason(const LoadResult& result, const Summary& summary) {
     return str_cat("client saturated: p99 of its schedule lag is ",
                    fixed(summary.send_lag_ms.percentile(99.0), 3),
                    " ms, of its loop's lag ",
-                   fixed(summary.loop_lag_ms.percentile(99.0), 3),
+                   fixed(std::max(summary.loop_lag_ms.percentile(99.0),
+                                  summary.receive_lag_ms.percentile(99.0)),
+                         3),
                    " ms, and ",
                    fixed(summary.max_lag_ms, 3),
                    " ms is the most at which these latencies are the server's; use more "
@@ -50,6 +52,12 @@ std::string invalid_reason(const LoadResult& result, const Summary& summary) {
   if (summary.completed == 0 && summary.cancelled == 0) {
     return "no request was completed";
   }
+  if (summary.is_held_back) {
+    return str_cat(
+        summary.unsent,
+        " requests were due and never sent, held back by --concurrency or by the client: "
+        "this is not the load that was asked for");
+  }
   return "";
 }
 
@@ -62,8 +70,8 @@ std::string render_table(const LoadResult& result, const Summary& summary) {
       '\n' + align(latency_rows(summary)) +
       "\nTTFT: sent to the first text; TPOT: (E2EL - TTFT) / (tokens - 1), a request; ITL: gaps "
       "between events\nwith text, all requests together; E2EL: sent to the last token. Of "
-      "completed requests only; a percentile\nwith fewer than ten samples beyond it is not "
-      "shown.\n";
+      "completed requests only. ~: fewer than\nten samples beyond this percentile, much of it is "
+      "accident; -: fewer than one.\n";
   if (result.num_dropped_gaps > 0) {
     text +=
         str_cat("ITL without ", result.num_dropped_gaps, " gaps, for which memory was not kept.\n");

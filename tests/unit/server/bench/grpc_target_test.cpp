@@ -2,14 +2,20 @@
 #include "server/bench/grpc_target.h"
 
 #include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "proto/tessera/inference.grpc.pb.h"
 #include "server/bench/summary.h"
@@ -51,6 +57,7 @@ class FakeInference final : public v1::InferenceService::Service {
         event.mutable_usage()->set_completion_tokens(num_tokens);
       }
       writer->Write(event);
+      std::this_thread::sleep_for(pause);  // the engine's time for a token
     }
     return grpc::Status::OK;
   }
@@ -62,6 +69,7 @@ class FakeInference final : public v1::InferenceService::Service {
 
   std::string key;
   int break_after = -1;
+  std::chrono::milliseconds pause{0};
   std::atomic<int> num_answers{0};
 
  private:
@@ -116,6 +124,60 @@ TEST_F(GrpcTargetTest, TokenIdsAreSentAndEventsRecorded) {
     EXPECT_LE(record.first_content, record.last_content);
     EXPECT_LE(record.last_content, record.done);
   }
+}
+
+/// Holds up one thread of this process whenever it is asked to.
+class HeldUpThread final {
+ public:
+  explicit HeldUpThread(const std::string& name) : name_(name) {
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      const timespec pause{.tv_sec = 0, .tv_nsec = 30'000'000};
+      nanosleep(&pause, nullptr);  // the delay is what is tried here
+    };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, &before_);
+  }
+  ~HeldUpThread() { sigaction(SIGUSR1, &before_, nullptr); }
+  HeldUpThread(const HeldUpThread&) = delete;
+  HeldUpThread& operator=(const HeldUpThread&) = delete;
+
+  /// For 30 ms. False when there is no such thread.
+  bool hold_up() const {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::ifstream file(entry.path() / "comm");
+      std::string name;
+      if (std::getline(file, name) && name == name_) {
+        return syscall(
+                   SYS_tgkill, getpid(), std::stoi(entry.path().filename().string()), SIGUSR1) == 0;
+      }
+    }
+    return false;
+  }
+
+ private:
+  const std::string name_;
+  struct sigaction before_ {};
+};
+
+TEST_F(GrpcTargetTest, LagIsMeasuredOnTheThreadThatReceives) {
+  service_.pause = std::chrono::milliseconds(2);
+  BenchSettings slow = settings(8, Api::kCompletions);
+  slow.data.output_tokens = 200;
+  auto run = LoadRun::create(slow).value();
+  ASSERT_TRUE(run->start().is_ok());
+  const HeldUpThread receiver("bench-receive");
+  int num_held_up = 0;
+  const Deadline patience = Deadline::after(std::chrono::minutes(1));
+  while (!run->wait_blocking(Deadline::after(std::chrono::milliseconds(60)))) {
+    ASSERT_FALSE(patience.is_expired());
+    num_held_up += receiver.hold_up() ? 1 : 0;
+  }
+  const Summary summary = summarize(run->take_result());
+  EXPECT_EQ(summary.completed, 8);
+  EXPECT_GT(num_held_up, 3);
+  EXPECT_GT(summary.receive_lag_ms.percentile(99.0), 5.0);
+  EXPECT_TRUE(summary.is_saturated);
 }
 
 TEST_F(GrpcTargetTest, ChatSendsOneMessageOfWords) {

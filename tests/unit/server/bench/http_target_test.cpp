@@ -158,6 +158,7 @@ TEST(HttpTargetTest, ClosedIdleConnectionIsReplacedWithoutAFailure) {
   ASSERT_EQ(result.records.size(), 20U);
   for (const RequestRecord& record : result.records) {
     EXPECT_EQ(record.outcome, Outcome::kCompleted) << record.error;
+    EXPECT_EQ(record.num_resends, record.index == 0 ? 0 : 1) << record.index;
   }
 }
 

@@ -97,6 +97,33 @@ TEST(LoadRunTest, CapHoldsBackAndLatencyFromScheduleShowsIt) {
   EXPECT_GE(summary.ttft_scheduled_ms.max(), summary.ttft_ms.percentile(50.0) * 2.0);
 }
 
+TEST(LoadRunTest, RequestsThatWereDueAndNeverSentAreCounted) {
+  FakeSseServer server(answer_without_end);
+  BenchSettings settings = chat_settings(server.url(), 0);
+  settings.arrivals = {.kind = ArrivalKind::kConstant, .rate = 200.0};
+  settings.max_concurrency = 3;
+  settings.duration = milliseconds(100);  // due: 0, 5, ... 95 ms
+  settings.grace = milliseconds(10);
+  for (const int64_t num_threads : {1, 3}) {
+    settings.num_threads = num_threads;
+    const LoadResult result = run_blocking(settings);
+    EXPECT_EQ(result.records.size(), 3U) << num_threads;
+    EXPECT_EQ(result.num_unsent, 17) << num_threads;
+  }
+  settings.num_requests = 10;
+  settings.num_warmup = 5;  // two of them are held back, and are not counted
+  const LoadResult result = run_blocking(settings);
+  EXPECT_EQ(result.num_unsent, 5);
+  EXPECT_TRUE(summarize(result).is_held_back);
+}
+
+TEST(LoadRunTest, RunThatSendsAllHasNothingUnsent) {
+  FakeSseServer server(answer_as_asked);
+  BenchSettings settings = chat_settings(server.url(), 20);
+  settings.arrivals = {.kind = ArrivalKind::kPoisson, .rate = 500.0};
+  EXPECT_EQ(run_blocking(settings).num_unsent, 0);
+}
+
 TEST(LoadRunTest, DurationEndsAClosedLoop) {
   FakeSseServer server(answer_as_asked);
   BenchSettings settings = chat_settings(server.url(), 0);

@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
+#include <sstream>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -96,6 +99,7 @@ TEST(ReportJsonTest, HasTheKeysThatPlotScriptsRead) {
   EXPECT_EQ(report["errors"][3], "timeout");
   EXPECT_EQ(report["error_counts"]["timeout"], 1);
   EXPECT_EQ(report["is_valid"], true);
+  EXPECT_DOUBLE_EQ(report["steady_start_s"], 3600.0);
 }
 
 TEST(ReportJsonTest, RecordIsOneLineOfItsTimes) {
@@ -110,14 +114,56 @@ TEST(ReportJsonTest, RecordIsOneLineOfItsTimes) {
   EXPECT_TRUE(record["first_text_s"].is_null());
 }
 
-TEST(ReportTableTest, PercentilesOfTooFewSamplesAreNotShown) {
-  const LoadResult few = make_result(100);
-  const std::string table = render_table(few, summarize(few));
+/// The words of the table's row of TTFT.
+std::vector<std::string> ttft_row(const LoadResult& result) {
+  const std::string table = render_table(result, summarize(result));
   const size_t row = table.find("\nTTFT ");
-  ASSERT_NE(row, std::string::npos);
-  const std::string line = table.substr(row + 1, table.find('\n', row + 1) - row - 1);
-  EXPECT_NE(line.find("100  20.00  20.00  20.00  20.00"), std::string::npos) << line;
-  EXPECT_NE(line.find(" -  "), std::string::npos) << line;
+  EXPECT_NE(row, std::string::npos) << table;
+  std::istringstream line(table.substr(row + 1, table.find('\n', row + 1) - row - 1));
+  return {std::istream_iterator<std::string>(line), {}};
+}
+
+TEST(ReportTableTest, PercentilesOfTooFewSamplesAreMarkedOrLeftOut) {
+  using Words = std::vector<std::string>;
+  // Beyond p50, p90, p95, p99, p99.9 of 100: 50, 10, 5, 1, 0.1 samples.
+  EXPECT_EQ(ttft_row(make_result(100)),
+            (Words{"TTFT", "100", "20.00", "20.00", "20.00", "~20.00", "~20.00", "-", "20.00"}));
+  EXPECT_EQ(ttft_row(make_result(10)),
+            (Words{"TTFT", "10", "20.00", "~20.00", "~20.00", "-", "-", "-", "20.00"}));
+}
+
+TEST(ReportJsonTest, KeepsPercentilesOfTooFewSamplesAndNamesThem) {
+  const LoadResult few = make_result(100);
+  const json report = json::parse(render_json(few, summarize(few)));
+  EXPECT_DOUBLE_EQ(report["p99_ttft_ms"], 20.0);
+  EXPECT_EQ(report["num_ttft"], 100);
+  const std::vector<std::string> unsound = report["unsound"];
+  const auto names = [&](const char* key) {
+    return std::count(unsound.begin(), unsound.end(), std::string(key));
+  };
+  EXPECT_EQ(names("p99_ttft_ms"), 1);
+  EXPECT_EQ(names("p99.9_e2el_ms"), 1);
+  EXPECT_EQ(names("p90_ttft_ms"), 0);
+}
+
+TEST(ReportTableTest, RequestsNeverSentAndSentAgainAreCounted) {
+  LoadResult result = make_result(100);
+  result.num_unsent = 1;
+  result.records[3].num_resends = 2;
+  Summary summary = summarize(result);
+  std::string table = render_table(result, summary);
+  EXPECT_NE(table.find("Due, never sent     1\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("Sent again          2, on kept connections"), std::string::npos) << table;
+  EXPECT_EQ(invalid_reason(result, summary), "");
+  const json report = json::parse(render_json(result, summary));
+  EXPECT_EQ(report["unsent"], 1);
+  EXPECT_EQ(report["resent"], 2);
+  EXPECT_EQ(json::parse(render_record(result, result.records[3]))["resends"], 2);
+  result.num_unsent = 2;  // of 102
+  summary = summarize(result);
+  EXPECT_NE(invalid_reason(result, summary).find("2 requests were due and never sent"),
+            std::string::npos);
+  EXPECT_EQ(json::parse(render_json(result, summary))["is_valid"], false);
 }
 
 TEST(ReportTableTest, FailuresAreNamedWithTheirReason) {

@@ -31,10 +31,16 @@ TEST(StatisticsTest, OneSampleIsEveryPercentile) {
 }
 
 TEST(StatisticsTest, PercentileNeedsTenSamplesBeyondIt) {
-  EXPECT_TRUE(is_percentile_sound(1000, 99.0));
-  EXPECT_FALSE(is_percentile_sound(999, 99.0));
-  EXPECT_TRUE(is_percentile_sound(10'000, 99.9));
-  EXPECT_FALSE(is_percentile_sound(200, 99.9));
+  EXPECT_EQ(percentile_soundness(1000, 99.0), Soundness::kSound);
+  EXPECT_EQ(percentile_soundness(999, 99.0), Soundness::kWeak);
+  EXPECT_EQ(percentile_soundness(100, 99.0), Soundness::kWeak);
+  EXPECT_EQ(percentile_soundness(99, 99.0), Soundness::kAbsent);
+  EXPECT_EQ(percentile_soundness(10, 99.0), Soundness::kAbsent);
+  EXPECT_EQ(percentile_soundness(10'000, 99.9), Soundness::kSound);
+  EXPECT_EQ(percentile_soundness(200, 99.9), Soundness::kAbsent);
+  EXPECT_EQ(percentile_soundness(99, 90.0), Soundness::kWeak);
+  EXPECT_EQ(percentile_soundness(20, 50.0), Soundness::kSound);
+  EXPECT_EQ(percentile_soundness(0, 50.0), Soundness::kAbsent);
 }
 
 }  // namespace

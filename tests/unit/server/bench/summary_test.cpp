@@ -59,6 +59,33 @@ TEST(SummaryTest, ThroughputIsOverTheTimeFromFirstRequestToLastEnd) {
   EXPECT_DOUBLE_EQ(summary.tokens_per_event, 1.0);
 }
 
+TEST(SummaryTest, WaitingForWhatIsCutOffIsNoPartOfTheDuration) {
+  RequestRecord cut_off = completed(1, 100, 11);
+  cut_off.outcome = Outcome::kUnfinished;
+  cut_off.gaps_ms.assign(1000, 10.0F);
+  cut_off.num_content_events = 1001;
+  cut_off.done = kStart + milliseconds(30'000);  // the grace
+  LoadResult result = result_of({completed(0, 0, 11), cut_off});
+  Summary summary = summarize(result);
+  EXPECT_DOUBLE_EQ(summary.duration_s, 0.2);
+  EXPECT_DOUBLE_EQ(summary.request_throughput, 5.0);
+  EXPECT_DOUBLE_EQ(summary.output_throughput, 55.0);
+  // Its text at 200 ms is in, what came after that is not.
+  EXPECT_DOUBLE_EQ(summary.max_output_tokens_per_s, 12.0);
+  result.records.erase(result.records.begin());
+  summary = summarize(result);
+  EXPECT_DOUBLE_EQ(summary.duration_s, 29.9);
+}
+
+TEST(SummaryTest, RequestsNeverSentMakeTheRunAnotherOne) {
+  LoadResult result = result_of(std::vector<RequestRecord>(99, completed(0, 0, 2)));
+  result.num_unsent = 1;
+  EXPECT_EQ(summarize(result).unsent, 1);
+  EXPECT_FALSE(summarize(result).is_held_back);
+  result.num_unsent = 2;
+  EXPECT_TRUE(summarize(result).is_held_back);
+}
+
 TEST(SummaryTest, OnlyCompletedRequestsHaveLatencies) {
   RequestRecord failed = completed(1, 0, 5);
   failed.outcome = Outcome::kFailed;
@@ -113,6 +140,10 @@ TEST(SummaryTest, LagAboveAPartOfTheGapMakesTheRunInvalid) {
   EXPECT_TRUE(summarize(result).is_saturated);
   result.lags.send_ms.clear();
   result.lags.loop_ms.assign(100, 0.6F);
+  EXPECT_TRUE(summarize(result).is_saturated);
+  result.lags.loop_ms.assign(100, 0.1F);
+  EXPECT_FALSE(summarize(result).is_saturated);
+  result.lags.receive_ms.assign(100, 0.6F);
   EXPECT_TRUE(summarize(result).is_saturated);
 }
 
