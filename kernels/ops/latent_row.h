@@ -52,7 +52,8 @@ inline constexpr int kMaxScaleExponent = 119;
   // addition carries into the exponent beyond that.
   constexpr uint32_t kBeyond = 0x1fffff;
   const int exponent = static_cast<int>((std::bit_cast<uint32_t>(largest) + kBeyond) >> 23U) - 127;
-  // Not std::clamp: it would refer to constants of the host in a kernel, which nvcc makes a trap of.
+  // Not std::clamp: it would refer to constants of the host in a kernel, which nvcc makes a trap
+  // of.
   const int wanted = exponent - 8;
   if (wanted < kMinScaleExponent) {
     return kMinScaleExponent;
