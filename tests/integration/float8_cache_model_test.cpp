@@ -13,7 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops/latent_row.h"
-#include "tests/support/sharded_harness.h"
+#include "tests/integration/sharded_fixture.h"
 #include "tests/support/tpla_bases.h"
 
 namespace tessera::test {
@@ -21,9 +21,7 @@ namespace {
 
 using kernels::DType;
 
-constexpr int64_t kMaxTokens = 256;
 constexpr int64_t kPromptTokens = 100;
-constexpr int64_t kNumDecoded = 6;
 /// Nats. Latents are wrong by 2^-5 of themselves on average.
 constexpr double kMaxDivergence = 0.02;
 
@@ -36,20 +34,6 @@ struct Case {
   DType dtype = DType::kFloat32;
   kernels::LatentWindow window = {};
 };
-
-std::string folder_of(const Case& test) {
-  const std::string root(TESSERA_SOURCE_DIR);
-  return test.model.empty() ? root + "/configs/demo_model"
-                            : root + "/tests/data/parity/models/" + test.model;
-}
-
-std::vector<int32_t> make_ids(int64_t length, int64_t vocab_size) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < length; ++i) {
-    ids.push_back(static_cast<int32_t>((i * i * 31 + i * 7 + 3) % vocab_size));
-  }
-  return ids;
-}
 
 /// Sum over the vocabulary of p log(p / q), of softmaxes.
 double divergence(const float* p_logits, const float* q_logits, int64_t count) {
@@ -73,8 +57,8 @@ double divergence(const float* p_logits, const float* q_logits, int64_t count) {
 class Float8CacheModelTest : public ::testing::TestWithParam<Case> {
  protected:
   Float8CacheModelTest()
-      : config_(ModelConfig::load(folder_of(GetParam())).value()),
-        ids_(make_ids(kPromptTokens + kNumDecoded, config_.vocab_size)),
+      : config_(ModelConfig::load(model_folder(GetParam().model)).value()),
+        ids_(make_prompt(kPromptTokens + kNumDecoded, config_.vocab_size)),
         prompt_(ids_.begin(), ids_.begin() + kPromptTokens) {
     if (GetParam().num_slices > 1) {
       const std::vector<int64_t> shared(static_cast<size_t>(config_.num_hidden_layers),
@@ -88,7 +72,7 @@ class Float8CacheModelTest : public ::testing::TestWithParam<Case> {
   }
 
   [[nodiscard]] ShardedSetup setup(std::optional<DType> cache_dtype) const {
-    return {.folder = folder_of(GetParam()),
+    return {.folder = model_folder(GetParam().model),
             .max_tokens = kMaxTokens,
             .dtype = GetParam().dtype,
             .transform = &transform_,
