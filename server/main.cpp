@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "engine/base/log.h"
+#include "engine/transport/ucx_context.h"
 #include "server/cli/command_line.h"
 #include "server/cli/version.h"
 #include "server/roles/bench_role.h"
@@ -28,7 +29,7 @@ Status run(const cli::CommandLine& line) {
       std::fputs(line.help.c_str(), stdout);
       return Status::ok();
     case cli::Command::kVersion:
-      std::fputs(cli::describe_version().c_str(), stdout);
+      std::fputs(cli::describe_version(ucx_version()).c_str(), stdout);
       return Status::ok();
     case cli::Command::kCheckConfig:
       return check_config(line.resolved);

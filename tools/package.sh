@@ -2,7 +2,8 @@
 # Makes a bundle that runs where it is unpacked, on an x86-64 Linux with this glibc or a newer one:
 # the binary, the shared libraries that it needs, configs, systemd units and READMEs of users. CUDA,
 # NCCL and the driver are the system's.
-#   tools/package.sh [--build-dir build/cuda-release] [--output build/tessera.tar.zst] [--ucx DIR] [--level 19]
+#   tools/package.sh [--build-dir DIR] [--output build/tessera.tar.zst] [--ucx DIR] [--level 19]
+#     --build-dir DIR  of the build; default: build/cuda-release, or where there is none build/cpu-release
 #     --ucx DIR   folder of libucp.so.0 and its modules (DIR/ucx) to take instead of this system's;
 #                 handoff between GPUs needs one that was built with CUDA. Default for a build with
 #                 CUDA: the PyPI package libucx-cu13
@@ -12,6 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 
 build=build/cuda-release
+[[ -x $build/bin/tessera ]] || build=build/cpu-release
 output=build/tessera.tar.zst
 ucx=''
 level=19
@@ -26,7 +28,8 @@ while (($# > 0)); do
   esac
   shift 2
 done
-[[ -x $build/bin/tessera ]] || fail "no $build/bin/tessera: build it first (tools/test.sh does)"
+[[ -x $build/bin/tessera ]] || fail "no $build/bin/tessera: build it first (tools/demo.sh or tools/test.sh)"
+command -v zstd > /dev/null || fail "zstd is not here: apt-get install zstd"
 max_bytes=$((60 * 1024 * 1024))
 
 stage=$root/build/package/tessera

@@ -156,6 +156,10 @@ Result<std::shared_ptr<UcxContext>> UcxContext::create(bool is_for_cuda) {
   return made;
 }
 
+std::string ucx_version() {
+  return ucp_get_version_string();
+}
+
 UcxContext::~UcxContext() {
   ucp_cleanup(context_);
 }

@@ -14,6 +14,9 @@ struct ucp_mem;
 
 namespace tessera {
 
+/// Of the library that this process has, "1.13.1".
+[[nodiscard]] std::string ucx_version();
+
 /// One for each sender or receiver. Any thread.
 class UcxContext final {
  public:

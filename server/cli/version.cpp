@@ -9,7 +9,7 @@ std::string version_number() {
   return TESSERA_VERSION;
 }
 
-std::string describe_version() {
+std::string describe_version(std::string_view ucx_version) {
   return str_cat("tessera   ",
                  TESSERA_VERSION,
                  "\ncommit    ",
@@ -22,7 +22,9 @@ std::string describe_version() {
                  TESSERA_DNNL_VERSION,
                  "\nCUDA      ",
                  TESSERA_CUDA_VERSION,
-                 "\nUCX       not linked\n");
+                 "\nUCX       ",
+                 ucx_version,
+                 "\n");
 }
 
 }  // namespace tessera::cli

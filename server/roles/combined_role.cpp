@@ -2,9 +2,13 @@
 
 #include <chrono>
 #include <cstdio>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/base/log.h"
+#include "engine/base/size_text.h"
+#include "engine/base/text.h"
 #include "engine/cache/latent_layout.h"
 #include "engine/serving/engine.h"
 #include "engine/serving/model_parts.h"
@@ -112,10 +116,22 @@ Status check_config(const cli::ResolvedOptions& resolved) {
   std::fputs(cli::render_options(resolved).c_str(), stdout);
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
-  TESSERA_TRY(const WorkerPlan plan, plan_worker(options, config, WorkerRole::kCombined));
-  std::fputs(describe(plan.memory, plan.config).c_str(), stdout);
-  if (!plan.memory.is_within_memory()) {
-    return resource_exhausted("weights and cache need more memory than is available");
+  const std::vector<WorkerRole> roles =
+      options.combined ? std::vector{WorkerRole::kCombined}
+                       : std::vector{WorkerRole::kPrefill, WorkerRole::kDecode};
+  for (const WorkerRole role : roles) {
+    TESSERA_TRY(const WorkerPlan plan, plan_worker(options, config, role));
+    const std::string title(plan_title(role));
+    std::fputs(str_cat("memory of the ", title, "\n").c_str(), stdout);
+    std::fputs(describe(plan.memory, plan.config).c_str(), stdout);
+    if (!plan.memory.is_within_memory()) {
+      return resource_exhausted(str_cat("weights and cache of the ",
+                                        title,
+                                        " need ",
+                                        format_size_approx(plan.memory.needed_bytes()),
+                                        ", available are ",
+                                        format_size_approx(plan.memory.available_bytes)));
+    }
   }
   return Status::ok();
 }

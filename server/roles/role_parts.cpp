@@ -23,18 +23,6 @@ std::string host_name() {
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
-const char* plan_title(WorkerRole role) {
-  switch (role) {
-    case WorkerRole::kCombined:
-      return "server";
-    case WorkerRole::kPrefill:
-      return "prefill worker";
-    case WorkerRole::kDecode:
-      return "decode group";
-  }
-  return "";
-}
-
 /// A bar or lines for people; nothing where the log is for machines.
 std::function<void(int64_t, int64_t)> progress_shown() {
   if (log_format() == LogFormat::kJson) {
@@ -55,6 +43,18 @@ std::string folder_name(const std::string& model) {
   std::error_code error;
   const auto path = std::filesystem::weakly_canonical(model, error);
   return error || path.filename().empty() ? model : path.filename().string();
+}
+
+std::string_view plan_title(WorkerRole role) noexcept {
+  switch (role) {
+    case WorkerRole::kCombined:
+      return "server";
+    case WorkerRole::kPrefill:
+      return "prefill worker";
+    case WorkerRole::kDecode:
+      return "decode group";
+  }
+  return "";
 }
 
 Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,

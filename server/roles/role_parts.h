@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/base/deadline.h"
 #include "engine/base/result.h"
@@ -15,6 +16,9 @@ namespace tessera {
 
 /// The last part of a model folder's path: its default name.
 [[nodiscard]] std::string folder_name(const std::string& model);
+
+/// What people call a worker of this role.
+[[nodiscard]] std::string_view plan_title(WorkerRole role) noexcept;
 
 /// Loads a worker's model with a progress bar on stderr, then prints its memory plan there.
 [[nodiscard]] Result<std::unique_ptr<ModelParts>> load_model(const cli::Options& options,
