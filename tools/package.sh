@@ -95,7 +95,7 @@ for module in "$stage"/lib/ucx/*; do
 done
 strip --strip-unneeded "$stage"/lib/*.so* "$stage"/lib/ucx/*
 cp configs/*.json configs/README.md "$stage/configs/"
-cp --recursive deploy/systemd deploy/README.md "$stage/deploy/"
+cp --recursive deploy/proxy deploy/systemd deploy/README.md "$stage/deploy/"
 cp LICENSE README.md "$stage/"
 tar --create --directory "$root/build/package" tessera | zstd --quiet "-$level" -T0 --force -o "$output"
 bytes=$(stat --format %s "$output")
