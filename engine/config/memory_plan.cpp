@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <optional>
 
@@ -14,6 +15,7 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kFloat8BlockRows = 128;
 constexpr int64_t kFloat8BlockColumns = 128;  // what backends that keep FP8 ask for
 constexpr int64_t kDefaultCacheLimit = int64_t{4} << 30;
 
@@ -63,13 +65,30 @@ WeightCount count_weights(const ModelConfig& c, bool is_rotated) {
   return count;
 }
 
-/// What FP8 saves of products in `element_bytes`: a byte a number is left, and a float32 a block.
-int64_t saved_by_float8(const ModelConfig& c, const WeightCount& count, int64_t element_bytes) {
+/// Whether every rank's part of a matrix, and every matrix that is stacked on another, begins with
+/// a whole block of rows. Elsewhere backends keep scales for each row.
+bool has_whole_blocks(const ModelConfig& c, int64_t num_ranks) {
+  const int64_t widths[] = {c.intermediate_size,
+                            c.moe_intermediate_size,
+                            c.num_attention_heads * c.qk_head_dim(),
+                            c.q_lora_rank * num_ranks};  // not divided
+  return c.quantization->block_rows == kFloat8BlockRows &&
+         std::all_of(std::begin(widths), std::end(widths), [&](int64_t width) {
+           return width % (kFloat8BlockRows * num_ranks) == 0;
+         });
+}
+
+/// What FP8 saves of products in `element_bytes`: a byte a number is left, and float32 scales.
+int64_t saved_by_float8(const ModelConfig& c,
+                        const WeightCount& count,
+                        int64_t element_bytes,
+                        int64_t num_ranks) {
   if (!c.quantization || c.quantization->block_columns != kFloat8BlockColumns) {
     return 0;
   }
-  const int64_t block = c.quantization->block_rows * c.quantization->block_columns;
-  return count.float8 * (element_bytes - 1) - count.float8 / block * kFloatBytes;
+  const int64_t rows = has_whole_blocks(c, num_ranks) ? kFloat8BlockRows : 1;
+  return count.float8 * (element_bytes - 1) -
+         count.float8 / (rows * kFloat8BlockColumns) * kFloatBytes;
 }
 
 int64_t divide_up(int64_t value, int64_t step) {
@@ -254,7 +273,7 @@ Result<MemoryPlan> plan_memory(const ModelConfig& config,
   plan.weight_bytes = (count.products + count.copies) * element_bytes + count.floats * kFloatBytes +
                       plan.transform_bytes;
   if (budget.keeps_float8) {
-    plan.weight_bytes -= saved_by_float8(config, count, element_bytes);
+    plan.weight_bytes -= saved_by_float8(config, count, element_bytes, cache.num_ranks);
   }
   plan.window_bytes = options.max_num_seqs * cache.window_elements * element_bytes;
   plan.handoff_bytes = cache.handoff_elements * element_bytes;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/core/check.h"
 #include "kernels/ops/random_weight.h"
 
 namespace tessera::kernels::cuda {
@@ -113,6 +114,7 @@ bool Float8Dense::run_in_float8(const Float8Product& p, cudaStream_t stream) {
   const int64_t row_bytes =
       product.in_features + scales_a_row * static_cast<int64_t>(sizeof(float));
   const int64_t most = round_down(scratch_.num_bytes() / row_bytes, kRowStep);
+  TESSERA_CHECK(most > 0, "linear: a row in float8 does not fit the scratch");
   for (int64_t begin = 0; begin < product.rows; begin += most) {
     const Float8Product part = rows_of(p, begin, std::min(most, product.rows - begin));
     const int64_t rows = part.product.rows;

@@ -18,12 +18,16 @@ bool is_cache_dtype(DType dtype) {
   return dtype == kF32 || dtype == kBf16 || dtype == DType::kFloat8E4M3;
 }
 
+constexpr int64_t kFloat8Alignment = 16;  // see latent_row.h
+
 void check_cache(const ShapeCheck& check, const LatentCacheView& cache) {
   check.is_true(cache.base != nullptr && cache.latent_width > 0 && cache.rope_width >= 0,
                 "the cache view is empty");
   check.is_true(is_cache_dtype(cache.dtype), "cache dtype");
   check.is_true(cache.block_stride_bytes >= kBlockTokens * cache.layout().row_bytes,
                 "the cache's blocks overlap");
+  check.is_true(!cache.is_float8() || cache.block_stride_bytes % kFloat8Alignment == 0,
+                "float8 rows have to begin at multiples of 16 bytes");
 }
 
 /// `view` has the type in which the cache's rows are attended to.

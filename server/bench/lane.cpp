@@ -65,6 +65,7 @@ void Lane::run_blocking() {
   watch_loop();
   boost::asio::post(loop_, [this] { pump(); });
   loop_.run();
+  count_unsent();  // now that no answer waits to be stamped
   lags_.receive_ms = target_->end_receiver_blocking();
 }
 
@@ -198,7 +199,7 @@ void Lane::end_sending() {
   next_.reset();
   if (!is_sending_ended_) {
     is_sending_ended_ = true;
-    count_unsent();
+    sending_end_ = Clock::now();
     send_timer_.cancel();
     boost::asio::post(loop_, [this] { end_if_idle(); });
   }
@@ -208,7 +209,7 @@ void Lane::count_unsent() {
   if (is_closed_loop_) {
     return;
   }
-  Clock::time_point end = Clock::now();
+  Clock::time_point end = sending_end_;
   if (settings_.duration.count() > 0) {
     end = std::min(end, share_.start + settings_.duration);
   }

@@ -99,6 +99,7 @@ class Lane final {
   Clock::time_point slot_free_;     // when the last request that waited for a slot got it
   bool is_blocked_ = false;         // next_ waits for a slot
   bool is_sending_ended_ = false;
+  Clock::time_point sending_end_;
   std::vector<std::shared_ptr<Exchange>> open_;
 
   std::vector<RequestRecord> records_;

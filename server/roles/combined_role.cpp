@@ -74,7 +74,7 @@ Status serve_combined(const cli::ResolvedOptions& resolved) {
   const cli::Options& options = resolved.options;
   log_lines("configuration", "configuration", cli::render_options(resolved));
   // What can fail at once fails before the weights are read.
-  TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
+  TESSERA_RETURN_IF_ERROR(FrontDoor::check_options(options));
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
   TESSERA_TRY(const auto parts, load_model(options, config, WorkerRole::kCombined));
@@ -115,7 +115,7 @@ Status check_config(const cli::ResolvedOptions& resolved) {
   const cli::Options& options = resolved.options;
   std::fputs(cli::render_options(resolved).c_str(), stdout);
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
-  TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
+  TESSERA_RETURN_IF_ERROR(FrontDoor::check_options(options));
   const std::vector<WorkerRole> roles =
       options.combined ? std::vector{WorkerRole::kCombined}
                        : std::vector{WorkerRole::kPrefill, WorkerRole::kDecode};

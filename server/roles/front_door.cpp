@@ -17,6 +17,8 @@ namespace {
 // Of the operators' listener: it takes no bodies, and few ask there.
 constexpr int64_t kMaxOperatorRequestBytes = 1024;
 constexpr int64_t kMaxOperatorConnections = 64;
+/// Shorter than that of clients: few connections, and probes among them.
+constexpr std::chrono::seconds kOperatorIdleTimeout{15};
 
 Result<std::vector<std::string>> read_api_keys(const cli::Options& options) {
   std::vector<std::string> keys = options.api_keys;
@@ -72,6 +74,7 @@ Result<std::unique_ptr<http::HttpServer>> open_operator_port(const cli::Options&
   http.port = static_cast<uint16_t>(options.metrics_port);
   http.max_request_bytes = kMaxOperatorRequestBytes;
   http.max_connections = kMaxOperatorConnections;
+  http.idle_timeout = kOperatorIdleTimeout;
   const auto handle = [&frontend](http::Request request, std::shared_ptr<http::Exchange> exchange) {
     frontend.handle_operator(std::move(request), std::move(exchange));
   };
@@ -80,6 +83,23 @@ Result<std::unique_ptr<http::HttpServer>> open_operator_port(const cli::Options&
            "url",
            str_cat("http://", options.metrics_host, ":", server->port(), "/metrics"));
   return server;
+}
+
+/// A clash of the server's own would only show when the model is loaded, as some other process's.
+Status check_ports(const cli::Options& options) {
+  const int64_t operators = options.metrics_port;
+  if (operators == 0) {
+    return Status::ok();
+  }
+  const bool is_of_http = operators == options.port;
+  if (is_of_http || operators == options.rpc_port) {
+    return invalid_argument(str_cat("--metrics-port ",
+                                    operators,
+                                    " is also ",
+                                    is_of_http ? "--port" : "--rpc-port",
+                                    ": operators' port is one of its own"));
+  }
+  return Status::ok();
 }
 
 }  // namespace
@@ -93,11 +113,13 @@ struct FrontDoor::State {
   std::unique_ptr<PublicRpc> rpc;
 };
 
-Status FrontDoor::check_keys(const cli::Options& options) {
+Status FrontDoor::check_options(const cli::Options& options) {
+  TESSERA_RETURN_IF_ERROR(check_ports(options));
   return read_api_keys(options).status();
 }
 
 Result<std::unique_ptr<FrontDoor>> FrontDoor::open(const cli::Options& options, Parts parts) {
+  TESSERA_RETURN_IF_ERROR(check_ports(options));
   auto state = std::make_unique<State>();
   state->options = options;
   TESSERA_TRY(auto openai, openai_options(options, parts));

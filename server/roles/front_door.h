@@ -28,8 +28,8 @@ class FrontDoor final {
     std::function<std::string()> cluster_json;  ///< for /cluster
   };
 
-  /// What open() would refuse of the keys, before anything is loaded.
-  [[nodiscard]] static Status check_keys(const cli::Options& options);
+  /// What open() would refuse of keys and ports, before anything is loaded.
+  [[nodiscard]] static Status check_options(const cli::Options& options);
   /// Listens on both ports, and on --metrics-port; logs URLs and address. Errors: INVALID_ARGUMENT,
   /// NOT_FOUND (keys), UNAVAILABLE (port).
   [[nodiscard]] static Result<std::unique_ptr<FrontDoor>> open(const cli::Options& options,

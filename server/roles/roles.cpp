@@ -106,7 +106,7 @@ Status serve(const cli::ResolvedOptions& resolved) {
     return serve_combined(resolved);
   }
   print_configuration(resolved);
-  TESSERA_RETURN_IF_ERROR(FrontDoor::check_keys(options));
+  TESSERA_RETURN_IF_ERROR(FrontDoor::check_options(options));
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
   cli::Options worker = worker_options(options);

@@ -17,9 +17,9 @@ namespace tessera {
 [[nodiscard]] Status run_decode(const cli::ResolvedOptions& resolved);
 
 /// Prints the options and the memory plans of what serve() would start to stdout: of a prefill
-/// worker and a decode group, each by itself, or with --combined of one engine. Errors: what serve()
-/// would refuse before it loads the weights, and RESOURCE_EXHAUSTED when one's weights and cache
-/// exceed the free memory.
+/// worker and a decode group, each by itself, or with --combined of one engine. Errors: what
+/// serve() would refuse before it loads the weights, and RESOURCE_EXHAUSTED when one's weights and
+/// cache exceed the free memory.
 [[nodiscard]] Status check_config(const cli::ResolvedOptions& resolved);
 
 }  // namespace tessera

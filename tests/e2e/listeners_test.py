@@ -94,6 +94,14 @@ class ListenersTest(unittest.TestCase):
         self.assertIn(f"cannot listen on 127.0.0.1:{port}", other.stderr)
         self.assertEqual(server.stop(), 0)
 
+    def test_refuses_a_port_of_its_own(self):
+        for option in ("--port", "--rpc-port"):
+            refused = subprocess.run([OPTIONS.server, "serve", OPTIONS.model, *MOCK, option, "18080",
+                                      "--metrics-port", "18080"], capture_output=True, text=True,
+                                     timeout=60, check=False)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn(f"--metrics-port 18080 is also {option}", refused.stderr)
+
     @unittest.skipIf(find_browser() is None, "no browser here")
     def test_the_page_shows_what_each_listener_has(self):
         server, operators = self.start()

@@ -205,11 +205,21 @@ TEST(MemoryPlanTest, CountsFp8WeightsWhereTheyStaySo) {
   // and 256, a dense layer of 512, five of 8 experts and a shared one of 96.
   const int64_t input = 6 * 256 * (128 + 256 + 64);
   const int64_t others = 6 * (128 * 4 * 128 + 256 * 4 * 64) + 3 * 256 * 512 + 5 * 9 * 3 * 256 * 96;
-  const auto kept = [](int64_t count) { return count + count / (128 * 128) * 4; };
+  // Experts of 96 rows are stacked off the blocks: a scale for each row.
+  const auto kept = [](int64_t count) { return count + count / 128 * 4; };
   EXPECT_EQ(weight_bytes(keeping), bytes - 2 * (input + others) + kept(input + others));
   EXPECT_EQ(weight_bytes(keeping, CacheShape{.is_rotated = true}),
             bytes - 2 * others + kept(others))
       << "what makes rotated latents is in bfloat16";
+  config.moe_intermediate_size = 128;
+  const int64_t wider = others + 5 * 9 * 3 * 256 * 32;
+  const int64_t saved = input + wider - (input + wider) / (128 * 128) * 4;
+  EXPECT_EQ(weight_bytes(plain) - weight_bytes(keeping), saved) << "whole blocks";
+  EXPECT_EQ(weight_bytes(plain, CacheShape{.num_ranks = 2}) -
+                weight_bytes(keeping, CacheShape{.num_ranks = 2}),
+            input + wider - (input + wider) / 128 * 4)
+      << "ranks' parts of 64 rows";
+  config.moe_intermediate_size = 96;
   config.quantization = BlockQuantization{.block_rows = 64, .block_columns = 64};
   EXPECT_EQ(weight_bytes(keeping), bytes) << "blocks that no backend keeps";
 }
