@@ -49,14 +49,15 @@ class BusyWorkers final : public WorkerConnector {
     DecodeWorker* decode() override { return role_ == WorkerRole::kDecode ? this : nullptr; }
 
     Status prefill(PrefillRequest request, std::shared_ptr<PrefillSink> sink) override {
-      workers_.post([this, request = std::move(request), sink = std::move(sink)] {
-        workers_.serve_prefill(request, *sink);
+      // Not `this`: a task may run when the router has let go of the connection.
+      workers_.post([&workers = workers_, request = std::move(request), sink = std::move(sink)] {
+        workers.serve_prefill(request, *sink);
       });
       return Status::ok();
     }
     Status attach(AttachRequest request, std::shared_ptr<TokenSink> sink) override {
-      workers_.post([this, request = std::move(request), sink = std::move(sink)] {
-        workers_.serve_decode(request, *sink);
+      workers_.post([&workers = workers_, request = std::move(request), sink = std::move(sink)] {
+        workers.serve_decode(request, *sink);
       });
       return Status::ok();
     }
