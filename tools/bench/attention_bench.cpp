@@ -203,6 +203,7 @@ struct Options {
   std::string baseline;
   std::string csv;
   bool measures_baseline = false;
+  bool measures_flash_mla = false;
   bool checks = false;
   bool skips_times = false;
 };
@@ -276,10 +277,10 @@ class AttentionBench final {
   }
 
  private:
-  double measure(const AttentionShape& shape) {
+  double measure(const AttentionShape& shape, DecodeWay way = DecodeWay::kOps) {
     constexpr double kCacheBytes = 256e6;  // more than the L2 cache holds
     const auto copies = static_cast<int64_t>(kCacheBytes / std::max(1.0, shape.cache_bytes()));
-    AttentionCase attention(bench_, shape, std::clamp<int64_t>(copies, 1, GpuBench::kRuns));
+    AttentionCase attention(bench_, shape, std::clamp<int64_t>(copies, 1, GpuBench::kRuns), way);
     return bench_.median_us([&](int i) { attention.run(i); });
   }
 
@@ -311,14 +312,21 @@ class AttentionBench final {
     if (const auto found = baseline_.find(key); found != baseline_.end()) {
       return found->second;
     }
-    if (!options_.measures_baseline) {
+    if (!options_.measures_baseline && !options_.measures_flash_mla) {
       return 0.0;
     }
     AttentionShape own = shape;
     own.heads = key[0];
     own.width = key[1];
     own.window = {};
-    return baseline_[key] = measure(own);
+    own.float8 = 0;
+    if (!options_.measures_flash_mla) {
+      return baseline_[key] = measure(own);
+    }
+    if (own.width != kFullWidth || own.tokens != 1) {
+      return 0.0;
+    }
+    return baseline_[key] = measure(own, DecodeWay::kFlashMla);
   }
 
   bool report_error(const AttentionShape& shape) {
@@ -381,10 +389,17 @@ int main(int argc, char** argv) {
   app.add_flag("--measure-baseline",
                options.measures_baseline,
                "Where the file has no time: this backend's own at the baseline's shape");
+  app.add_flag("--flash-mla",
+               options.measures_flash_mla,
+               "Where the file has no time: FlashMLA at the baseline's shape");
   app.add_option("--csv", options.csv, "File to write the times to");
   app.add_flag("--check", options.checks, "Compare with double precision");
   app.add_flag("--no-times", options.skips_times, "Only check");
   CLI11_PARSE(app, argc, argv);
+  if (options.measures_flash_mla && !bench::has_flash_mla()) {
+    std::fprintf(stderr, "attention_bench: --flash-mla needs a build with TESSERA_FLASH_MLA\n");
+    return 2;
+  }
   try {
     return bench::run(options);
   } catch (const tessera::DeviceError& error) {

@@ -74,7 +74,10 @@ double AttentionShape::operations() const {
   return 2.0 * pairs * static_cast<double>(2 * width + rope);
 }
 
-AttentionCase::AttentionCase(GpuBench& bench, const AttentionShape& shape, int64_t num_copies)
+AttentionCase::AttentionCase(GpuBench& bench,
+                             const AttentionShape& shape,
+                             int64_t num_copies,
+                             DecodeWay way)
     : bench_(bench), shape_(shape), ring_(kernels::WindowRing::create(shape.window, shape.tokens)) {
   make_tables();
   for (int64_t copy = 0; copy < num_copies; ++copy) {
@@ -104,6 +107,9 @@ AttentionCase::AttentionCase(GpuBench& bench, const AttentionShape& shape, int64
   rings_ = bench.random_bytes(ring_blocks * kBlockTokens * (kWholeWidth + shape.rope) * 2);
   out_ = bench.device().allocate(queries * shape.width * 2);
   lse_ = bench.device().allocate(queries * 4);
+  if (way == DecodeWay::kFlashMla) {
+    baseline_ = create_flash_mla(bench, params(0));
+  }
 }
 
 int64_t AttentionCase::row_length(int64_t row) const {
@@ -227,7 +233,13 @@ kernels::MlaDecodeParams AttentionCase::params(int64_t copy) const {
 }
 
 void AttentionCase::run(int number) {
-  bench_.ops().mla_decode(params(number % static_cast<int64_t>(caches_.size())), bench_.stream());
+  const kernels::MlaDecodeParams params =
+      this->params(number % static_cast<int64_t>(caches_.size()));
+  if (baseline_ != nullptr) {
+    baseline_->run(params);
+    return;
+  }
+  bench_.ops().mla_decode(params, bench_.stream());
 }
 
 AttentionError AttentionCase::error_blocking() {

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/ops/attention_params.h"
 #include "kernels/ops/latent_row.h"
+#include "tools/bench/flash_mla.h"
 #include "tools/bench/gpu_bench.h"
 
 namespace tessera::bench {
@@ -45,11 +47,17 @@ struct AttentionError {
   [[nodiscard]] bool is_ok() const { return values < 1e-2 && log_sum_exp < 1e-3; }
 };
 
+/// The backend's operation, or FlashMLA's (which not all builds have).
+enum class DecodeWay { kOps, kFlashMla };
+
 class AttentionCase final {
  public:
   /// `num_copies` of the cache, which runs take in turns. Whatever decode has no business with is
   /// NaN.
-  AttentionCase(GpuBench& bench, const AttentionShape& shape, int64_t num_copies);
+  AttentionCase(GpuBench& bench,
+                const AttentionShape& shape,
+                int64_t num_copies,
+                DecodeWay way = DecodeWay::kOps);
 
   /// Queues the call on the bench's stream.
   void run(int number);
@@ -91,6 +99,7 @@ class AttentionCase final {
   std::vector<int32_t> spare_blocks_;
   std::vector<kernels::DeviceBuffer> caches_;
   kernels::DeviceBuffer device_tables_, lengths_, q_, q_whole_, rings_, first_slots_, out_, lse_;
+  std::unique_ptr<DecodeBaseline> baseline_;  ///< runs instead of the operation
 };
 
 }  // namespace tessera::bench
