@@ -270,7 +270,11 @@ class AttentionBench final {
     if (!options_.skips_times) {
       report_times(shape);
     }
-    const bool is_ok = !options_.checks || report_error(shape);
+    bool is_ok = !options_.checks || report_error(shape);
+    if (options_.checks && options_.measures_flash_mla && has_flash_mla_times(shape)) {
+      std::printf("; baseline:");
+      is_ok = report_error(baseline_shape(shape), DecodeWay::kFlashMla) && is_ok;
+    }
     std::printf("\n");
     std::fflush(stdout);
     return is_ok;
@@ -315,22 +319,30 @@ class AttentionBench final {
     if (!options_.measures_baseline && !options_.measures_flash_mla) {
       return 0.0;
     }
-    AttentionShape own = shape;
-    own.heads = key[0];
-    own.width = key[1];
-    own.window = {};
-    own.float8 = 0;
+    const AttentionShape baseline = baseline_shape(shape);
     if (!options_.measures_flash_mla) {
-      return baseline_[key] = measure(own);
+      return baseline_[key] = measure(baseline);
     }
-    if (own.width != kFullWidth || own.tokens != 1) {
-      return 0.0;
-    }
-    return baseline_[key] = measure(own, DecodeWay::kFlashMla);
+    return has_flash_mla_times(shape) ? baseline_[key] = measure(baseline, DecodeWay::kFlashMla)
+                                      : 0.0;
   }
 
-  bool report_error(const AttentionShape& shape) {
-    AttentionCase attention(bench_, shape, 1);
+  static AttentionShape baseline_shape(const AttentionShape& shape) {
+    const auto key = baseline_key(shape);
+    AttentionShape baseline = shape;
+    baseline.heads = key[0];
+    baseline.width = key[1];
+    baseline.window = {};
+    baseline.float8 = 0;
+    return baseline;
+  }
+
+  static bool has_flash_mla_times(const AttentionShape& shape) {
+    return baseline_shape(shape).width == kFullWidth && shape.tokens == 1;
+  }
+
+  bool report_error(const AttentionShape& shape, DecodeWay way = DecodeWay::kOps) {
+    AttentionCase attention(bench_, shape, 1, way);
     const AttentionError error = attention.error_blocking();
     std::printf("  error %.1e, log-sum-exp %.1e%s",
                 error.values,
