@@ -1,8 +1,7 @@
-#include "tools/bench/flash_mla.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/launch.cuh"
+#include "tools/bench/flash_mla.h"
 
 // FlashMLA's own, relative to its folder csrc.
 #include "params.h"
@@ -52,13 +51,11 @@ class FlashMla final : public DecodeBaseline {
 FlashMla::FlashMla(GpuBench& bench, const MlaDecodeParams& params) : bench_(bench) {
   const int64_t batch = params.q_latent.dim(0);
   const int64_t heads = params.q_latent.dim(1);
-  const bool is_plain = params.cache.dtype == kernels::DType::kBFloat16 &&
-                        params.cache.latent_width == kValueWidth &&
-                        params.cache.latent_width + params.cache.rope_width == kRowWidth &&
-                        params.row_tokens == 1 && !params.window &&
-                        params.q_latent.stride[0] == heads * kRowWidth &&
-                        params.q_latent.stride[1] == kRowWidth &&
-                        params.out.stride[0] == heads * kValueWidth;
+  const bool is_plain =
+      params.cache.dtype == kernels::DType::kBFloat16 && params.cache.latent_width == kValueWidth &&
+      params.cache.latent_width + params.cache.rope_width == kRowWidth && params.row_tokens == 1 &&
+      !params.window && params.q_latent.stride[0] == heads * kRowWidth &&
+      params.q_latent.stride[1] == kRowWidth && params.out.stride[0] == heads * kValueWidth;
   if (!is_plain) {
     throw DeviceError("FlashMLA: only bfloat16 rows of 512 + 64 columns, one token a sequence");
   }

@@ -1,5 +1,5 @@
-// FlashMLA's dense decode on the operands of an own call: the baseline of attention_bench, in builds
-// with TESSERA_FLASH_MLA (tools/README.md).
+// FlashMLA's dense decode on the operands of an own call: the baseline of attention_bench, in
+// builds with TESSERA_FLASH_MLA (tools/README.md).
 #pragma once
 
 #include <memory>

@@ -17,7 +17,8 @@ constexpr int64_t kMaxWidth = 512;
 constexpr int64_t kMaxWholeWidth = 256;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
-/// Fewer rows of heads than this leave multiprocessors idle when a warp merges a head by itself.
+/// Fewer rows of heads than this leave multiprocessors idle when a warp merges all splits of its
+/// columns.
 constexpr int64_t kManyHeads = 1500;
 
 CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
@@ -73,8 +74,9 @@ int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
   return num_multiprocessors / static_cast<int>(num_head_tiles(params));
 }
 
+/// Of sequences that are cut.
 int64_t num_partials(const MlaDecodeParams& params, int num_multiprocessors) {
-  return (num_parts(params, num_multiprocessors) + num_sequences(params)) * num_heads(params);
+  return num_parts(params, num_multiprocessors) + num_sequences(params);
 }
 
 /// The narrowest that there is a kernel for.
@@ -85,6 +87,11 @@ int64_t padded_width(const MlaDecodeParams& params) {
     }
   }
   return kMaxWidth;
+}
+
+int64_t num_partial_values(const MlaDecodeParams& params, int num_multiprocessors) {
+  return num_partials(params, num_multiprocessors) * PartialTile::num_tiles(num_heads(params)) *
+         PartialTile::kHeads * padded_width(params);
 }
 
 DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
@@ -109,9 +116,8 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.out_stride[1] = params.out.stride[1];
   args.log_sum_exp = params.log_sum_exp.as<float>();
   args.lse_stride = params.log_sum_exp.stride[0] * tokens;
-  const int64_t partials = num_partials(params, num_multiprocessors);
   args.split_out = static_cast<float*>(scratch);
-  float* end = args.split_out + partials * padded_width(params);
+  float* end = args.split_out + num_partial_values(params, num_multiprocessors);
   if (params.window) {
     const Sm90WindowPartials window = sm90_window_partials(params, num_multiprocessors, scratch);
     args.window = params.window->ring.window;
@@ -120,7 +126,8 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
     end = window.sums + num_queries(params);
   }
   args.split_lse = end;
-  args.costs_before = reinterpret_cast<int*>(args.split_lse + partials);
+  args.costs_before = reinterpret_cast<int*>(
+      args.split_lse + num_partials(params, num_multiprocessors) * args.num_heads);
   return args;
 }
 
@@ -141,18 +148,22 @@ void attend(void (*kernel)(DecodeSm90Maps, DecodeSm90Args),
 
 template <int kWidth>
 void merge(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
+  constexpr int kColumnGroups = kWidth / PartialTile::kGroup;
   const auto batch = to_grid(args.num_sequences);
+  const auto tiles = to_grid(PartialTile::num_tiles(args.num_heads));
   if (int64_t{args.num_sequences} * args.num_heads < kManyHeads) {
+    constexpr int kGroups = 2;
     launch_early("mla_decode (merge)",
-                 combine_splits_kernel<kWidth, 8>,
-                 {{batch, to_grid(args.num_heads)}, 256},
+                 combine_splits_kernel<kWidth, kGroups, 8>,
+                 {{batch, tiles, kColumnGroups / kGroups}, 256},
                  stream,
                  args,
                  num_parts);
   } else {
+    constexpr int kGroups = kColumnGroups / 8;
     launch_early("mla_decode (merge)",
-                 combine_splits_kernel<kWidth, 1>,
-                 {{batch, to_grid(ceil_div(args.num_heads, 8))}, 256},
+                 combine_splits_kernel<kWidth, kGroups, 1>,
+                 {{batch, tiles}, 256},
                  stream,
                  args,
                  num_parts);
@@ -201,8 +212,8 @@ bool can_use_sm90_decode(const MlaDecodeParams& params) {
 int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multiprocessors) {
   const int64_t window_floats =
       params.window ? num_queries(params) * (params.cache.latent_width + 1) : 0;
-  const int64_t split_floats =
-      num_partials(params, num_multiprocessors) * (padded_width(params) + 1);
+  const int64_t split_floats = num_partial_values(params, num_multiprocessors) +
+                               num_partials(params, num_multiprocessors) * num_heads(params);
   return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float)) +
          (params.q_latent.dim(0) + 1) * static_cast<int64_t>(sizeof(int));
 }
@@ -210,8 +221,7 @@ int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multipr
 Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
                                         int num_multiprocessors,
                                         void* scratch) {
-  float* values = static_cast<float*>(scratch) +
-                  num_partials(params, num_multiprocessors) * padded_width(params);
+  float* values = static_cast<float*>(scratch) + num_partial_values(params, num_multiprocessors);
   return {values, values + num_queries(params) * params.cache.latent_width};
 }
 

@@ -34,8 +34,9 @@ struct DecodeSm90Args {
   int64_t out_stride[2] = {};
   float* log_sum_exp = nullptr;  ///< [S, n H], natural
   int64_t lse_stride = 0;
-  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + S, n H, kValueWidth],
-  /// and log-sum-exps of base 2 [parts + S, n H].
+  /// Of sequences that are cut, by DecodeSplit::partial(): [parts + S, tiles of 16 of the n H
+  /// heads, kValueWidth / 8, 32, 4] as PartialTile says, and log-sum-exps of base 2 [parts + S, n
+  /// H].
   float* split_out = nullptr;
   float* split_lse = nullptr;
   LatentWindow window;  ///< tokens that are no part of the paged pass
@@ -44,6 +45,24 @@ struct DecodeSm90Args {
   const float* window_out = nullptr;
   const float* window_lse = nullptr;
   int* costs_before = nullptr;  ///< [S + 1], of the sequences before each; of all at the end
+};
+
+/// Partial results of 16 heads, as a warp has them after wgmma: of each group of 8 columns lane l
+/// has columns 2 (l % 4) and the next of head l / 4, then of head l / 4 + 8. So a warp stores and
+/// loads 512 bytes that lie together.
+struct PartialTile {
+  static constexpr int kHeads = 16;
+  static constexpr int kGroup = 8;  ///< columns
+  static constexpr int kGroupFloats = kHeads * kGroup;
+
+  __host__ __device__ static constexpr int64_t num_tiles(int64_t num_heads) {
+    return (num_heads + kHeads - 1) / kHeads;
+  }
+  /// Where a lane's four numbers of a tile's group 0 are; the other groups follow.
+  __device__ static int64_t offset(int64_t partial, int num_heads, int first_head, int width) {
+    const int64_t tile = partial * num_tiles(num_heads) + first_head / kHeads;
+    return tile * kHeads * width + threadIdx.x % 32 * 4;
+  }
 };
 
 /// A panel: 64 rows of 64 columns.

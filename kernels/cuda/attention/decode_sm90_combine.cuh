@@ -7,70 +7,70 @@
 
 namespace tessera::kernels::cuda {
 
-/// Weighs `num` splits of one head, with lse_of(split) their log-sum-exps of base 2: lane l of the
-/// calling warp gets the weights of splits l, l + 32, ... in `own`, all lanes the natural
-/// log-sum-exp.
-template <int kMaxSplits>
-struct SplitWeights {
-  float own[kMaxSplits / 32];
-  float lse;
+/// Splits of a sequence that there can be: no GPU of this kind has more multiprocessors; and the
+/// window.
+inline constexpr int kMaxDecodeSplits = 160;
 
-  template <typename LseOf>
-  __device__ __forceinline__ SplitWeights(const LseOf& lse_of, int num) {
-    const int lane = threadIdx.x % 32;
-    float top = -INFINITY;
+namespace detail {
+
+/// Weighs `num` splits of one head, with lse_of(split) their log-sum-exps of base 2: that of split
+/// i becomes weights[i * kStride]. By a warp; returns the natural log-sum-exp.
+template <int kStride, typename LseOf>
+__device__ __forceinline__ float weigh_splits(const LseOf& lse_of, int num, float* weights) {
+  const int lane = threadIdx.x % 32;
+  float own[kMaxDecodeSplits / 32];
+  float top = -INFINITY;
 #pragma unroll
-    for (int i = 0; i < kMaxSplits / 32; ++i) {
-      const int split = i * 32 + lane;
-      own[i] = split < num ? lse_of(split) : -INFINITY;
-      top = fmaxf(top, own[i]);
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFU, top, offset));
-    }
-    top = top == -INFINITY ? 0.0F : top;  // no tokens at all
-    float sum = 0.0F;
-#pragma unroll
-    for (float& weight : own) {
-      weight = exp2f(weight - top);
-      sum += weight;
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      sum += __shfl_xor_sync(0xFFFFFFFFU, sum, offset);
-    }
-    const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
-#pragma unroll
-    for (float& weight : own) {
-      weight *= inverse;
-    }
-    lse = (top + log2f(sum)) * 0.69314718055994531F;
+  for (int i = 0; i < kMaxDecodeSplits / 32; ++i) {
+    const int split = i * 32 + lane;
+    own[i] = split < num ? lse_of(split) : -INFINITY;
+    top = fmaxf(top, own[i]);
   }
-};
-
-__device__ __forceinline__ void add_weighted(float (&sum)[4], float weight, const float4& part) {
-  sum[0] += weight * part.x;
-  sum[1] += weight * part.y;
-  sum[2] += weight * part.z;
-  sum[3] += weight * part.w;
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFU, top, offset));
+  }
+  top = top == -INFINITY ? 0.0F : top;  // no tokens at all
+  float sum = 0.0F;
+#pragma unroll
+  for (float& weight : own) {
+    weight = exp2f(weight - top);
+    sum += weight;
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, offset);
+  }
+  const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
+#pragma unroll
+  for (int i = 0; i < kMaxDecodeSplits / 32; ++i) {
+    if (i * 32 + lane < num) {
+      weights[(i * 32 + lane) * kStride] = own[i] * inverse;
+    }
+  }
+  return (top + log2f(sum)) * 0.69314718055994531F;
 }
 
-__device__ __forceinline__ void store_columns(__nv_bfloat16* out, const float (&sum)[4]) {
-  const __nv_bfloat162 pair[2] = {__floats2bfloat162_rn(sum[0], sum[1]),
-                                  __floats2bfloat162_rn(sum[2], sum[3])};
-  *reinterpret_cast<uint2*>(out) = *reinterpret_cast<const uint2*>(pair);
+__device__ __forceinline__ void add_weighted(float4& sum, float2 weight, const float4& part) {
+  sum.x += weight.x * part.x;
+  sum.y += weight.x * part.y;
+  sum.z += weight.y * part.z;
+  sum.w += weight.y * part.w;
 }
 
-/// Merges the splits of sequences that are cut, and the window as one more: a warp a head, several
-/// where a head has many.
-template <int kValueWidth, int kHeadWarps>
+}  // namespace detail
+
+/// Merges the splits of sequences that are cut, and the window as one more. A thread block has 16
+/// heads of a sequence and kGroups groups of 8 columns for each of its column warps, of which there
+/// are 8 / kSplitWarps; that many warps share the splits of a group.
+template <int kValueWidth, int kGroups, int kSplitWarps>
 __global__ void __launch_bounds__(256)
     combine_splits_kernel(const __grid_constant__ DecodeSm90Args args, int num_parts) {
-  constexpr int kMaxSplits = 160;  // no GPU of this kind has more multiprocessors
-  constexpr int kSteps = (kValueWidth + 127) / 128;
-  constexpr int kHeads = 8 / kHeadWarps;
-  __shared__ float4 partial[kHeadWarps > 1 ? 8 : 1][kSteps][32];
+  constexpr int kHeads = PartialTile::kHeads;
+  constexpr int kStep = PartialTile::kGroupFloats;
+  constexpr int kBatch = kSplitWarps > 1 ? 8 : 2;  // splits that a warp loads at a time
+  __shared__ float weights[kMaxDecodeSplits * kHeads];
+  __shared__ float4 others[kSplitWarps > 1 ? 8 : 1][kGroups][32];
   asm volatile("griddepcontrol.wait;" ::: "memory");
   const int sequence = blockIdx.x;
   const DecodeSplit split = DecodeSplit::create(args.costs_before[args.num_sequences], num_parts);
@@ -79,76 +79,107 @@ __global__ void __launch_bounds__(256)
   const int num_paged =
       split.last_part(before, detail::PagedTokens(args, sequence).num_blocks()) - first + 1;
   const int num = num_paged + (args.window_lse != nullptr ? 1 : 0);
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  const int head = blockIdx.y * kHeads + warp / kHeadWarps;
   if (num <= 1) {
     return;
   }
-  float sum[kSteps][4] = {};
-  float lse = 0.0F;
-  if (head < args.num_heads) {
-    const int64_t row = DecodeSplit::partial(first, sequence) * args.num_heads + head;
-    const int64_t window_row = int64_t{sequence} * args.num_heads + head;
-    const SplitWeights<kMaxSplits> weights(
-        [&](int number) {
-          return number < num_paged ? args.split_lse[row + int64_t{number} * args.num_heads]
-                                    : args.window_lse[window_row] * kLog2E;
-        },
-        num);
-    lse = weights.lse;
-#pragma unroll 4
-    for (int number = warp % kHeadWarps; number < num; number += kHeadWarps) {
-      float weight = 0.0F;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int split_warp = warp % kSplitWarps;
+  const int first_group = (blockIdx.z * (8 / kSplitWarps) + warp / kSplitWarps) * kGroups;
+  const int first_head = blockIdx.y * kHeads;
+  const int64_t first_partial = DecodeSplit::partial(first, sequence);
+  const int64_t partial_floats = PartialTile::num_tiles(args.num_heads) * kHeads * kValueWidth;
+  const float* parts = args.split_out +
+                       PartialTile::offset(first_partial, args.num_heads, first_head, kValueWidth) +
+                       first_group * kStep;
+  float4 batch[kBatch][kGroups];
+  const auto load = [&](int begin) {
 #pragma unroll
-      for (int i = 0; i < kMaxSplits / 32; ++i) {
-        weight = number / 32 == i ? weights.own[i] : weight;
+    for (int i = 0; i < kBatch; ++i) {
+      const int number = begin + i * kSplitWarps;
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        batch[i][group] = number < num_paged ? __ldcs(reinterpret_cast<const float4*>(
+                                                   parts + number * partial_floats + group * kStep))
+                                             : float4{};
       }
-      weight = __shfl_sync(0xFFFFFFFFU, weight, number % 32);
-      const bool is_paged = number < num_paged;
-      const float* part =
-          is_paged ? args.split_out + (row + int64_t{number} * args.num_heads) * kValueWidth
-                   : args.window_out + window_row * args.latent_width;
-      const int width = is_paged ? kValueWidth : args.latent_width;
+    }
+  };
+  load(split_warp);  // on their way while the weights are found
+  for (int own = warp; own < kHeads; own += 8) {
+    const int head = first_head + own;
+    if (head < args.num_heads) {
+      const int64_t window_row = int64_t{sequence} * args.num_heads + head;
+      const float* lse = args.split_lse + first_partial * args.num_heads + head;
+      const float sum = detail::weigh_splits<kHeads>(
+          [&](int number) {
+            return number < num_paged ? lse[int64_t{number} * args.num_heads]
+                                      : args.window_lse[window_row] * kLog2E;
+          },
+          num,
+          weights + own);
+      if (blockIdx.z == 0 && lane == 0) {
+        args.log_sum_exp[sequence * args.lse_stride + head] = sum;
+      }
+    }
+  }
+  __syncthreads();
+  float4 sums[kGroups] = {};
+  for (int begin = split_warp; begin < num_paged; begin += kBatch * kSplitWarps) {
+    if (begin != split_warp) {
+      load(begin);
+    }
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const int column = step * 128 + lane * 4;
-        if (column < width) {
-          add_weighted(sum[step], weight, __ldcs(reinterpret_cast<const float4*>(part + column)));
+    for (int i = 0; i < kBatch; ++i) {
+      const int number = begin + i * kSplitWarps;
+      if (number < num_paged) {
+        const float* of_split = weights + number * kHeads + lane / 4;
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) {
+          detail::add_weighted(sums[group], {of_split[0], of_split[8]}, batch[i][group]);
         }
       }
     }
   }
-  if constexpr (kHeadWarps > 1) {
+  if constexpr (kSplitWarps > 1) {
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      partial[warp][step][lane] =
-          make_float4(sum[step][0], sum[step][1], sum[step][2], sum[step][3]);
+    for (int group = 0; group < kGroups; ++group) {
+      others[warp][group][lane] = sums[group];
     }
     __syncthreads();
-    if (warp % kHeadWarps != 0) {
+    if (split_warp != 0) {
       return;
     }
-    for (int other = 1; other < kHeadWarps; ++other) {
+    for (int other = 1; other < kSplitWarps; ++other) {
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        add_weighted(sum[step], 1.0F, partial[warp + other][step][lane]);
+      for (int group = 0; group < kGroups; ++group) {
+        detail::add_weighted(sums[group], {1.0F, 1.0F}, others[warp + other][group][lane]);
       }
     }
   }
-  if (head >= args.num_heads) {
-    return;
-  }
-  __nv_bfloat16* out = args.out + sequence * args.out_stride[0] + head * args.out_stride[1];
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int column = step * 128 + lane * 4;
-    if (column < args.latent_width) {
-      store_columns(out + column, sum[step]);
+  for (int group = 0; group < kGroups; ++group) {
+    const int column = (first_group + group) * PartialTile::kGroup + lane % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int head = first_head + lane / 4 + 8 * r;
+      if (head >= args.num_heads || column >= args.latent_width) {
+        continue;
+      }
+      float2 sum = r == 0 ? make_float2(sums[group].x, sums[group].y)
+                          : make_float2(sums[group].z, sums[group].w);
+      if (args.window_lse != nullptr) {
+        const int64_t row = int64_t{sequence} * args.num_heads + head;
+        const float weight = weights[num_paged * kHeads + head - first_head];
+        const float2 window =
+            *reinterpret_cast<const float2*>(args.window_out + row * args.latent_width + column);
+        sum.x += weight * window.x;
+        sum.y += weight * window.y;
+      }
+      *reinterpret_cast<__nv_bfloat162*>(args.out + sequence * args.out_stride[0] +
+                                         head * args.out_stride[1] + column) =
+          __floats2bfloat162_rn(sum.x, sum.y);
     }
-  }
-  if (lane == 0) {
-    args.log_sum_exp[sequence * args.lse_stride + head] = lse;
   }
 }
 

@@ -111,8 +111,10 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
                : 0;
   };
   int* found = scratch + 24;  // begin, end, cost before
-  int total = 0;
-  for (int base = 0; base < args.num_sequences; base += kThreads) {
+  const int first_cost = cost_of(threadIdx.x);
+  const ScanResult first_scan = scan_block<kThreads>(first_cost, scratch);
+  int total = first_scan.all;
+  for (int base = kThreads; base < args.num_sequences; base += kThreads) {
     total += scan_block<kThreads>(cost_of(base + threadIdx.x), scratch).all;
   }
   const int number = blockIdx.x / args.num_head_tiles;
@@ -122,11 +124,12 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
     found[0] = args.num_sequences;
     found[1] = 0;
   }
+  __syncthreads();
   int base_cost = 0;
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     const int sequence = base + threadIdx.x;
-    const int cost = cost_of(sequence);
-    const ScanResult scan = scan_block<kThreads>(cost, scratch);
+    const int cost = base == 0 ? first_cost : cost_of(sequence);
+    const ScanResult scan = base == 0 ? first_scan : scan_block<kThreads>(cost, scratch);
     const int before = base_cost + scan.before;
     const int num_blocks = cost - DecodeSplit::kSequenceCost;
     if (sequence < args.num_sequences && split.first_part(before) <= number &&

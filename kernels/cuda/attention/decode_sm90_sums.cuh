@@ -220,21 +220,29 @@ __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
                                              const Inverses& inverses,
                                              const Destination& to) {
   constexpr int kCount = Accumulator<kPanels>::kCount;
+  if (to.partial >= 0) {
+    const int first_head = to.first_head + threadIdx.x % 128 / 32 * PartialTile::kHeads;
+    if (first_head < args.num_heads) {
+      float* out = args.split_out +
+                   PartialTile::offset(to.partial, args.num_heads, first_head, kRowWidth) +
+                   kFirstColumn / PartialTile::kGroup * PartialTile::kGroupFloats;
+#pragma unroll
+      for (int i = 0; i < kCount; i += 4) {
+        *reinterpret_cast<float4*>(out + i / 4 * PartialTile::kGroupFloats) =
+            make_float4(sums.values[i] * inverses.of_row[0],
+                        sums.values[i + 1] * inverses.of_row[0],
+                        sums.values[i + 2] * inverses.of_row[1],
+                        sums.values[i + 3] * inverses.of_row[1]);
+      }
+    }
+    return;
+  }
   const int first_column = kFirstColumn + threadIdx.x % 4 * 2;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int head = head_of(to.first_head, r);
     const float inverse = inverses.of_row[r];
     if (head >= args.num_heads) {
-      continue;
-    }
-    if (to.partial >= 0) {
-      float* out = args.split_out + (to.partial * args.num_heads + head) * kRowWidth;
-#pragma unroll
-      for (int i = 0; i < kCount; i += 4) {
-        *reinterpret_cast<float2*>(out + first_column + i / 4 * 8) =
-            make_float2(sums.values[i + 2 * r] * inverse, sums.values[i + 2 * r + 1] * inverse);
-      }
       continue;
     }
     __nv_bfloat16* out = args.out + to.sequence * args.out_stride[0] + head * args.out_stride[1];
