@@ -17,9 +17,10 @@ constexpr int64_t kMaxWidth = 512;
 constexpr int64_t kMaxWholeWidth = 256;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
-/// Fewer rows of heads than this leave multiprocessors idle when a warp merges all splits of its
-/// columns.
-constexpr int64_t kManyHeads = 1500;
+/// Sequences times tiles of 16 heads up to which the splits of a column are merged by eight warps,
+/// or two: beyond there are thread blocks enough when one does.
+constexpr int64_t kFewTiles = 16;
+constexpr int64_t kSomeTiles = 128;
 
 CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
   return make_tensor_map(
@@ -146,27 +147,31 @@ void attend(void (*kernel)(DecodeSm90Maps, DecodeSm90Args),
       args);
 }
 
+template <int kWidth, int kGroups, int kSplitWarps>
+void merge_by(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
+  constexpr int kBlockGroups = kGroups * 8 / kSplitWarps;
+  constexpr int kColumnBlocks = kWidth / PartialTile::kGroup / kBlockGroups;
+  static_assert(kColumnBlocks * kBlockGroups * PartialTile::kGroup == kWidth);
+  launch_early("mla_decode (merge)",
+               combine_splits_kernel<kWidth, kGroups, kSplitWarps>,
+               {{to_grid(args.num_sequences),
+                 to_grid(PartialTile::num_tiles(args.num_heads)),
+                 kColumnBlocks},
+                256},
+               stream,
+               args,
+               num_parts);
+}
+
 template <int kWidth>
 void merge(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
-  constexpr int kColumnGroups = kWidth / PartialTile::kGroup;
-  const auto batch = to_grid(args.num_sequences);
-  const auto tiles = to_grid(PartialTile::num_tiles(args.num_heads));
-  if (int64_t{args.num_sequences} * args.num_heads < kManyHeads) {
-    constexpr int kGroups = 2;
-    launch_early("mla_decode (merge)",
-                 combine_splits_kernel<kWidth, kGroups, 8>,
-                 {{batch, tiles, kColumnGroups / kGroups}, 256},
-                 stream,
-                 args,
-                 num_parts);
+  const int64_t num_tiles = args.num_sequences * PartialTile::num_tiles(args.num_heads);
+  if (num_tiles <= kFewTiles) {
+    merge_by<kWidth, 2, 8>(args, num_parts, stream);
+  } else if (num_tiles <= kSomeTiles) {
+    merge_by<kWidth, 2, 2>(args, num_parts, stream);
   } else {
-    constexpr int kGroups = kColumnGroups / 8;
-    launch_early("mla_decode (merge)",
-                 combine_splits_kernel<kWidth, kGroups, 1>,
-                 {{batch, tiles}, 256},
-                 stream,
-                 args,
-                 num_parts);
+    merge_by<kWidth, kWidth / 64, 1>(args, num_parts, stream);
   }
 }
 

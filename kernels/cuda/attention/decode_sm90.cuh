@@ -45,14 +45,17 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
 }
 
 /// Wide: every block; the softmax of a block runs while the values of the one before are summed.
+/// Gives the queries back as soon as they are multiplied.
 template <typename Shape>
 __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& reader,
                                                   Accumulator<Shape::kValuePanels>& sums,
                                                   uint32_t tile,
                                                   const HeldQueries<Shape>& held,
-                                                  float scale_log2) {
+                                                  float scale_log2,
+                                                  uint32_t queries_empty) {
   const int last = reader.blocks.last - 1;
   if (last < reader.blocks.first) {
+    release_queries(queries_empty);
     return;
   }
   float scores[32];
@@ -85,6 +88,7 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
     pack(scores, packed);
     stage = next_stage;
   }
+  release_queries(queries_empty);
   pin(sums.values);
   wgmma_fence();
   start_values(sums, packed, stage);
@@ -98,7 +102,6 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
                                         const Part& part,
                                         const Workspace& work) {
   const int group = threadIdx.x / 128 - 1;
-  const int thread = threadIdx.x % 128;
   const int first_head = part.first_head + (Shape::kIsWide ? group * 64 : 0);
   const uint32_t tile = work.queries.slots + (Shape::kIsWide ? group * Shape::kTileBytes : 0);
   uint8_t* stages = work.shared + Shape::kFixedBytes;
@@ -114,14 +117,12 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     barrier_wait(work.queries.full, number & 1);
     const BlockReader<Shape> reader{args, first_head, work.ring, stages, count, blocks};
     if constexpr (Shape::kIsWide) {
-      attend_overlapped(reader, sums, tile, held, args.scale_log2);
+      attend_overlapped(reader, sums, tile, held, args.scale_log2, work.queries.empty);
     } else {
       attend_in_turns(reader, sums, tile, args.scale_log2, group);
+      release_queries(work.queries.empty);
     }
     count += blocks.last - blocks.first;
-    if (thread % 32 == 0) {
-      barrier_arrive(work.queries.empty);
-    }
     add_up_rows(sums);
     if constexpr (!Shape::kIsWide) {
       merge_warpgroups<Shape>(sums,

@@ -159,9 +159,7 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
                 work.queries.slots,
                 args.scale_log2);
     count += blocks.last - blocks.first;
-    if (threadIdx.x % 32 == 0) {
-      barrier_arrive(work.queries.empty);
-    }
+    release_queries(work.queries.empty);
     add_up_rows(sums);
     const Inverses inverses = Inverses::create(sums);
     box.send(inverses);

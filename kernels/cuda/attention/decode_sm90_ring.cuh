@@ -129,6 +129,13 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
   }
 }
 
+/// By each warp that multiplied them, when it is done.
+__device__ __forceinline__ void release_queries(uint32_t empty) {
+  if (threadIdx.x % 32 == 0) {
+    barrier_arrive(empty);
+  }
+}
+
 /// The blocks of one sequence's part, as one warpgroup meets them in the ring: one that sums up the
 /// values of kNumPanels panels.
 template <typename Shape, int kFirstPanel = 0, int kNumPanels = Shape::kValuePanels>

@@ -19,14 +19,21 @@ struct DecodeSplit {
   /// Blocks that a sequence costs besides its own: queries to load, results to write.
   static constexpr int kSequenceCost = 4;
 
-  int num_parts = 1;
-  int share = 1;  ///< cost of a part
+  int num_parts = 1;   ///< that have work
+  int total_cost = 1;  ///< of all parts: up to 2^31 / num_parts
 
   [[nodiscard]] static constexpr int cost(int num_blocks) noexcept {
     return num_blocks + kSequenceCost;
   }
   [[nodiscard]] static constexpr DecodeSplit create(int total_cost, int num_parts) noexcept {
-    return {num_parts, std::max(1, (total_cost + num_parts - 1) / num_parts)};
+    const int total = std::max(1, total_cost);
+    return {std::min(num_parts, total), total};
+  }
+
+  /// The cost before a part: parts cost the same, but for 1.
+  [[nodiscard]] constexpr int begin(int part) const noexcept {
+    return static_cast<int>(static_cast<unsigned>(total_cost) * static_cast<unsigned>(part) /
+                            static_cast<unsigned>(num_parts));
   }
 
   // `before`: the cost of the sequences before this one.
@@ -34,21 +41,33 @@ struct DecodeSplit {
   /// The part with a sequence's first block; of a sequence without blocks, the one that writes its
   /// result.
   [[nodiscard]] constexpr int first_part(int before) const noexcept {
-    return std::min((before + kSequenceCost) / share, num_parts - 1);
+    return std::min(part_at(before + kSequenceCost), num_parts - 1);
   }
   /// The part with its last block.
   [[nodiscard]] constexpr int last_part(int before, int num_blocks) const noexcept {
-    return num_blocks == 0 ? first_part(before) : (before + kSequenceCost + num_blocks - 1) / share;
+    return num_blocks == 0 ? first_part(before) : part_at(before + kSequenceCost + num_blocks - 1);
   }
   /// What part `part` has of it.
   [[nodiscard]] constexpr BlockRange blocks(int part, int before, int num_blocks) const noexcept {
-    const int offset = part * share - before - kSequenceCost;
-    return {std::clamp(offset, 0, num_blocks), std::clamp(offset + share, 0, num_blocks)};
+    if (part >= num_parts) {
+      return {};
+    }
+    const int first = before + kSequenceCost;
+    return {std::clamp(begin(part) - first, 0, num_blocks),
+            std::clamp(begin(part + 1) - first, 0, num_blocks)};
   }
   /// Where the partial result of a sequence that is cut stands: no two (part, sequence) share one,
   /// and the splits of a sequence follow each other.
   [[nodiscard]] static constexpr int64_t partial(int part, int sequence) noexcept {
     return int64_t{part} + sequence;
+  }
+
+ private:
+  /// The last part that begins at a cost or before it.
+  [[nodiscard]] constexpr int part_at(int cost) const noexcept {
+    return static_cast<int>(
+        (static_cast<unsigned>(cost + 1) * static_cast<unsigned>(num_parts) - 1) /
+        static_cast<unsigned>(total_cost));
   }
 };
 

@@ -33,7 +33,7 @@ void check(const std::vector<int>& blocks, int num_parts) {
     for (int part = 0; part < num_parts; ++part) {
       const BlockRange range = split.blocks(part, before[i], blocks[i]);
       const bool is_inside = part >= first && part <= last;
-      ASSERT_LE(range.end - range.begin, split.share);
+      ASSERT_LE(range.end - range.begin, (total + num_parts - 1) / num_parts);
       if (!is_inside) {
         ASSERT_EQ(range.begin, range.end) << "part " << part << " of sequence " << i;
         continue;
@@ -78,9 +78,25 @@ TEST(DecodeSplitTest, EveryBlockIsWorkedOnOnceForRandomLengths) {
 }
 
 TEST(DecodeSplitTest, PartsCostTheSame) {
-  std::vector<int> blocks(64, 512);
-  const DecodeSplit split = DecodeSplit::create(64 * DecodeSplit::cost(512), 132);
-  EXPECT_EQ(split.share, (64 * 516 + 131) / 132);
+  const int total = 64 * DecodeSplit::cost(512);
+  const DecodeSplit split = DecodeSplit::create(total, 132);
+  for (int part = 0; part < 132; ++part) {
+    const int cost = split.begin(part + 1) - split.begin(part);
+    EXPECT_TRUE(cost == total / 132 || cost == total / 132 + 1) << part << " costs " << cost;
+  }
+  EXPECT_EQ(split.begin(132), total);
+}
+
+TEST(DecodeSplitTest, FewBlocksAreFewParts) {
+  EXPECT_EQ(DecodeSplit::create(DecodeSplit::cost(1), 132).num_parts, 5);
+  EXPECT_EQ(DecodeSplit::create(0, 132).num_parts, 1);
+}
+
+TEST(DecodeSplitTest, HoldsForTheLargestBatches) {
+  const int largest = static_cast<int>((int64_t{1} << 31) / 132);
+  const DecodeSplit split = DecodeSplit::create(largest, 132);
+  EXPECT_EQ(split.begin(132), largest);
+  EXPECT_EQ(split.last_part(0, largest - DecodeSplit::kSequenceCost), 131);
 }
 
 }  // namespace
