@@ -233,6 +233,22 @@ struct Writer {
   }
 };
 
+/// By a warp. Only the lane reads that gives the slot back for all of them: so each read is ordered
+/// before the next tile's write by a thread of its own.
+__device__ __forceinline__ RowTile read_announced(const volatile RowTile& announced) {
+  RowTile tile;
+  if (threadIdx.x % kWarp == 0) {
+    tile.group = announced.group;
+    tile.begin = announced.begin;
+    tile.end = announced.end;
+    tile.column = announced.column;
+  }
+  return {__shfl_sync(kAllLanes, tile.group, 0),
+          __shfl_sync(kAllLanes, tile.begin, 0),
+          __shfl_sync(kAllLanes, tile.end, 0),
+          __shfl_sync(kAllLanes, tile.column, 0)};
+}
+
 /// A warpgroup.
 template <typename Out>
 __device__ __forceinline__ void consume(const GroupedMaps& maps,
@@ -244,9 +260,7 @@ __device__ __forceinline__ void consume(const GroupedMaps& maps,
   const Writer<Out> writer{maps, p, places.stages + group * kGroupStages * kStageBytes, group};
   for (int passed = 0;; passed += num_panels) {
     ring.wait(passed);
-    const volatile RowTile& announced = places.tiles[passed % kStages];
-    const RowTile tile = {announced.group, announced.begin, announced.end, announced.column};
-    __syncwarp();  // one lane releases the slot for all that have read it
+    const RowTile tile = read_announced(places.tiles[passed % kStages]);
     if (tile.begin >= tile.end) {
       break;
     }
