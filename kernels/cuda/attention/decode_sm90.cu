@@ -127,8 +127,6 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
     end = window.sums + num_queries(params);
   }
   args.split_lse = end;
-  args.costs_before = reinterpret_cast<int*>(
-      args.split_lse + num_partials(params, num_multiprocessors) * args.num_heads);
   return args;
 }
 
@@ -219,8 +217,7 @@ int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multipr
       params.window ? num_queries(params) * (params.cache.latent_width + 1) : 0;
   const int64_t split_floats = num_partial_values(params, num_multiprocessors) +
                                num_partials(params, num_multiprocessors) * num_heads(params);
-  return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float)) +
-         (params.q_latent.dim(0) + 1) * static_cast<int64_t>(sizeof(int));
+  return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float));
 }
 
 Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,

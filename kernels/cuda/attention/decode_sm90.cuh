@@ -124,18 +124,25 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     }
     count += blocks.last - blocks.first;
     add_up_rows(sums);
-    if constexpr (!Shape::kIsWide) {
+    const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
+    const Destination to{.sequence = sequence,
+                         .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
+                         .first_head = first_head};
+    if constexpr (Shape::kIsWide) {
+      write_values<Shape::kValueWidth, 0>(args, sums, Inverses::create(sums), to);
+      write_log_sum_exps(args, sums, to);
+    } else {
       merge_warpgroups<Shape>(sums,
                               reinterpret_cast<float*>(work.shared + Shape::kBarrierBytes),
                               reinterpret_cast<float*>(work.shared + 1024));
-    }
-    if (Shape::kIsWide || group == 0) {
-      const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
-      const Destination to{.sequence = sequence,
-                           .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
-                           .first_head = first_head};
-      write_values<Shape::kValueWidth, 0>(args, sums, Inverses::create(sums), to);
-      write_log_sum_exps(args, sums, to);
+      constexpr int kHalf = Shape::kValuePanels * 16;
+      const Inverses inverses = Inverses::create(sums);
+      if (group == 0) {
+        write_values<Shape::kValueWidth, 0, 0, kHalf>(args, sums, inverses, to);
+        write_log_sum_exps(args, sums, to);
+      } else {
+        write_values<Shape::kValueWidth, 0, kHalf, kHalf>(args, sums, inverses, to);
+      }
     }
   }
 }
@@ -157,6 +164,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
   } else {
     sm90::take_registers<Shape::kConsumerRegisters>();
+    wait_for_kernel_before();
     detail::consume<Shape>(args, part, work);
   }
 }

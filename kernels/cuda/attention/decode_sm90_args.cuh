@@ -44,7 +44,6 @@ struct DecodeSm90Args {
   /// w] normalised, and natural log-sum-exps [S, n H].
   const float* window_out = nullptr;
   const float* window_lse = nullptr;
-  int* costs_before = nullptr;  ///< [S + 1], of the sequences before each; of all at the end
 };
 
 /// Partial results of 16 heads, as a warp has them after wgmma: of each group of 8 columns lane l
@@ -86,8 +85,8 @@ struct DecodeSm90Shape {
   static constexpr int kNumTiles = kIsWide ? 2 : 1;
   static constexpr int kTileHeads = kNumTiles * 64;
   static constexpr int kQueryBytes = kNumTiles * kTileBytes;
-  static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 64 columns of a warpgroup's sums
-  static constexpr int kStateBytes = kIsWide ? 0 : 2048;         // maxima and sums of one warpgroup
+  static constexpr int kMergeBytes = kIsWide ? 0 : 64 * 64 * 4;  // 32 columns of sums of each
+  static constexpr int kStateBytes = kIsWide ? 0 : 4096;         // maxima and sums
   static constexpr int kBarrierBytes = 1024 + kStateBytes;
   static constexpr int kQueryOffset = kBarrierBytes + kMergeBytes;
   static constexpr int kFixedBytes = kQueryOffset + kQueryBytes;

@@ -207,6 +207,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     }
   } else {
     sm90::take_registers<232>();
+    wait_for_kernel_before();
     if (threadIdx.x < 256) {
       detail::lead_part<Shape>(args, part, work);
     } else {

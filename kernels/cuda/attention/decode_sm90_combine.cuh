@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90_part.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace tessera::kernels::cuda {
 
@@ -71,14 +72,16 @@ __global__ void __launch_bounds__(256)
   constexpr int kBatch = kSplitWarps > 1 ? 8 : 2;  // splits that a warp loads at a time
   __shared__ float weights[kMaxDecodeSplits * kHeads];
   __shared__ float4 others[kSplitWarps > 1 ? 8 : 1][kGroups][32];
-  asm volatile("griddepcontrol.wait;" ::: "memory");
+  __shared__ int scratch[32];
   const int sequence = blockIdx.x;
-  const DecodeSplit split = DecodeSplit::create(args.costs_before[args.num_sequences], num_parts);
-  const int before = args.costs_before[sequence];
-  const int first = split.first_part(before);
+  // While the kernel before still runs.
+  const detail::SequenceCosts costs = detail::find_costs<256>(args, sequence, scratch);
+  const DecodeSplit split = DecodeSplit::create(costs.all, num_parts);
+  const int first = split.first_part(costs.before);
   const int num_paged =
-      split.last_part(before, detail::PagedTokens(args, sequence).num_blocks()) - first + 1;
+      split.last_part(costs.before, detail::PagedTokens(args, sequence).num_blocks()) - first + 1;
   const int num = num_paged + (args.window_lse != nullptr ? 1 : 0);
+  wait_for_kernel_before();
   if (num <= 1) {
     return;
   }

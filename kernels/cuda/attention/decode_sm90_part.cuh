@@ -41,7 +41,7 @@ struct PagedTokens {
   int end = 0;
 
   __device__ __forceinline__ PagedTokens(const DecodeSm90Args& args, int sequence) {
-    const int64_t length = args.lengths[sequence * args.length_stride];
+    const int64_t length = __ldcg(args.lengths + sequence * args.length_stride);
     begin = static_cast<int>(args.window.outside_begin(length));
     end = static_cast<int>(args.window.outside_end(length));
   }
@@ -100,22 +100,46 @@ __device__ __forceinline__ ScanResult scan_block(int value, int* warp_sums) {
   return result;
 }
 
+__device__ __forceinline__ int cost_of(const DecodeSm90Args& args, int sequence) {
+  return sequence < args.num_sequences ? DecodeSplit::cost(PagedTokens(args, sequence).num_blocks())
+                                       : 0;
+}
+
+struct SequenceCosts {
+  int before = 0;  ///< of the sequences before
+  int all = 0;
+};
+
+/// By all threads of the block. `scratch`: 32 numbers.
+template <int kThreads>
+__device__ __forceinline__ SequenceCosts find_costs(const DecodeSm90Args& args,
+                                                    int sequence,
+                                                    int* scratch) {
+  int* found = scratch + 24;
+  int all = 0;
+  for (int base = 0; base < args.num_sequences; base += kThreads) {
+    const int own = base + threadIdx.x;
+    const ScanResult scan = scan_block<kThreads>(cost_of(args, own), scratch);
+    if (own == sequence) {
+      *found = all + scan.before;
+    }
+    all += scan.all;
+  }
+  __syncthreads();
+  return {*found, all};
+}
+
 /// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would
 /// take registers from the sums for as long as the kernel runs.
 template <typename Shape>
 __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
   constexpr int kThreads = Shape::kThreads;
-  const auto cost_of = [&](int sequence) {
-    return sequence < args.num_sequences
-               ? DecodeSplit::cost(PagedTokens(args, sequence).num_blocks())
-               : 0;
-  };
   int* found = scratch + 24;  // begin, end, cost before
-  const int first_cost = cost_of(threadIdx.x);
+  const int first_cost = cost_of(args, threadIdx.x);
   const ScanResult first_scan = scan_block<kThreads>(first_cost, scratch);
   int total = first_scan.all;
   for (int base = kThreads; base < args.num_sequences; base += kThreads) {
-    total += scan_block<kThreads>(cost_of(base + threadIdx.x), scratch).all;
+    total += scan_block<kThreads>(cost_of(args, base + threadIdx.x), scratch).all;
   }
   const int number = blockIdx.x / args.num_head_tiles;
   const int head_tile = blockIdx.x % args.num_head_tiles;
@@ -128,7 +152,7 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
   int base_cost = 0;
   for (int base = 0; base < args.num_sequences; base += kThreads) {
     const int sequence = base + threadIdx.x;
-    const int cost = base == 0 ? first_cost : cost_of(sequence);
+    const int cost = base == 0 ? first_cost : cost_of(args, sequence);
     const ScanResult scan = base == 0 ? first_scan : scan_block<kThreads>(cost, scratch);
     const int before = base_cost + scan.before;
     const int num_blocks = cost - DecodeSplit::kSequenceCost;
@@ -137,17 +161,11 @@ __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scrat
       atomicMin(found, sequence);
       atomicMax(found + 1, sequence + 1);
     }
-    if (blockIdx.x == 0 && sequence < args.num_sequences) {
-      args.costs_before[sequence] = before;
-    }
     __syncthreads();
     if (found[0] == sequence) {
       found[2] = before;
     }
     base_cost += scan.all;
-  }
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    args.costs_before[args.num_sequences] = total;
   }
   __syncthreads();
   if (threadIdx.x == 0) {

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/attention/decode_sm90_part.cuh"
 #include "kernels/cuda/attention/decode_sm90_sums.cuh"
+#include "kernels/cuda/launch.cuh"
 
 namespace tessera::kernels::cuda {
 namespace detail {
@@ -24,7 +25,7 @@ struct Workspace {
   Ring ring;  ///< of blocks
 };
 
-/// By all threads of the block. Then the kernel before has ended.
+/// By all threads of the block.
 template <typename Shape>
 __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& maps) {
   Workspace work;
@@ -47,8 +48,6 @@ __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& 
     barrier_init_fence();
   }
   __syncthreads();
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
   return work;
 }
 
@@ -95,7 +94,8 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
 }
 
 /// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
-/// when the one before is done, its first blocks come before them: the ring stays full.
+/// when the one before is done, its first blocks come before them: the ring stays full. The kernel
+/// before may still run when it begins.
 template <typename Shape>
 __device__ __forceinline__ void produce(const DecodeSm90Args& args,
                                         const DecodeSm90Maps& maps,
@@ -104,6 +104,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
   const int lane = threadIdx.x % 32;
   int number = 0;
   int before = part.before;
+  bool is_first = true;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
@@ -111,8 +112,12 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
     const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kStages);
     for (int begin = 0; begin <= num_blocks; begin += 32) {
       const int at = blocks.first + begin + lane;
-      const int own = at < blocks.last ? table[at] : 0;
+      const int own = at < blocks.last ? __ldcg(table + at) : 0;
       const int end = min(begin + 32, num_blocks + 1);
+      if (is_first) {
+        wait_for_kernel_before();
+        is_first = false;
+      }
 #pragma unroll 1
       for (int i = begin; i < end; ++i) {
         const int id = __shfl_sync(0xFFFFFFFFU, own, i - begin);

@@ -213,13 +213,13 @@ struct Inverses {
   }
 };
 
-/// The sums, normalised, are columns [kFirstColumn, ...) of rows of kRowWidth.
-template <int kRowWidth, int kFirstColumn, int kPanels>
+/// The sums, normalised, are columns [kFirstColumn, ...) of rows of kRowWidth. Of a thread's
+/// numbers writes kCount, from kFrom on.
+template <int kRowWidth, int kFirstColumn, int kFrom, int kCount, int kPanels>
 __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
                                              const Accumulator<kPanels>& sums,
                                              const Inverses& inverses,
                                              const Destination& to) {
-  constexpr int kCount = Accumulator<kPanels>::kCount;
   if (to.partial >= 0) {
     const int first_head = to.first_head + threadIdx.x % 128 / 32 * PartialTile::kHeads;
     if (first_head < args.num_heads) {
@@ -227,7 +227,7 @@ __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
                    PartialTile::offset(to.partial, args.num_heads, first_head, kRowWidth) +
                    kFirstColumn / PartialTile::kGroup * PartialTile::kGroupFloats;
 #pragma unroll
-      for (int i = 0; i < kCount; i += 4) {
+      for (int i = kFrom; i < kFrom + kCount; i += 4) {
         *reinterpret_cast<float4*>(out + i / 4 * PartialTile::kGroupFloats) =
             make_float4(sums.values[i] * inverses.of_row[0],
                         sums.values[i + 1] * inverses.of_row[0],
@@ -247,7 +247,7 @@ __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
     }
     __nv_bfloat16* out = args.out + to.sequence * args.out_stride[0] + head * args.out_stride[1];
 #pragma unroll
-    for (int i = 0; i < kCount; i += 4) {
+    for (int i = kFrom; i < kFrom + kCount; i += 4) {
       const int column = first_column + i / 4 * 8;
       if (column < args.latent_width) {
         *reinterpret_cast<__nv_bfloat162*>(out + column) = __floats2bfloat162_rn(
@@ -255,6 +255,14 @@ __device__ __forceinline__ void write_values(const DecodeSm90Args& args,
       }
     }
   }
+}
+
+template <int kRowWidth, int kFirstColumn, int kPanels>
+__device__ __forceinline__ void write_values(const DecodeSm90Args& args,
+                                             const Accumulator<kPanels>& sums,
+                                             const Inverses& inverses,
+                                             const Destination& to) {
+  write_values<kRowWidth, kFirstColumn, 0, Accumulator<kPanels>::kCount>(args, sums, inverses, to);
 }
 
 template <int kPanels>
@@ -286,51 +294,54 @@ __device__ __forceinline__ void add_up_rows(Accumulator<kPanels>& sums) {
   }
 }
 
-/// Narrow: the second warpgroup's sums come to the first, 64 columns at a time.
+/// Narrow: the two warpgroups' sums are added up, by each those of half of the columns: of a
+/// thread's numbers the first half by the first group, the second by the second. `shared`:
+/// kMergeBytes; `state`: kStateBytes.
 template <typename Shape>
 __device__ __forceinline__ void merge_warpgroups(Accumulator<Shape::kValuePanels>& sums,
                                                  float* shared,
                                                  float* state) {
-  constexpr int kPart = 32;
-  constexpr int kParts = Accumulator<Shape::kValuePanels>::kCount / kPart;
-  static_assert(kPart * 128 * sizeof(float) <= Shape::kMergeBytes);
+  constexpr int kPart = 16;
+  constexpr int kHalf = Accumulator<Shape::kValuePanels>::kCount / 2;
+  static_assert(2 * kPart * 128 * sizeof(float) <= Shape::kMergeBytes && kHalf % kPart == 0);
   const int thread = threadIdx.x % 128;
-  const bool is_second = threadIdx.x >= 256;
-  if (is_second) {
+  const int group = threadIdx.x / 256;
+  float* own_state = state + group * 512 + thread;
+  const float* other_state = state + (1 - group) * 512 + thread;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      state[r * 128 + thread] = sums.max[r];
-      state[(2 + r) * 128 + thread] = sums.sum[r];
-    }
+  for (int r = 0; r < 2; ++r) {
+    own_state[r * 128] = sums.max[r];
+    own_state[(2 + r) * 128] = sums.sum[r];
   }
+  float* sent = shared + group * kPart * 128 + thread;
+  const float* received = shared + (1 - group) * kPart * 128 + thread;
   float own[2];
   float other[2];
 #pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    if (is_second) {
+  for (int part = 0; part < kHalf; part += kPart) {
 #pragma unroll
-      for (int i = 0; i < kPart; ++i) {
-        shared[i * 128 + thread] = sums.values[part * kPart + i];
-      }
+    for (int i = 0; i < kPart; ++i) {
+      sent[i * 128] = group == 0 ? sums.values[kHalf + part + i] : sums.values[part + i];
     }
     named_barrier<1, 256>();
-    if (!is_second) {
-      if (part == 0) {
+    if (part == 0) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const float max = state[r * 128 + thread];
-          const float top = fmaxf(sums.max[r], max);
-          own[r] = exp2f(sums.max[r] - top);
-          other[r] = exp2f(max - top);
-          sums.sum[r] = sums.sum[r] * own[r] + state[(2 + r) * 128 + thread] * other[r];
-          sums.max[r] = top;
-        }
+      for (int r = 0; r < 2; ++r) {
+        const float max = other_state[r * 128];
+        const float top = fmaxf(sums.max[r], max);
+        own[r] = exp2f(sums.max[r] - top);
+        other[r] = exp2f(max - top);
+        sums.sum[r] = sums.sum[r] * own[r] + other_state[(2 + r) * 128] * other[r];
+        sums.max[r] = top;
       }
+    }
 #pragma unroll
-      for (int i = 0; i < kPart; ++i) {
-        const int at = part * kPart + i;
-        sums.values[at] =
-            sums.values[at] * own[at / 2 % 2] + shared[i * 128 + thread] * other[at / 2 % 2];
+    for (int i = 0; i < kPart; ++i) {
+      const float add = received[i * 128] * other[i / 2 % 2];
+      if (group == 0) {
+        sums.values[part + i] = sums.values[part + i] * own[i / 2 % 2] + add;
+      } else {
+        sums.values[kHalf + part + i] = sums.values[kHalf + part + i] * own[i / 2 % 2] + add;
       }
     }
     named_barrier<1, 256>();
