@@ -41,6 +41,9 @@ struct DecodeSm90Float8Shape
   static_assert(kSharedBytes <= kDecodeMaxShared + 1024);
   static constexpr int kUnpackWarps = 3;
   static constexpr int kFillers = kUnpackWarps;
+  // Panels that a warp unpacks at a time: registers that the widest form has not got.
+  static constexpr int kPiecePanels =
+      Base::kValuePanels == 1 || (Base::kIsWide && Base::kValuePanels == 4) ? 1 : 2;
   // Unpacking takes more than copying; the consumers have what is left of 504.
   static constexpr int kProducerRegisters = 56;
   static constexpr int kConsumerRegisters = 224;
@@ -127,55 +130,88 @@ __device__ __forceinline__ void scale_pairs(uint4& pairs, unsigned factors) {
   scale(pairs.w);
 }
 
-/// One warp: rows 8 group and following. A thread takes 16 codes of each panel: those of a row are
-/// four threads'. Eight threads, which access shared memory together, have two rows: their codes
-/// are of two panels, so that they are in all banks, and the chunks that they store are even ones
-/// in the one row and odd ones in the other, by the swizzle.
+/// Eight rows of one or two panels of a block on their way from codes to value panels: one warp's
+/// work. A thread takes 16 codes of each panel: those of a row are four threads'. Eight threads,
+/// which access shared memory together, have two rows: their codes are of two panels, so that they
+/// are in all banks, and the chunks that they store are even ones in the one row and odd ones in
+/// the other, by the swizzle.
 template <typename Shape>
-__device__ __forceinline__ void unpack_rows(
-    const uint8_t* block, uint8_t* values, int group, int scale_offset, RowRange tokens) {
-  constexpr int kPanels = Shape::kValuePanels;
-  const int within = threadIdx.x % 32 / 4;  // row of the group
-  const int part = threadIdx.x % 4;         // of a panel's row
-  const int row = group * 8 + within;
-  const int swap = kPanels > 1 ? within % 2 : 0;
-  const uint8_t* codes = block + row * Shape::kValueWidth + part * 16;
-  uint4 loaded[kPanels];
-#pragma unroll
-  for (int i = 0; i < kPanels; ++i) {
-    loaded[i] = *reinterpret_cast<const uint4*>(codes + (i ^ swap) * 64);
-  }
-  const RowFactors factors = RowFactors::create(
-      *reinterpret_cast<const unsigned*>(block + Shape::kScaleOffset + row * 16 + scale_offset),
-      row >= tokens.begin && row < tokens.end);
-  const bool needs_second = __any_sync(0xFFFFFFFFU, factors.needs_second);
-  uint8_t* chunk = values + row * 128 + ((part * 2) ^ within) * 16;
-  uint8_t* next_chunk = values + row * 128 + ((part * 2 + 1) ^ within) * 16;
-#pragma unroll
-  for (int i = 0; i < kPanels; ++i) {
-    const int panel = (i ^ swap) * kDecodePanelBytes;
-    const Bf16Quad a = to_bf16(loaded[i].x, factors.first);
-    const Bf16Quad b = to_bf16(loaded[i].y, factors.first);
-    const Bf16Quad c = to_bf16(loaded[i].z, factors.first);
-    const Bf16Quad d = to_bf16(loaded[i].w, factors.first);
-    uint4 low = make_uint4(a.low, a.high, b.low, b.high);
-    uint4 high = make_uint4(c.low, c.high, d.low, d.high);
-    if (needs_second) {
-      scale_pairs(low, factors.second);
-      scale_pairs(high, factors.second);
-    }
-    *reinterpret_cast<uint4*>(chunk + panel) = low;
-    *reinterpret_cast<uint4*>(next_chunk + panel) = high;
-  }
-}
+class Piece {
+ public:
+  static constexpr int kPanels = Shape::kPiecePanels;
+  static constexpr int kPerRow = Shape::kValuePanels / kPanels;
+  static constexpr int kPerBlock = 8 * kPerRow;
 
-/// One of the warps that unpack: groups of eight rows by turns, over all blocks of the part. Every
-/// warp waits for every stage, in order, so that it misses no phase.
+  __device__ __forceinline__ void unpack(const uint8_t* block,
+                                         int piece,
+                                         int scale_offset,
+                                         RowRange tokens) {
+    const int row = row_of(piece);
+    const uint8_t* codes = block + row * Shape::kValueWidth + part() * 16;
+    uint4 loaded[kPanels];
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) {
+      loaded[i] = *reinterpret_cast<const uint4*>(codes + panel_of(piece, i) * 64);
+    }
+    const RowFactors factors = RowFactors::create(
+        *reinterpret_cast<const unsigned*>(block + Shape::kScaleOffset + row * 16 + scale_offset),
+        row >= tokens.begin && row < tokens.end);
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) {
+      const Bf16Quad a = to_bf16(loaded[i].x, factors.first);
+      const Bf16Quad b = to_bf16(loaded[i].y, factors.first);
+      const Bf16Quad c = to_bf16(loaded[i].z, factors.first);
+      const Bf16Quad d = to_bf16(loaded[i].w, factors.first);
+      low_[i] = make_uint4(a.low, a.high, b.low, b.high);
+      high_[i] = make_uint4(c.low, c.high, d.low, d.high);
+    }
+    if (__any_sync(0xFFFFFFFFU, factors.needs_second)) {
+#pragma unroll
+      for (int i = 0; i < kPanels; ++i) {
+        scale_pairs(low_[i], factors.second);
+        scale_pairs(high_[i], factors.second);
+      }
+    }
+  }
+  __device__ __forceinline__ void store(uint8_t* values, int piece) const {
+    uint8_t* to = values + row_of(piece) * 128;
+#pragma unroll
+    for (int i = 0; i < kPanels; ++i) {
+      uint8_t* row = to + panel_of(piece, i) * kDecodePanelBytes;
+      *reinterpret_cast<uint4*>(row + ((part() * 2) ^ within()) * 16) = low_[i];
+      *reinterpret_cast<uint4*>(row + ((part() * 2 + 1) ^ within()) * 16) = high_[i];
+    }
+  }
+
+ private:
+  /// The thread's row of the eight, and its part of a row's panel.
+  __device__ __forceinline__ static int within() {
+    return threadIdx.x % 32 / 4;
+  }
+  __device__ __forceinline__ static int part() {
+    return threadIdx.x % 4;
+  }
+  __device__ __forceinline__ static int row_of(int piece) {
+    return piece / kPerRow * 8 + within();
+  }
+  __device__ __forceinline__ static int panel_of(int piece, int i) {
+    const int swap = Shape::kValuePanels > 1 ? within() % 2 : 0;
+    return (piece % kPerRow * kPanels + i) ^ swap;
+  }
+
+  uint4 low_[kPanels];  // columns 0 to 7 of the thread's 16
+  uint4 high_[kPanels];
+};
+
+/// One of the warps that unpack: pieces by turns, over all blocks of the part. Each has two of
+/// every block at least, and waits for every stage in order, so that it misses no phase. The first
+/// piece is in registers when the stage to fill becomes free.
 template <typename Shape>
 __device__ __forceinline__ void unpack(const DecodeSm90Args& args,
                                        const Part& part,
                                        const Workspace& work) {
-  int group = threadIdx.x / 32 - 1;
+  constexpr int kPieces = Piece<Shape>::kPerBlock;
+  int next = threadIdx.x / 32 - 1;
   int number = 0;
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
@@ -187,13 +223,17 @@ __device__ __forceinline__ void unpack(const DecodeSm90Args& args,
           work.shared + Shape::kCodeOffset + number % Shape::kCodeStages * Shape::kCodeBytes;
       uint8_t* values = work.shared + Shape::kFixedBytes + slot * Shape::kStageBytes;
       const RowRange tokens = {blocks.begin_token - block * 64, blocks.end_token - block * 64};
+      Piece<Shape> piece;
       barrier_wait(Shape::loaded_barrier(work.ring.full, number), number / Shape::kCodeStages & 1);
+      piece.unpack(codes, next, args.scale_offset, tokens);
       barrier_wait(work.ring.empty + slot * 8, (number / Shape::kStages + 1) & 1);
+      piece.store(values, next);
 #pragma unroll 1
-      for (; group < 8; group += Shape::kUnpackWarps) {
-        unpack_rows<Shape>(codes, values, group, args.scale_offset, tokens);
+      for (next += Shape::kUnpackWarps; next < kPieces; next += Shape::kUnpackWarps) {
+        piece.unpack(codes, next, args.scale_offset, tokens);
+        piece.store(values, next);
       }
-      group -= 8;
+      next -= kPieces;
       fence_async_proxy();
       __syncwarp();
       if (threadIdx.x % 32 == 0) {
