@@ -15,16 +15,19 @@ struct Bf16Quad {
   unsigned low;   ///< columns 0 and 1
   unsigned high;  ///< columns 2 and 3
 };
-__device__ __forceinline__ unsigned place_float8(unsigned bytes_8_and_24) {
-  constexpr unsigned kTwoTo120 = 0x7b807b80U;
+inline constexpr unsigned kTwoTo120 = 0x7b807b80U;  ///< two of bfloat16
+__device__ __forceinline__ unsigned place_float8(unsigned bytes_8_and_24,
+                                                 unsigned factors = kTwoTo120) {
   const unsigned magnitude = (bytes_8_and_24 >> 4) & 0x07f007f0U;
   const unsigned biased = magnitude | (bytes_8_and_24 & 0x80008000U);
   unsigned result;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(biased), "r"(kTwoTo120));
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(biased), "r"(factors));
   return result;
 }
-__device__ __forceinline__ Bf16Quad to_bf16(unsigned four) {
-  return {place_float8(__byte_perm(four, 0, 0x1404)), place_float8(__byte_perm(four, 0, 0x3424))};
+/// With other factors than 2^120 the numbers are scaled as well.
+__device__ __forceinline__ Bf16Quad to_bf16(unsigned four, unsigned factors = kTwoTo120) {
+  return {place_float8(__byte_perm(four, 0, 0x1404), factors),
+          place_float8(__byte_perm(four, 0, 0x3424), factors)};
 }
 
 /// One number, by the same steps.

@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention/decode_sm90.h"
 #include "kernels/cuda/attention/decode_sm90_columns.cuh"
 #include "kernels/cuda/attention/decode_sm90_combine.cuh"
+#include "kernels/cuda/attention/decode_sm90_launch.cuh"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -17,17 +18,27 @@ constexpr int64_t kMaxWidth = 512;
 constexpr int64_t kMaxWholeWidth = 256;
 constexpr int64_t kBox = 64;
 constexpr int64_t kElement = 2;
+/// Bytes of a float8 row that the copy engine brings of its scale.
+constexpr int64_t kScaleBytes = 16;
 /// Sequences times tiles of 16 heads up to which the splits of a column are merged by eight warps,
 /// or two: beyond there are thread blocks enough when one does.
 constexpr int64_t kFewTiles = 16;
 constexpr int64_t kSomeTiles = 128;
 
+/// Of numbers in bfloat16, from byte `begin` of the rows on.
 CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
   return make_tensor_map(
-      {.base = static_cast<const char*>(cache.base) + begin * kElement,
+      {.base = static_cast<const char*>(cache.base) + begin,
        .size = {width, kBlockTokens, cache.num_blocks},
-       .stride = {cache.latent_width + cache.rope_width, cache.block_stride_bytes / kElement},
+       .stride = {cache.layout().row_bytes / kElement, cache.block_stride_bytes / kElement},
        .box = {kBox, 1}});
+}
+
+CUtensorMap map_of_bytes(const LatentCacheView& cache, int64_t begin, int64_t width, int64_t box) {
+  return make_byte_map({.base = static_cast<const char*>(cache.base) + begin,
+                        .size = {width, kBlockTokens, cache.num_blocks},
+                        .stride = {cache.layout().row_bytes, cache.block_stride_bytes},
+                        .box = {box, kBlockTokens, 1}});
 }
 
 int64_t num_queries(const MlaDecodeParams& params) {
@@ -95,6 +106,24 @@ int64_t num_partial_values(const MlaDecodeParams& params, int num_multiprocessor
          PartialTile::kHeads * padded_width(params);
 }
 
+DecodeSm90Maps make_maps(const MlaDecodeParams& params) {
+  const LatentCacheView& cache = params.cache;
+  const LatentRowLayout layout = cache.layout();
+  DecodeSm90Maps maps = {
+      .ropes = map_of_rows(cache, layout.rope, cache.rope_width),
+      .q_latent = map_of_queries(params.q_latent, num_tokens(params)),
+      .q_rope = map_of_queries(params.q_rope, num_tokens(params)),
+  };
+  if (cache.is_float8()) {
+    const int64_t scale = layout.scale / kScaleBytes * kScaleBytes;
+    maps.latents = map_of_bytes(cache, 0, cache.latent_width, padded_width(params));
+    maps.scales = map_of_bytes(cache, scale, kScaleBytes, kScaleBytes);
+  } else {
+    maps.latents = map_of_rows(cache, 0, cache.latent_width);
+  }
+  return maps;
+}
+
 DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
   DecodeSm90Args args;
   const int64_t tokens = num_tokens(params);
@@ -109,6 +138,9 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.num_heads = static_cast<int>(num_heads(params));
   args.num_head_tiles = static_cast<int>(num_head_tiles(params));
   args.latent_width = static_cast<int>(params.cache.latent_width);
+  if (params.cache.is_float8()) {
+    args.scale_offset = static_cast<int>(params.cache.layout().scale % kScaleBytes);
+  }
   args.q_latent = params.q_latent.as<__nv_bfloat16>();
   args.q_stride[0] = params.q_latent.stride[0] * tokens;
   args.q_stride[1] = params.q_latent.stride[1];
@@ -128,21 +160,6 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   }
   args.split_lse = end;
   return args;
-}
-
-template <typename Shape>
-void attend(void (*kernel)(DecodeSm90Maps, DecodeSm90Args),
-            const DecodeSm90Maps& maps,
-            const DecodeSm90Args& args,
-            int num_parts,
-            cudaStream_t stream) {
-  launch_early(
-      "mla_decode",
-      kernel,
-      {to_grid(int64_t{num_parts} * args.num_head_tiles), Shape::kThreads, Shape::kSharedBytes},
-      stream,
-      maps,
-      args);
 }
 
 template <int kWidth, int kGroups, int kSplitWarps>
@@ -178,7 +195,9 @@ void attend_panels(const DecodeSm90Maps& maps,
                    const DecodeSm90Args& args,
                    int num_parts,
                    cudaStream_t stream) {
-  if (args.num_heads <= 64) {
+  if (args.scale_offset >= 0) {
+    attend_float8<kPanels>(maps, args, num_parts, stream);
+  } else if (args.num_heads <= 64) {
     using Shape = DecodeSm90Shape<kPanels, false>;
     attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   } else {
@@ -200,8 +219,10 @@ void attend_columns(const DecodeSm90Maps& maps,
 
 bool can_use_sm90_decode(const MlaDecodeParams& params) {
   const LatentCacheView& cache = params.cache;
-  return cache.dtype == DType::kBFloat16 && cache.latent_width > 0 &&
-         cache.latent_width <= kMaxWidth && cache.rope_width > 0 && cache.rope_width <= kBox &&
+  const int64_t max_width = cache.is_float8() ? kMaxWholeWidth : kMaxWidth;
+  return params.q_latent.dtype == DType::kBFloat16 &&
+         (cache.dtype == DType::kBFloat16 || cache.is_float8()) && cache.latent_width > 0 &&
+         cache.latent_width <= max_width && cache.rope_width > 0 && cache.rope_width <= kBox &&
          params.q_latent.dim(1) <= kMaxHeads && is_copy_aligned(cache.base) &&
          is_copy_aligned(cache.latent_width) && is_copy_aligned(cache.rope_width) &&
          is_copy_aligned(cache.block_stride_bytes / kElement) &&
@@ -231,13 +252,7 @@ void launch_sm90_decode(const MlaDecodeParams& params,
                         int num_multiprocessors,
                         void* scratch,
                         cudaStream_t stream) {
-  const LatentCacheView& cache = params.cache;
-  const DecodeSm90Maps maps{
-      .latents = map_of_rows(cache, 0, cache.latent_width),
-      .ropes = map_of_rows(cache, cache.latent_width, cache.rope_width),
-      .q_latent = map_of_queries(params.q_latent, num_tokens(params)),
-      .q_rope = map_of_queries(params.q_rope, num_tokens(params)),
-  };
+  const DecodeSm90Maps maps = make_maps(params);
   const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
   const int parts = num_parts(params, num_multiprocessors);
   switch (padded_width(params)) {

@@ -26,18 +26,19 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
   float scores[32];
   uint32_t packed[4][4];
   for (int block = reader.blocks.first + group; block < reader.blocks.last; block += 2) {
-    const uint32_t stage = reader.wait(block);
+    const BlockPanels panels = reader.wait(block);
     pin(scores);
     wgmma_fence();
-    start_scores(scores, tile, held, stage);
+    start_scores(scores, tile, held, panels.values, panels.rope);
     wgmma_wait<0>();
     pin(scores);
+    reader.release_rope(block);
     reader.mask(scores, block);
     apply(softmax(scores, sums, scale_log2), sums);
     pack(scores, packed);
     pin(sums.values);
     wgmma_fence();
-    start_values(sums, packed, stage);
+    start_values(sums, packed, panels.values);
     wgmma_wait<0>();
     pin(sums.values);
     reader.release(block);
@@ -60,25 +61,28 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
   }
   float scores[32];
   uint32_t packed[4][4];
-  uint32_t stage = reader.wait(reader.blocks.first);
+  const BlockPanels first = reader.wait(reader.blocks.first);
+  uint32_t stage = first.values;
   pin(scores);
   wgmma_fence();
-  start_scores(scores, tile, held, stage);
+  start_scores(scores, tile, held, first.values, first.rope);
   wgmma_wait<0>();
   pin(scores);
+  reader.release_rope(reader.blocks.first);
   reader.mask(scores, reader.blocks.first);
   apply(softmax(scores, sums, scale_log2), sums);
   pack(scores, packed);
 #pragma unroll 1
   for (int block = reader.blocks.first; block < last; ++block) {
-    const uint32_t next_stage = reader.wait(block + 1);
+    const BlockPanels next = reader.wait(block + 1);
     pin(scores);
     pin(sums.values);
     wgmma_fence();
-    start_scores(scores, tile, held, next_stage);
+    start_scores(scores, tile, held, next.values, next.rope);
     start_values(sums, packed, stage);
     wgmma_wait<1>();
     pin(scores);
+    reader.release_rope(block + 1);
     reader.mask(scores, block + 1);
     const Rescale rescale = softmax(scores, sums, scale_log2);
     wgmma_wait<0>();
@@ -86,7 +90,7 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
     reader.release(block);
     apply(rescale, sums);
     pack(scores, packed);
-    stage = next_stage;
+    stage = next.values;
   }
   release_queries(queries_empty);
   pin(sums.values);
@@ -160,7 +164,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < 128) {
     sm90::give_registers<Shape::kProducerRegisters>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, work);
+      detail::produce<Shape>(args, maps, part, work, [&](int id, int number) {
+        detail::load_block<Shape>(maps, work.ring, id, number);
+      });
     }
   } else {
     sm90::take_registers<Shape::kConsumerRegisters>();

@@ -1,6 +1,6 @@
 // Decode attention by Hopper's own instructions: bfloat16, up to 128 heads, latents of up to 512
-// columns, rope parts of up to 64. What an exact window yields comes from another pass and is
-// merged with the rest.
+// columns (in float8 rows up to 256), rope parts of up to 64. What an exact window yields comes
+// from another pass and is merged with the rest.
 #pragma once
 
 #include <cstdint>

@@ -6,13 +6,14 @@
 
 namespace tessera::kernels::cuda {
 
-/// What the copy engine reads, in boxes of 64 x 64: rows beyond the heads and columns beyond the
-/// widths come as zeros.
+/// What the copy engine reads, in boxes of 64 x 64 (float8 rows: all of a block's codes at once):
+/// rows beyond the heads and columns beyond the widths come as zeros.
 struct DecodeSm90Maps {
-  CUtensorMap latents;   ///< [blocks, 64, w]
+  CUtensorMap latents;   ///< [blocks, 64, w]: bfloat16, or codes of float8
   CUtensorMap ropes;     ///< [blocks, 64, dr]
   CUtensorMap q_latent;  ///< [S, n H, w]
   CUtensorMap q_rope;    ///< [S, n H, dr]
+  CUtensorMap scales;    ///< [blocks, 64, 16 bytes]: of float8 rows, those that hold the scale
 };
 
 /// Of S sequences with n query tokens each; to the kernels the tokens' heads are n H heads of one.
@@ -28,6 +29,7 @@ struct DecodeSm90Args {
   int num_heads = 0;        ///< n H
   int num_head_tiles = 1;   ///< thread blocks that share a part, Shape::kTileHeads each
   int latent_width = 0;     ///< w
+  int scale_offset = -1;    ///< of float8 rows, in the 16 bytes that hold it; -1: of bfloat16
   const __nv_bfloat16* q_latent = nullptr;  ///< [S, n H, w], that of the map
   int64_t q_stride[2] = {};
   __nv_bfloat16* out = nullptr;  ///< [S, n H, w]
@@ -72,13 +74,16 @@ inline constexpr int kDecodeMaxShared = 232448 - 1024;
 /// Two warpgroups with all value columns each: of 64 heads, a block of rows in turns (narrow), or
 /// of half of the heads each (wide). Wide, the queries' last value panels are in registers where
 /// that makes room for one stage more.
-template <int kValuePanels_, bool kIsWide_>
+template <int kValuePanels_,
+          bool kIsWide_,
+          int kHeldPanels_ = kIsWide_&& kValuePanels_ == 4 ? 2 : 0>
 struct DecodeSm90Shape {
   static constexpr int kValuePanels = kValuePanels_;
   static constexpr bool kIsWide = kIsWide_;
+  static constexpr bool kIsFloat8 = false;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
   static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
-  static constexpr int kHeldPanels = kIsWide && kValuePanels == 4 ? 2 : 0;
+  static constexpr int kHeldPanels = kHeldPanels_;
   static constexpr int kQueryPanels =
       kValuePanels - kHeldPanels;  // in shared memory, but the rope's
   static constexpr int kTileBytes = (kQueryPanels + 1) * kDecodePanelBytes;  // of one warpgroup
@@ -104,6 +109,8 @@ struct DecodeSm90Shape {
   // Warps that a block of rows, and a sequence's queries, have to be released by.
   static constexpr int kBlockWarps = kIsWide ? 8 : 4;
   static constexpr int kQueryWarps = 8;
+  static constexpr int kFillers = 1;  // that a stage is full by: the copy engine
+  static constexpr int kLoadStages = kStages;
 };
 
 /// For latents whose sums no warpgroup's registers hold: of 64 heads, the first warpgroup sums up
@@ -112,6 +119,7 @@ template <int kValuePanels_, int kLeadPanels_>
 struct DecodeSm90ColumnsShape {
   static constexpr int kValuePanels = kValuePanels_;
   static constexpr int kLeadPanels = kLeadPanels_;
+  static constexpr bool kIsFloat8 = false;
   static constexpr int kOtherPanels = kValuePanels - kLeadPanels;
   static constexpr int kPanels = kValuePanels + 1;  // the last one is the rope part
   static constexpr int kStageBytes = kPanels * kDecodePanelBytes;
@@ -133,6 +141,8 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kValueWidth = kValuePanels * 64;
   static constexpr int kBlockWarps = 8;
   static constexpr int kQueryWarps = 4;  // only the first warpgroup multiplies them
+  static constexpr int kFillers = 1;
+  static constexpr int kLoadStages = kStages;
 };
 
 }  // namespace tessera::kernels::cuda

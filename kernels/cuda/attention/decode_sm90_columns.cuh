@@ -89,10 +89,10 @@ __device__ __forceinline__ void lead(const BlockReader<Shape, 0, Shape::kLeadPan
   uint32_t packed[4][4];
 #pragma unroll 1
   for (int block = reader.blocks.first; block < reader.blocks.last; ++block) {
-    const uint32_t stage = reader.wait(block);
+    const BlockPanels panels = reader.wait(block);
     pin(scores);
     wgmma_fence();
-    start_scores(scores, tile, HeldQueries<Shape>{}, stage);
+    start_scores(scores, tile, HeldQueries<Shape>{}, panels.values, panels.rope);
     wgmma_wait<0>();
     pin(scores);
     reader.mask(scores, block);
@@ -102,7 +102,7 @@ __device__ __forceinline__ void lead(const BlockReader<Shape, 0, Shape::kLeadPan
     apply(rescale, sums);
     pin(sums.values);
     wgmma_fence();
-    start_values(sums, packed, stage);
+    start_values(sums, packed, panels.values);
     wgmma_wait<0>();
     pin(sums.values);
     reader.release(block);
@@ -118,7 +118,7 @@ __device__ __forceinline__ void follow(
   uint32_t packed[4][4];
 #pragma unroll 1
   for (int block = reader.blocks.first; block < reader.blocks.last; ++block) {
-    const uint32_t stage = reader.wait(block);
+    const uint32_t stage = reader.wait(block).values;
     apply(box.receive(packed), sums);
     pin(packed);
     pin(sums.values);
@@ -203,7 +203,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
-      detail::produce<Shape>(args, maps, part, work);
+      detail::produce<Shape>(args, maps, part, work, [&](int id, int number) {
+        detail::load_block<Shape>(maps, work.ring, id, number);
+      });
     }
   } else {
     sm90::take_registers<232>();

@@ -17,6 +17,12 @@ struct Ring {
   uint32_t slots = 0;
 };
 
+/// Where a block lies in shared memory: its value panels, and that of its rope part.
+struct BlockPanels {
+  uint32_t values = 0;
+  uint32_t rope = 0;
+};
+
 /// What a thread block has in shared memory: barriers, 128 bytes for find_part() at 512 and its
 /// part at 768, from 1024 on what the shape says.
 struct Workspace {
@@ -40,7 +46,7 @@ __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& 
     prefetch_tensor_map(&maps.q_latent);
     prefetch_tensor_map(&maps.q_rope);
     for (int slot = 0; slot < Shape::kStages; ++slot) {
-      barrier_init(work.ring.full + slot * 8, 1);
+      barrier_init(work.ring.full + slot * 8, Shape::kFillers);
       barrier_init(work.ring.empty + slot * 8, Shape::kBlockWarps);
     }
     barrier_init(work.queries.full, 1);
@@ -95,12 +101,14 @@ __device__ __forceinline__ void load_block(const DecodeSm90Maps& maps,
 
 /// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
 /// when the one before is done, its first blocks come before them: the ring stays full. The kernel
-/// before may still run when it begins.
-template <typename Shape>
+/// before may still run when it begins. `load(id, number)` loads a block, the part's number
+/// `number`.
+template <typename Shape, typename Load>
 __device__ __forceinline__ void produce(const DecodeSm90Args& args,
                                         const DecodeSm90Maps& maps,
                                         const Part& part,
-                                        const Workspace& work) {
+                                        const Workspace& work,
+                                        const Load& load) {
   const int lane = threadIdx.x % 32;
   int number = 0;
   int before = part.before;
@@ -109,7 +117,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int* table = args.block_tables + sequence * args.table_stride + blocks.table_begin;
     const int num_blocks = blocks.last - blocks.first;
-    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kStages);
+    const int num_before = sequence == part.begin ? 0 : min(num_blocks, Shape::kLoadStages);
     for (int begin = 0; begin <= num_blocks; begin += 32) {
       const int at = blocks.first + begin + lane;
       const int own = at < blocks.last ? __ldcg(table + at) : 0;
@@ -125,7 +133,7 @@ __device__ __forceinline__ void produce(const DecodeSm90Args& args,
           load_queries<Shape>(maps, work.queries, part.first_head, sequence, sequence - part.begin);
         }
         if (lane == 0 && i < num_blocks) {
-          load_block<Shape>(maps, work.ring, id, number + i);
+          load(id, number + i);
         }
         __syncwarp();
       }
@@ -152,11 +160,15 @@ struct BlockReader {
   int number = 0;  ///< of the part's blocks before this sequence's
   PartBlocks blocks;
 
-  /// Waits for block `block`; returns its address. Value rows that are no tokens of the pass become
-  /// zero: they may never have been written.
-  __device__ __forceinline__ uint32_t wait(int block) const {
+  /// Waits for block `block`; returns where it lies. Value rows that are no tokens of the pass
+  /// become zero: they may never have been written. Of float8 rows they are zero already.
+  __device__ __forceinline__ BlockPanels wait(int block) const {
     const int slot = slot_of(block);
-    barrier_wait(ring.full + slot * 8, (number + block - blocks.first) / Shape::kStages & 1);
+    const uint32_t values = ring.slots + slot * Shape::kStageBytes;
+    barrier_wait(ring.full + slot * 8, number_of(block) / Shape::kStages & 1);
+    if constexpr (Shape::kIsFloat8) {
+      return {values, Shape::rope_address(ring.slots, number_of(block))};
+    }
     if (first_row(block) > 0 || end_row(block) < 64) {
       uint8_t* panels = stages + slot * Shape::kStageBytes + kFirstPanel * kDecodePanelBytes;
       clear_rows<kNumPanels>(panels, {0, first_row(block)}, threadIdx.x % 128);
@@ -168,7 +180,15 @@ struct BlockReader {
         named_barrier<3, 128>();
       }
     }
-    return ring.slots + slot * Shape::kStageBytes;
+    return {values, values + (Shape::kPanels - 1) * kDecodePanelBytes};
+  }
+  /// After the scores. Of float8 rows the rope part lies apart from the values.
+  __device__ __forceinline__ void release_rope(int block) const {
+    if constexpr (Shape::kIsFloat8) {
+      if (threadIdx.x % 32 == 0) {
+        barrier_arrive(Shape::rope_barrier(ring.full, number_of(block)));
+      }
+    }
   }
   __device__ __forceinline__ void release(int block) const {
     if (threadIdx.x % 32 == 0) {  // a warp only knows of its own products
@@ -189,8 +209,11 @@ struct BlockReader {
   }
 
  private:
+  __device__ __forceinline__ int number_of(int block) const {
+    return number + block - blocks.first;
+  }
   __device__ __forceinline__ int slot_of(int block) const {
-    return (number + block - blocks.first) % Shape::kStages;
+    return number_of(block) % Shape::kStages;
   }
   // Rows of a block that are tokens of the pass: [first_row, end_row).
   __device__ __forceinline__ int first_row(int block) const {

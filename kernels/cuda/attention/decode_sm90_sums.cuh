@@ -76,14 +76,15 @@ struct HeldQueries {
   }
 };
 
-/// Of the queries at `tile` and those held, and the block at `stage`.
+/// Of the queries at `tile` and those held, and the block whose panels are at `values` and `rope`.
 template <typename Shape>
 __device__ __forceinline__ void start_scores(float (&scores)[32],
                                              uint32_t tile,
                                              const HeldQueries<Shape>& held,
-                                             uint32_t stage) {
+                                             uint32_t values,
+                                             uint32_t rope) {
   const uint64_t a = tile_descriptor(tile, 0);
-  const uint64_t b = tile_descriptor(stage, 0);
+  const uint64_t b = tile_descriptor(values, 0);
 #pragma unroll
   for (int k = 0; k < Shape::kQueryPanels * 4; ++k) {
     const uint64_t offset = (k / 4) * (kDecodePanelBytes / 16) + (k % 4) * 2;
@@ -95,7 +96,7 @@ __device__ __forceinline__ void start_scores(float (&scores)[32],
     wgmma_held_rows(scores, held.values[k], b + panel * (kDecodePanelBytes / 16) + (k % 4) * 2);
   }
   const uint64_t a_rope = a + Shape::kQueryPanels * (kDecodePanelBytes / 16);
-  const uint64_t b_rope = b + Shape::kValuePanels * (kDecodePanelBytes / 16);
+  const uint64_t b_rope = tile_descriptor(rope, 0);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     wgmma_rows(scores, a_rope + k * 2, b_rope + k * 2, 1);
