@@ -72,9 +72,8 @@ inline constexpr uint64_t kEvictFirst = 0x12F0000000000000ULL;
 inline constexpr uint64_t kEvictNormal = 0x1000000000000000ULL;
 
 /// One box of a 3-dimensional tensor into shared memory; `barrier` counts its bytes.
-template <uint64_t kHint>
 __device__ __forceinline__ void copy_box(
-    uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier) {
+    uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier, uint64_t hint) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
@@ -83,8 +82,13 @@ __device__ __forceinline__ void copy_box(
       "r"(y),
       "r"(z),
       "r"(barrier),
-      "l"(kHint)
+      "l"(hint)
       : "memory");
+}
+template <uint64_t kHint>
+__device__ __forceinline__ void copy_box(
+    uint32_t to, const CUtensorMap* map, int x, int y, int z, uint32_t barrier) {
+  copy_box(to, map, x, y, z, barrier, kHint);
 }
 /// One box out of shared memory; what lies outside of the tensor is not written.
 __device__ __forceinline__ void store_box(

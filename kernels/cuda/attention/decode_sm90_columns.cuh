@@ -203,8 +203,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (threadIdx.x < 128) {
     sm90::give_registers<40>();
     if (threadIdx.x < 32) {
+      const uint64_t hint = detail::block_hint<Shape>(part);
       detail::produce<Shape>(args, maps, part, work, [&](int id, int number) {
-        detail::load_block<Shape>(maps, work.ring, id, number);
+        detail::load_block<Shape>(maps, work.ring, id, number, hint);
       });
     }
   } else {

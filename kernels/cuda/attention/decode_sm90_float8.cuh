@@ -22,7 +22,7 @@ struct DecodeSm90Float8Shape
   static constexpr int kStageBytes = Base::kValuePanels * kDecodePanelBytes;
   // Wide, two blocks are in use at a time and a third one is unpacked meanwhile. Both warpgroups
   // meet these stages in the order in which they are filled: none can miss a phase.
-  static constexpr int kStages = Base::kValuePanels < 4 ? 4 : (Base::kIsWide ? 3 : 2);
+  static constexpr int kStages = Base::kValuePanels < 4 ? 4 : 3;
   static constexpr int kScaleOffset = 64 * Base::kValueWidth;
   static constexpr int kCodeBytes = kScaleOffset + 64 * 16;
   static constexpr int kLoadBytes = kCodeBytes + kDecodePanelBytes;
@@ -39,14 +39,16 @@ struct DecodeSm90Float8Shape
   static_assert(kCodeStages >= 2 && kRopeStages >= kCodeStages);
   static_assert(kStageBytes % 1024 == 0 && kCodeBytes % 1024 == 0);
   static_assert(kSharedBytes <= kDecodeMaxShared + 1024);
+  // More than these would leave fewer registers for each at launch than a wgmma of 256 columns has.
   static constexpr int kUnpackWarps = 3;
   static constexpr int kFillers = kUnpackWarps;
   // Panels that a warp unpacks at a time: registers that the widest form has not got.
   static constexpr int kPiecePanels =
       Base::kValuePanels == 1 || (Base::kIsWide && Base::kValuePanels == 4) ? 1 : 2;
-  // Unpacking takes more than copying; the consumers have what is left of 504.
-  static constexpr int kProducerRegisters = 56;
-  static constexpr int kConsumerRegisters = 224;
+  // Unpacking takes more than copying; the consumers have what is left of 504. The widest form's
+  // spill with 224.
+  static constexpr int kProducerRegisters = Base::kIsWide && Base::kValuePanels == 4 ? 40 : 56;
+  static constexpr int kConsumerRegisters = Base::kIsWide && Base::kValuePanels == 4 ? 232 : 224;
 
   // Barriers of block `number`, behind those of the queries. `barriers`: where the first one is.
   /// Codes, scales and rope part are there.
@@ -203,7 +205,7 @@ class Piece {
   uint4 high_[kPanels];
 };
 
-/// One of the warps that unpack: pieces by turns, over all blocks of the part. Each has two of
+/// One of the warps that unpack: pieces by turns, over all blocks of the part. Each has one of
 /// every block at least, and waits for every stage in order, so that it misses no phase. The first
 /// piece is in registers when the stage to fill becomes free.
 template <typename Shape>
@@ -211,6 +213,7 @@ __device__ __forceinline__ void unpack(const DecodeSm90Args& args,
                                        const Part& part,
                                        const Workspace& work) {
   constexpr int kPieces = Piece<Shape>::kPerBlock;
+  static_assert(kPieces >= Shape::kUnpackWarps);
   int next = threadIdx.x / 32 - 1;
   int number = 0;
   int before = part.before;
