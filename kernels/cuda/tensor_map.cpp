@@ -47,7 +47,7 @@ CUtensorMap encode(const Encoding& encoding,
                                    step.data(),
                                    CU_TENSOR_MAP_INTERLEAVE_NONE,
                                    encoding.swizzle,
-                                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                   CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   TESSERA_CHECK(result == CUDA_SUCCESS, "a tensor map of checked sizes");
   return map;

@@ -19,21 +19,34 @@ struct DecodeSplit {
   /// Blocks that a sequence costs besides its own: queries to load, results to write.
   static constexpr int kSequenceCost = 4;
 
+  /// Parts of this cost or more are cut to a block; shorter ones all cost what the largest must,
+  /// which leaves short sequences of equal lengths whole where there are nearly as many of them as
+  /// parts.
+  static constexpr int kLongPart = 64;
+
   int num_parts = 1;   ///< that have work
   int total_cost = 1;  ///< of all parts: up to 2^31 / num_parts
+  int numerator = 1;   ///< of a part's cost
+  int denominator = 1;
 
   [[nodiscard]] static constexpr int cost(int num_blocks) noexcept {
     return num_blocks + kSequenceCost;
   }
   [[nodiscard]] static constexpr DecodeSplit create(int total_cost, int num_parts) noexcept {
     const int total = std::max(1, total_cost);
-    return {std::min(num_parts, total), total};
+    if (total / num_parts >= kLongPart) {
+      return {num_parts, total, total, num_parts};
+    }
+    const int share = (total + num_parts - 1) / num_parts;
+    return {(total + share - 1) / share, total, share, 1};
   }
 
-  /// The cost before a part: parts cost the same, but for 1.
+  /// The cost before a part.
   [[nodiscard]] constexpr int begin(int part) const noexcept {
-    return static_cast<int>(static_cast<unsigned>(total_cost) * static_cast<unsigned>(part) /
-                            static_cast<unsigned>(num_parts));
+    return std::min(
+        total_cost,
+        static_cast<int>(static_cast<unsigned>(numerator) * static_cast<unsigned>(part) /
+                         static_cast<unsigned>(denominator)));
   }
 
   // `before`: the cost of the sequences before this one.
@@ -66,8 +79,8 @@ struct DecodeSplit {
   /// The last part that begins at a cost or before it.
   [[nodiscard]] constexpr int part_at(int cost) const noexcept {
     return static_cast<int>(
-        (static_cast<unsigned>(cost + 1) * static_cast<unsigned>(num_parts) - 1) /
-        static_cast<unsigned>(total_cost));
+        (static_cast<unsigned>(cost + 1) * static_cast<unsigned>(denominator) - 1) /
+        static_cast<unsigned>(numerator));
   }
 };
 

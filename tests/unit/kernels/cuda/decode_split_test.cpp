@@ -92,6 +92,15 @@ TEST(DecodeSplitTest, FewBlocksAreFewParts) {
   EXPECT_EQ(DecodeSplit::create(0, 132).num_parts, 1);
 }
 
+TEST(DecodeSplitTest, ShortSequencesNearlyAsManyAsPartsAreWhole) {
+  const int cost = DecodeSplit::cost(16);
+  const DecodeSplit split = DecodeSplit::create(128 * cost, 132);
+  for (int i = 0; i < 128; ++i) {
+    EXPECT_EQ(split.first_part(i * cost), i);
+    EXPECT_EQ(split.last_part(i * cost, 16), i);
+  }
+}
+
 TEST(DecodeSplitTest, HoldsForTheLargestBatches) {
   const int largest = static_cast<int>((int64_t{1} << 31) / 132);
   const DecodeSplit split = DecodeSplit::create(largest, 132);
