@@ -47,6 +47,8 @@ CUtensorMap encode(const Encoding& encoding,
                                    step.data(),
                                    CU_TENSOR_MAP_INTERLEAVE_NONE,
                                    encoding.swizzle,
+                                   // With 256 bytes decode takes 5 % longer on an H200; prefill
+                                   // and grouped products take as long.
                                    CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   TESSERA_CHECK(result == CUDA_SUCCESS, "a tensor map of checked sizes");

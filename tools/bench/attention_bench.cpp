@@ -342,7 +342,7 @@ class AttentionBench final {
   }
 
   static bool has_flash_mla_times(const AttentionShape& shape) {
-    return baseline_shape(shape).width == kFullWidth && shape.tokens == 1;
+    return baseline_shape(shape).width == kFullWidth && shape.rope == 64 && shape.tokens == 1;
   }
 
   bool report_error(const AttentionShape& shape, DecodeWay way = DecodeWay::kOps) {

@@ -4,10 +4,10 @@
 #include "tools/bench/flash_mla.h"
 
 // FlashMLA's own, relative to its folder csrc.
-#include "params.h"
-#include "sm90/decode/dense/splitkv_mla.h"
-#include "smxx/decode/combine/combine.h"
-#include "smxx/decode/get_decoding_sched_meta/get_decoding_sched_meta.h"
+#include <params.h>
+#include <sm90/decode/dense/splitkv_mla.h>
+#include <smxx/decode/combine/combine.h>
+#include <smxx/decode/get_decoding_sched_meta/get_decoding_sched_meta.h>
 
 namespace tessera::bench {
 namespace {
@@ -51,11 +51,15 @@ class FlashMla final : public DecodeBaseline {
 FlashMla::FlashMla(GpuBench& bench, const MlaDecodeParams& params) : bench_(bench) {
   const int64_t batch = params.q_latent.dim(0);
   const int64_t heads = params.q_latent.dim(1);
+  const auto* latent = static_cast<const kernels::BFloat16*>(params.q_latent.data);
   const bool is_plain =
       params.cache.dtype == kernels::DType::kBFloat16 && params.cache.latent_width == kValueWidth &&
-      params.cache.latent_width + params.cache.rope_width == kRowWidth && params.row_tokens == 1 &&
-      !params.window && params.q_latent.stride[0] == heads * kRowWidth &&
-      params.q_latent.stride[1] == kRowWidth && params.out.stride[0] == heads * kValueWidth;
+      params.cache.latent_width + params.cache.rope_width == kRowWidth &&
+      params.cache.block_stride_bytes ==
+          kBlockTokens * kRowWidth * static_cast<int64_t>(sizeof(kernels::BFloat16)) &&
+      params.row_tokens == 1 && !params.window && params.q_rope.data == latent + kValueWidth &&
+      params.q_latent.stride[0] == heads * kRowWidth && params.q_latent.stride[1] == kRowWidth &&
+      params.out.stride[0] == heads * kValueWidth && params.out.stride[1] == kValueWidth;
   if (!is_plain) {
     throw DeviceError("FlashMLA: only bfloat16 rows of 512 + 64 columns, one token a sequence");
   }

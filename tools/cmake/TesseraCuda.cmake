@@ -27,5 +27,4 @@ if(TESSERA_ENABLE_CUDA)
     message(FATAL_ERROR "TESSERA_ENABLE_CUDA is ON but nccl.h was not found: install NVIDIA's package "
                         "libnccl-dev or set NCCL_INCLUDE_DIR. The library itself is loaded at run time")
   endif()
-  set(TESSERA_FLASH_MLA "" CACHE PATH "Checkout of FlashMLA with its submodule, for attention_bench --flash-mla")
 endif()

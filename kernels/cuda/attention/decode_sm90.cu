@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/cuda/attention/decode_pass.cuh"
 #include "kernels/cuda/attention/decode_sm90.cuh"
 #include "kernels/cuda/attention/decode_sm90.h"
@@ -83,7 +85,8 @@ int64_t num_head_tiles(const MlaDecodeParams& params) {
 
 /// Parts that the step's cache blocks are cut into.
 int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
-  return num_multiprocessors / static_cast<int>(num_head_tiles(params));
+  return std::min(num_multiprocessors, kMaxDecodeSplits - 1) /
+         static_cast<int>(num_head_tiles(params));
 }
 
 /// Of sequences that are cut.

@@ -8,8 +8,8 @@
 
 namespace tessera::kernels::cuda {
 
-/// Splits of a sequence that there can be: no GPU of this kind has more multiprocessors; and the
-/// window.
+/// Splits of a sequence that there can be: of parts, of which there are no more than
+/// multiprocessors, and of the window.
 inline constexpr int kMaxDecodeSplits = 160;
 
 namespace detail {

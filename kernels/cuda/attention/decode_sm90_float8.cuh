@@ -20,8 +20,9 @@ struct DecodeSm90Float8Shape
   using Base = DecodeSm90Shape<kValuePanels_, kIsWide_, kIsWide_ && kValuePanels_ == 4 ? 1 : 0>;
   static constexpr bool kIsFloat8 = true;
   static constexpr int kStageBytes = Base::kValuePanels * kDecodePanelBytes;
-  // Wide, two blocks are in use at a time and a third one is unpacked meanwhile. Both warpgroups
-  // meet these stages in the order in which they are filled: none can miss a phase.
+  // Wide, two blocks are in use at a time and a third one is unpacked meanwhile. An odd number does
+  // no harm in the narrow form here, as it would with the copy engine: each warp that unpacks
+  // arrives in the order of blocks, so that a full stage says that those before were full.
   static constexpr int kStages = Base::kValuePanels < 4 ? 4 : 3;
   static constexpr int kScaleOffset = 64 * Base::kValueWidth;
   static constexpr int kCodeBytes = kScaleOffset + 64 * 16;

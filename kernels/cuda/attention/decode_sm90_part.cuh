@@ -115,18 +115,28 @@ template <int kThreads>
 __device__ __forceinline__ SequenceCosts find_costs(const DecodeSm90Args& args,
                                                     int sequence,
                                                     int* scratch) {
-  int* found = scratch + 24;
-  int all = 0;
-  for (int base = 0; base < args.num_sequences; base += kThreads) {
-    const int own = base + threadIdx.x;
-    const ScanResult scan = scan_block<kThreads>(cost_of(args, own), scratch);
-    if (own == sequence) {
-      *found = all + scan.before;
-    }
-    all += scan.all;
+  constexpr int kWarps = kThreads / 32;
+  SequenceCosts costs;
+#pragma unroll 4
+  for (int other = threadIdx.x; other < args.num_sequences; other += kThreads) {
+    const int cost = cost_of(args, other);
+    costs.all += cost;
+    costs.before += other < sequence ? cost : 0;
+  }
+  costs.all = __reduce_add_sync(0xFFFFFFFFU, costs.all);
+  costs.before = __reduce_add_sync(0xFFFFFFFFU, costs.before);
+  if (threadIdx.x % 32 == 0) {
+    scratch[threadIdx.x / 32] = costs.all;
+    scratch[kWarps + threadIdx.x / 32] = costs.before;
   }
   __syncthreads();
-  return {*found, all};
+  costs = {};
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) {
+    costs.all += scratch[warp];
+    costs.before += scratch[kWarps + warp];
+  }
+  return costs;
 }
 
 /// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would

@@ -82,14 +82,14 @@ __device__ __forceinline__ void load_queries(
   }
 }
 
-/// What the L2 cache is told of a part's cache blocks. That they may go first keeps partial results
-/// there, which are written over by the next call: 5 us of 90 for 128 heads, 8 x 32k. Of long parts
-/// of 128 heads it costs more than it saves: 12 us of 500 at 64 x 32k, with the bytes from memory
-/// the same; why was not found.
+/// What the L2 cache is told of a part's cache blocks in bfloat16. That they may go first keeps
+/// partial results there, which are written over by the next call: 5 us of 90 for 128 heads, 8 x
+/// 32k. Of long parts of 128 heads it costs more than it saves: 12 us of 500 at 64 x 32k, with the
+/// bytes from memory the same; why was not found.
 template <typename Shape>
 __device__ __forceinline__ uint64_t block_hint(const Part& part) {
-  constexpr int kLongPart = 128;  // blocks
-  const bool is_long = part.split.total_cost / part.split.num_parts >= kLongPart;
+  constexpr int kManyBlocks = 128;
+  const bool is_long = part.split.total_cost / part.split.num_parts >= kManyBlocks;
   return Shape::kNumTiles > 1 && is_long ? kEvictNormal : kEvictFirst;
 }
 

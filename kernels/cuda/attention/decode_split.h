@@ -1,7 +1,7 @@
 // How a step's decode attention is shared out over a fixed number of workers: all sequences' cache
-// blocks, back to back, are cut into parts of equal cost. A sequence that is cut has several
-// splits. Arithmetic on the sum of costs before a sequence, so that every worker finds its part by
-// itself, from the lengths alone.
+// blocks, back to back, are cut into parts of equal cost (but the last). A sequence that is cut has
+// several splits. Arithmetic on the sum of costs before a sequence, so that every worker finds its
+// part by itself, from the lengths alone.
 #pragma once
 
 #include <algorithm>

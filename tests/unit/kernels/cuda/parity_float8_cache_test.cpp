@@ -147,7 +147,8 @@ class Float8DecodeTest : public ParityTest {
     const int64_t begin = shape.window.outside_begin(length);
     const int64_t count = shape.window.outside_end(length) - begin;
     Array latents = random_.array({count, shape.width});
-    for (int64_t token = 0; token<count; token += shape.exponent> 0 ? 2 : 1) {
+    const int64_t step = shape.exponent > 0 ? 2 : 1;
+    for (int64_t token = 0; token < count; token += step) {
       for (int64_t i = 0; i < shape.width; ++i) {
         latents.at(token, i) *= std::exp2(shape.exponent);
       }
