@@ -19,7 +19,7 @@ LIBRARIES = {
     "gtest": "gtest", "gmock": "gtest", "grpcpp": "grpc", "grpc": "grpc", "google": "protobuf", "ucp": "ucx",
     "ucs": "ucx", "nccl.h": "nccl", "cuda.h": "cuda", "cuda_runtime.h": "cuda",
     "cuda_runtime_api.h": "cuda", "cupti.h": "cuda", "cuda_bf16.h": "cuda", "cuda_fp8.h": "cuda", "cublasLt.h": "cuda",
-    "cub": "cuda", "cuda": "cuda",
+    "cub": "cuda", "cuda": "cuda", "params.h": "flash_mla", "sm90": "flash_mla", "smxx": "flash_mla",
 }
 # Headers of the C library and the system: allowed everywhere.
 SYSTEM = re.compile(r"^(sys/|arpa/|netinet/|[a-z0-9_]+$|(unistd|fcntl|sched|signal|pthread|poll|"
@@ -108,6 +108,7 @@ RULES = {
     "tools/bench/gpu_kernel_times.cpp": ([], ["cuda"]),
     "tools/bench/gpu_bench.h": (["kernels"], ["cuda"]),
     "tools/bench/gpu_read_kernel.h": ([], ["cuda"]),
+    "tools/bench/flash_mla.cu": (["kernels", "tools/bench"], ["flash_mla"]),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 OUR_FOLDERS = ("kernels/", "engine/", "server/", "tests/", "tools/", "proto/")
