@@ -61,6 +61,7 @@ class CudaOps final : public Ops {
   CudaDevice& device_;
   Blas blas_;
   DeviceBuffer scratch_;
+  DeviceBuffer decode_tickets_;
   Float8Dense float8_dense_;  // uses all of them
 };
 

@@ -45,6 +45,20 @@ __device__ inline float warp_max(float value) {
   return value;
 }
 
+/// Adds 1 to a number in global memory, behind what the calling thread has written or has seen
+/// written: who finds it so by wait_for_count() sees that too.
+__device__ inline void count_up(uint32_t* number) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(number) : "memory");
+}
+/// By all threads of a warp together: one that loops alone would cost what follows its uniform
+/// registers.
+__device__ inline void wait_for_count(const uint32_t* number, uint32_t count) {
+  uint32_t found = 0;
+  do {
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(number) : "memory");
+  } while (__any_sync(kAllLanes, found < count));
+}
+
 /// 2^x to 2 units in the last place; results below 2^-126 are 0.
 __device__ inline float exp2_approx(float x) {
   float result;

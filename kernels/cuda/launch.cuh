@@ -31,6 +31,12 @@ __device__ inline void wait_for_kernel_before() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
+/// Lets the kernel after start before wait_for_kernel_before() has returned in all blocks. That one
+/// waits for the end of this kernel, which waits for the one before.
+__device__ inline void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
 namespace detail {
 
 template <typename... Params, typename... Args>

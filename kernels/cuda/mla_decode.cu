@@ -192,10 +192,11 @@ void run_pass(const DecodePass& pass, DType dtype, int64_t num_rows, cudaStream_
 /// launched while it runs.
 void decode_sm90(const MlaDecodeParams& params,
                  int num_multiprocessors,
-                 void* scratch,
+                 const Sm90DecodeMemory& memory,
                  cudaStream_t stream) {
   if (params.window) {
-    const Sm90WindowPartials partials = sm90_window_partials(params, num_multiprocessors, scratch);
+    const Sm90WindowPartials partials =
+        sm90_window_partials(params, num_multiprocessors, memory.scratch);
     DecodePass paged = paged_pass(params);
     paged.ring = params.window->ring;
     paged.num_splits = 0;
@@ -205,7 +206,7 @@ void decode_sm90(const MlaDecodeParams& params,
     run_pass(
         window_pass(paged, *params.window), params.q_latent.dtype, params.q_latent.dim(0), stream);
   }
-  launch_sm90_decode(params, num_multiprocessors, scratch, stream);
+  launch_sm90_decode(params, num_multiprocessors, memory, stream);
 }
 
 }  // namespace
@@ -215,7 +216,8 @@ void CudaOps::do_mla_decode(const MlaDecodeParams& params, StreamView stream) {
   const int64_t num_rows = params.q_latent.dim(0);
   if (can_use_sm90_decode(params)) {
     if (sm90_decode_scratch_bytes(params, device_.num_multiprocessors()) <= kScratchBytes) {
-      decode_sm90(params, device_.num_multiprocessors(), scratch_.data(), on);
+      decode_sm90(
+          params, device_.num_multiprocessors(), {scratch_.data(), decode_tickets_.data()}, on);
       return;
     }
     if (num_rows > 1) {

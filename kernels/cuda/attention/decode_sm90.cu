@@ -25,7 +25,7 @@ constexpr int64_t kScaleBytes = 16;
 /// Sequences times tiles of 16 heads up to which the splits of a column are merged by eight warps,
 /// or two: beyond there are thread blocks enough when one does.
 constexpr int64_t kFewTiles = 16;
-constexpr int64_t kSomeTiles = 128;
+constexpr int64_t kSomeTiles = 64;
 
 /// Of numbers in bfloat16, from byte `begin` of the rows on.
 CUtensorMap map_of_rows(const LatentCacheView& cache, int64_t begin, int64_t width) {
@@ -85,7 +85,7 @@ int64_t num_head_tiles(const MlaDecodeParams& params) {
 
 /// Parts that the step's cache blocks are cut into.
 int num_parts(const MlaDecodeParams& params, int num_multiprocessors) {
-  return std::min(num_multiprocessors, kMaxDecodeSplits - 1) /
+  return std::min(num_multiprocessors, kMaxDecodeTickets) /
          static_cast<int>(num_head_tiles(params));
 }
 
@@ -105,8 +105,8 @@ int64_t padded_width(const MlaDecodeParams& params) {
 }
 
 int64_t num_partial_values(const MlaDecodeParams& params, int num_multiprocessors) {
-  return num_partials(params, num_multiprocessors) * PartialTile::num_tiles(num_heads(params)) *
-         PartialTile::kHeads * padded_width(params);
+  return num_partials(params, num_multiprocessors) *
+         PartialTile::floats(num_heads(params), padded_width(params));
 }
 
 DecodeSm90Maps make_maps(const MlaDecodeParams& params) {
@@ -127,7 +127,9 @@ DecodeSm90Maps make_maps(const MlaDecodeParams& params) {
   return maps;
 }
 
-DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors, void* scratch) {
+DecodeSm90Args make_args(const MlaDecodeParams& params,
+                         int num_multiprocessors,
+                         const Sm90DecodeMemory& memory) {
   DecodeSm90Args args;
   const int64_t tokens = num_tokens(params);
   args.block_tables = params.block_tables.as<int32_t>();
@@ -152,10 +154,12 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   args.out_stride[1] = params.out.stride[1];
   args.log_sum_exp = params.log_sum_exp.as<float>();
   args.lse_stride = params.log_sum_exp.stride[0] * tokens;
-  args.split_out = static_cast<float*>(scratch);
+  args.split_out = static_cast<float*>(memory.scratch);
+  args.tickets = static_cast<DecodeTicket*>(memory.tickets);
   float* end = args.split_out + num_partial_values(params, num_multiprocessors);
   if (params.window) {
-    const Sm90WindowPartials window = sm90_window_partials(params, num_multiprocessors, scratch);
+    const Sm90WindowPartials window =
+        sm90_window_partials(params, num_multiprocessors, memory.scratch);
     args.window = params.window->ring.window;
     args.window_out = window.values;
     args.window_lse = window.sums;
@@ -165,6 +169,12 @@ DecodeSm90Args make_args(const MlaDecodeParams& params, int num_multiprocessors,
   return args;
 }
 
+/// Sequences that may have many splits.
+int64_t max_merged(const DecodeSm90Args& args, int num_parts) {
+  // One at least: the tickets are to be cleared.
+  return std::clamp(DecodeSplit::max_many_splits(num_parts), 1, args.num_sequences);
+}
+
 template <int kWidth, int kGroups, int kSplitWarps>
 void merge_by(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
   constexpr int kBlockGroups = kGroups * 8 / kSplitWarps;
@@ -172,7 +182,7 @@ void merge_by(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
   static_assert(kColumnBlocks * kBlockGroups * PartialTile::kGroup == kWidth);
   launch_early("mla_decode (merge)",
                combine_splits_kernel<kWidth, kGroups, kSplitWarps>,
-               {{to_grid(args.num_sequences),
+               {{to_grid(max_merged(args, num_parts)),
                  to_grid(PartialTile::num_tiles(args.num_heads)),
                  kColumnBlocks},
                 256},
@@ -183,7 +193,7 @@ void merge_by(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
 
 template <int kWidth>
 void merge(const DecodeSm90Args& args, int num_parts, cudaStream_t stream) {
-  const int64_t num_tiles = args.num_sequences * PartialTile::num_tiles(args.num_heads);
+  const int64_t num_tiles = max_merged(args, num_parts) * PartialTile::num_tiles(args.num_heads);
   if (num_tiles <= kFewTiles) {
     merge_by<kWidth, 2, 8>(args, num_parts, stream);
   } else if (num_tiles <= kSomeTiles) {
@@ -244,6 +254,10 @@ int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params, int num_multipr
   return (window_floats + split_floats) * static_cast<int64_t>(sizeof(float));
 }
 
+int64_t sm90_decode_ticket_bytes() {
+  return kMaxDecodeTickets * static_cast<int64_t>(sizeof(DecodeTicket));
+}
+
 Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
                                         int num_multiprocessors,
                                         void* scratch) {
@@ -253,10 +267,10 @@ Sm90WindowPartials sm90_window_partials(const MlaDecodeParams& params,
 
 void launch_sm90_decode(const MlaDecodeParams& params,
                         int num_multiprocessors,
-                        void* scratch,
+                        const Sm90DecodeMemory& memory,
                         cudaStream_t stream) {
   const DecodeSm90Maps maps = make_maps(params);
-  const DecodeSm90Args args = make_args(params, num_multiprocessors, scratch);
+  const DecodeSm90Args args = make_args(params, num_multiprocessors, memory);
   const int parts = num_parts(params, num_multiprocessors);
   switch (padded_width(params)) {
     case 64:

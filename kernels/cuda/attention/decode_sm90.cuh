@@ -115,7 +115,11 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
     const int number = sequence - part.begin;
-    sums.clear();
+    if (Shape::kIsWide || group == 0) {
+      start<0>(args, sums, blocks, sequence, first_head);
+    } else {
+      sums.clear();
+    }
     HeldQueries<Shape> held;
     held.load(args, sequence, first_head);
     barrier_wait(work.queries.full, number & 1);
@@ -128,24 +132,21 @@ __device__ __forceinline__ void consume(const DecodeSm90Args& args,
     }
     count += blocks.last - blocks.first;
     add_up_rows(sums);
-    const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
-    const Destination to{.sequence = sequence,
-                         .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
-                         .first_head = first_head};
+    constexpr int kCount = Accumulator<Shape::kValuePanels>::kCount;
     if constexpr (Shape::kIsWide) {
-      write_values<Shape::kValueWidth, 0>(args, sums, Inverses::create(sums), to);
-      write_log_sum_exps(args, sums, to);
+      finish<Shape, Share<Shape::kValueWidth, 0, 0, kCount>>(
+          args, sums, part, blocks, sequence, first_head);
     } else {
       merge_warpgroups<Shape>(sums,
                               reinterpret_cast<float*>(work.shared + Shape::kBarrierBytes),
                               reinterpret_cast<float*>(work.shared + 1024));
-      constexpr int kHalf = Shape::kValuePanels * 16;
-      const Inverses inverses = Inverses::create(sums);
+      constexpr int kHalf = kCount / 2;
       if (group == 0) {
-        write_values<Shape::kValueWidth, 0, 0, kHalf>(args, sums, inverses, to);
-        write_log_sum_exps(args, sums, to);
+        finish<Shape, Share<Shape::kValueWidth, 0, 0, kHalf>>(
+            args, sums, part, blocks, sequence, first_head);
       } else {
-        write_values<Shape::kValueWidth, 0, kHalf, kHalf>(args, sums, inverses, to);
+        finish<Shape, Share<Shape::kValueWidth, 0, kHalf, kHalf>>(
+            args, sums, part, blocks, sequence, first_head);
       }
     }
   }

@@ -18,6 +18,15 @@ namespace tessera::kernels::cuda {
 [[nodiscard]] int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params,
                                                 int num_multiprocessors);
 
+/// Bytes of device memory that calls leave as they found it: zero.
+[[nodiscard]] int64_t sm90_decode_ticket_bytes();
+
+/// In use until the stream has passed.
+struct Sm90DecodeMemory {
+  void* scratch = nullptr;  ///< sm90_decode_scratch_bytes()
+  void* tickets = nullptr;  ///< sm90_decode_ticket_bytes()
+};
+
 /// What the window's tokens yield; in the scratch.
 struct Sm90WindowPartials {
   float* values = nullptr;  ///< [B, H, w], normalised
@@ -29,10 +38,9 @@ struct Sm90WindowPartials {
                                                       int num_multiprocessors,
                                                       void* scratch);
 
-/// `scratch`: sm90_decode_scratch_bytes() of device memory, in use until the stream has passed.
 void launch_sm90_decode(const MlaDecodeParams& params,
                         int num_multiprocessors,
-                        void* scratch,
+                        const Sm90DecodeMemory& memory,
                         cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -16,6 +16,14 @@ struct DecodeSm90Maps {
   CUtensorMap scales;    ///< [blocks, 64, 16 bytes]: of float8 rows, those that hold the scale
 };
 
+/// How much of a sequence that is cut is in memory, of the heads of one thread block. Zero before
+/// and after each call.
+struct DecodeTicket {
+  uint32_t num_written[8] = {};  ///< of each 16 heads: warps that have written partial results
+};
+/// That there can be: parts times tiles of heads.
+inline constexpr int kMaxDecodeTickets = 160;
+
 /// Of S sequences with n query tokens each; to the kernels the tokens' heads are n H heads of one.
 struct DecodeSm90Args {
   const int* block_tables = nullptr;  ///< [S, ...]
@@ -41,9 +49,10 @@ struct DecodeSm90Args {
   /// H].
   float* split_out = nullptr;
   float* split_lse = nullptr;
-  LatentWindow window;  ///< tokens that are no part of the paged pass
-  /// What the window's tokens yield, merged with the rest; null without a window: [S, n H,
-  /// w] normalised, and natural log-sum-exps [S, n H].
+  DecodeTicket* tickets = nullptr;  ///< [parts, num_head_tiles]
+  LatentWindow window;              ///< tokens that are no part of the paged pass
+  /// What the window's tokens yield, that a sequence's sums begin with; null without a window: [S,
+  /// n H, w] normalised, and natural log-sum-exps [S, n H].
   const float* window_out = nullptr;
   const float* window_lse = nullptr;
 };
@@ -58,6 +67,10 @@ struct PartialTile {
 
   __host__ __device__ static constexpr int64_t num_tiles(int64_t num_heads) {
     return (num_heads + kHeads - 1) / kHeads;
+  }
+  /// Of a partial result, of all heads.
+  __host__ __device__ static constexpr int64_t floats(int64_t num_heads, int64_t width) {
+    return num_tiles(num_heads) * kHeads * width;
   }
   /// Where a lane's four numbers of a tile's group 0 are; the other groups follow.
   __device__ static int64_t offset(int64_t partial, int num_heads, int first_head, int width) {
@@ -109,7 +122,8 @@ struct DecodeSm90Shape {
   // Warps that a block of rows, and a sequence's queries, have to be released by.
   static constexpr int kBlockWarps = kIsWide ? 8 : 4;
   static constexpr int kQueryWarps = 8;
-  static constexpr int kFillers = 1;  // that a stage is full by: the copy engine
+  static constexpr int kTileWarps = kIsWide ? 1 : 2;  // that have results of the same 16 heads
+  static constexpr int kFillers = 1;                  // that a stage is full by: the copy engine
   static constexpr int kLoadStages = kStages;
 };
 
@@ -141,6 +155,7 @@ struct DecodeSm90ColumnsShape {
   static constexpr int kValueWidth = kValuePanels * 64;
   static constexpr int kBlockWarps = 8;
   static constexpr int kQueryWarps = 4;  // only the first warpgroup multiplies them
+  static constexpr int kTileWarps = 2;
   static constexpr int kFillers = 1;
   static constexpr int kLoadStages = kStages;
 };

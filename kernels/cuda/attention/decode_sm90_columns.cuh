@@ -37,9 +37,12 @@ class Mailbox {
                                   : make_float2(1.0F, 1.0F);
     named_barrier_arrive<kWritten, 256>();
   }
-  __device__ __forceinline__ void send(const Inverses& inverses) {
+  /// Maxima and sums of probabilities.
+  template <int kPanels>
+  __device__ __forceinline__ void send(const Accumulator<kPanels>& sums) {
     named_barrier<kRead, 256>();
-    *factors_ = make_float2(inverses.of_row[0], inverses.of_row[1]);
+    *reinterpret_cast<float4*>(weights_) =
+        make_float4(sums.max[0], sums.max[1], sums.sum[0], sums.sum[1]);
     named_barrier_arrive<kWritten, 256>();
   }
 
@@ -62,11 +65,15 @@ class Mailbox {
     rescale.is_needed = __any_sync(0xFFFFFFFFU, factor.x != 1.0F || factor.y != 1.0F);
     return rescale;
   }
-  __device__ __forceinline__ Inverses receive() {
+  template <int kPanels>
+  __device__ __forceinline__ void receive(Accumulator<kPanels>& sums) {
     named_barrier_arrive<kRead, 256>();
     named_barrier<kWritten, 256>();
-    const float2 factor = *factors_;
-    return {{factor.x, factor.y}};
+    const float4 state = *reinterpret_cast<const float4*>(weights_);
+    sums.max[0] = state.x;
+    sums.max[1] = state.y;
+    sums.sum[0] = state.z;
+    sums.sum[1] = state.w;
   }
 
  private:
@@ -130,20 +137,11 @@ __device__ __forceinline__ void follow(
   }
 }
 
-__device__ __forceinline__ Destination destination(const DecodeSm90Args& args,
-                                                   const Part& part,
-                                                   const PartBlocks& blocks,
-                                                   int sequence) {
-  const bool is_partial = args.window_lse != nullptr || blocks.is_cut();
-  return {.sequence = sequence,
-          .partial = is_partial ? DecodeSplit::partial(part.number, sequence) : -1,
-          .first_head = part.first_head};
-}
-
 template <typename Shape>
 __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
                                           const Part& part,
                                           const Workspace& work) {
+  using LeadShare = Share<Shape::kValueWidth, 0, 0, Accumulator<Shape::kLeadPanels>::kCount>;
   uint8_t* stages = work.shared + Shape::kFixedBytes;
   Mailbox box = Mailbox::create<Shape>(work.shared);
   Accumulator<Shape::kLeadPanels> sums;
@@ -151,7 +149,7 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
-    sums.clear();
+    start<0>(args, sums, blocks, sequence, part.first_head);
     barrier_wait(work.queries.full, (sequence - part.begin) & 1);
     lead<Shape>({args, part.first_head, work.ring, stages, count, blocks},
                 sums,
@@ -161,11 +159,8 @@ __device__ __forceinline__ void lead_part(const DecodeSm90Args& args,
     count += blocks.last - blocks.first;
     release_queries(work.queries.empty);
     add_up_rows(sums);
-    const Inverses inverses = Inverses::create(sums);
-    box.send(inverses);
-    const Destination to = destination(args, part, blocks, sequence);
-    write_values<Shape::kValueWidth, 0>(args, sums, inverses, to);
-    write_log_sum_exps(args, sums, to);
+    box.send(sums);
+    finish<Shape, LeadShare>(args, sums, part, blocks, sequence, part.first_head);
   }
 }
 
@@ -173,6 +168,9 @@ template <typename Shape>
 __device__ __forceinline__ void follow_part(const DecodeSm90Args& args,
                                             const Part& part,
                                             const Workspace& work) {
+  constexpr int kFirstColumn = Shape::kLeadPanels * 64;
+  using FollowShare =
+      Share<Shape::kValueWidth, kFirstColumn, 0, Accumulator<Shape::kOtherPanels>::kCount>;
   uint8_t* stages = work.shared + Shape::kFixedBytes;
   Mailbox box = Mailbox::create<Shape>(work.shared);
   Accumulator<Shape::kOtherPanels> sums;
@@ -180,12 +178,11 @@ __device__ __forceinline__ void follow_part(const DecodeSm90Args& args,
   int before = part.before;
   for (int sequence = part.begin; sequence < part.end; ++sequence) {
     const PartBlocks blocks = next_blocks(args, part, sequence, before);
-    sums.clear();
+    start<kFirstColumn>(args, sums, blocks, sequence, part.first_head);
     follow<Shape>({args, part.first_head, work.ring, stages, count, blocks}, sums, box);
     count += blocks.last - blocks.first;
-    const Inverses inverses = box.receive();
-    write_values<Shape::kValueWidth, Shape::kLeadPanels * 64>(
-        args, sums, inverses, destination(args, part, blocks, sequence));
+    box.receive(sums);
+    finish<Shape, FollowShare>(args, sums, part, blocks, sequence, part.first_head);
   }
 }
 

@@ -1,5 +1,5 @@
-// Merges what the thread blocks of Hopper's decode attention, and the exact window's pass, have of
-// one sequence.
+// Merges what the thread blocks of Hopper's decode attention have of a sequence that is cut into
+// many splits.
 #pragma once
 
 #include "kernels/cuda/attention/decode_pass.cuh"
@@ -8,11 +8,47 @@
 
 namespace tessera::kernels::cuda {
 
-/// Splits of a sequence that there can be: of parts, of which there are no more than
-/// multiprocessors, and of the window.
-inline constexpr int kMaxDecodeSplits = 160;
+/// Splits of a sequence that there can be, one a part.
+inline constexpr int kMaxDecodeSplits = kMaxDecodeTickets;
 
 namespace detail {
+
+/// A sequence with more than DecodeSplit::kFewSplits splits; `splits.count` 0: there is none.
+struct ManySplits {
+  int sequence = 0;
+  Splits splits;
+};
+
+/// The one of number `number`. By all threads of the block; `found` lies in shared memory.
+template <int kThreads>
+__device__ __forceinline__ void find_many_splits(const DecodeSm90Args& args,
+                                                 int number,
+                                                 int num_parts,
+                                                 ManySplits& found) {
+  __shared__ int scratch[kThreads / 32];
+  if (threadIdx.x == 0) {
+    found = {0, {0, 0}};
+  }
+  int num_before = 0;
+  visit_sequences<kThreads>(args, num_parts, scratch, [&](int sequence, Splits splits, int) {
+    const bool is_one = splits.count > DecodeSplit::kFewSplits;
+    const ScanResult scan = scan_block<kThreads>(is_one ? 1 : 0, scratch);
+    if (is_one && num_before + scan.before == number) {
+      found = {sequence, splits};
+    }
+    num_before += scan.all;
+  });
+  __syncthreads();
+}
+
+/// By all threads of a block of 256.
+__device__ __forceinline__ void clear_tickets(DecodeTicket* tickets) {
+  static_assert(sizeof(DecodeTicket) % sizeof(uint4) == 0);
+  constexpr int kChunks = sizeof(DecodeTicket) / sizeof(uint4) * kMaxDecodeTickets;
+  for (int chunk = threadIdx.x; chunk < kChunks; chunk += 256) {
+    reinterpret_cast<uint4*>(tickets)[chunk] = make_uint4(0, 0, 0, 0);
+  }
+}
 
 /// Weighs `num` splits of one head, with lse_of(split) their log-sum-exps of base 2: that of split
 /// i becomes weights[i * kStride]. By a warp; returns the natural log-sum-exp.
@@ -61,9 +97,10 @@ __device__ __forceinline__ void add_weighted(float4& sum, float2 weight, const f
 
 }  // namespace detail
 
-/// Merges the splits of sequences that are cut, and the window as one more. A thread block has 16
-/// heads of a sequence and kGroups groups of 8 columns for each of its column warps, of which there
-/// are 8 / kSplitWarps; that many warps share the splits of a group.
+/// Merges the splits of sequences that have many, and makes the tickets of the others ready for the
+/// next call. A thread block has 16 heads of a sequence and kGroups groups of 8 columns for each of
+/// its column warps, of which there are 8 / kSplitWarps; that many warps share the splits of a
+/// group.
 template <int kValueWidth, int kGroups, int kSplitWarps>
 __global__ void __launch_bounds__(256)
     combine_splits_kernel(const __grid_constant__ DecodeSm90Args args, int num_parts) {
@@ -72,17 +109,17 @@ __global__ void __launch_bounds__(256)
   constexpr int kBatch = kSplitWarps > 1 ? 8 : 2;  // splits that a warp loads at a time
   __shared__ float weights[kMaxDecodeSplits * kHeads];
   __shared__ float4 others[kSplitWarps > 1 ? 8 : 1][kGroups][32];
-  __shared__ int scratch[32];
-  const int sequence = blockIdx.x;
-  // While the kernel before still runs.
-  const detail::SequenceCosts costs = detail::find_costs<256>(args, sequence, scratch);
-  const DecodeSplit split = DecodeSplit::create(costs.all, num_parts);
-  const int first = split.first_part(costs.before);
-  const int num_paged =
-      split.last_part(costs.before, detail::PagedTokens(args, sequence).num_blocks()) - first + 1;
-  const int num = num_paged + (args.window_lse != nullptr ? 1 : 0);
+  __shared__ detail::ManySplits found;
+  // Most often there is nothing to merge: the kernel after is not to wait for that.
+  let_next_kernel_start();
+  detail::find_many_splits<256>(args, blockIdx.x, num_parts, found);
+  const auto [sequence, splits] = found;
+  const int num = splits.count;
   wait_for_kernel_before();
-  if (num <= 1) {
+  if (blockIdx.x + blockIdx.y + blockIdx.z == 0) {
+    detail::clear_tickets(args.tickets);
+  }
+  if (num == 0) {
     return;
   }
   const int warp = threadIdx.x / 32;
@@ -90,8 +127,8 @@ __global__ void __launch_bounds__(256)
   const int split_warp = warp % kSplitWarps;
   const int first_group = (blockIdx.z * (8 / kSplitWarps) + warp / kSplitWarps) * kGroups;
   const int first_head = blockIdx.y * kHeads;
-  const int64_t first_partial = DecodeSplit::partial(first, sequence);
-  const int64_t partial_floats = PartialTile::num_tiles(args.num_heads) * kHeads * kValueWidth;
+  const int64_t first_partial = DecodeSplit::partial(splits.first_part, sequence);
+  const int64_t partial_floats = PartialTile::floats(args.num_heads, kValueWidth);
   const float* parts = args.split_out +
                        PartialTile::offset(first_partial, args.num_heads, first_head, kValueWidth) +
                        first_group * kStep;
@@ -102,9 +139,9 @@ __global__ void __launch_bounds__(256)
       const int number = begin + i * kSplitWarps;
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
-        batch[i][group] = number < num_paged ? __ldcs(reinterpret_cast<const float4*>(
-                                                   parts + number * partial_floats + group * kStep))
-                                             : float4{};
+        batch[i][group] = number < num ? __ldcs(reinterpret_cast<const float4*>(
+                                             parts + number * partial_floats + group * kStep))
+                                       : float4{};
       }
     }
   };
@@ -112,15 +149,9 @@ __global__ void __launch_bounds__(256)
   for (int own = warp; own < kHeads; own += 8) {
     const int head = first_head + own;
     if (head < args.num_heads) {
-      const int64_t window_row = int64_t{sequence} * args.num_heads + head;
       const float* lse = args.split_lse + first_partial * args.num_heads + head;
       const float sum = detail::weigh_splits<kHeads>(
-          [&](int number) {
-            return number < num_paged ? lse[int64_t{number} * args.num_heads]
-                                      : args.window_lse[window_row] * kLog2E;
-          },
-          num,
-          weights + own);
+          [&](int number) { return lse[int64_t{number} * args.num_heads]; }, num, weights + own);
       if (blockIdx.z == 0 && lane == 0) {
         args.log_sum_exp[sequence * args.lse_stride + head] = sum;
       }
@@ -128,14 +159,14 @@ __global__ void __launch_bounds__(256)
   }
   __syncthreads();
   float4 sums[kGroups] = {};
-  for (int begin = split_warp; begin < num_paged; begin += kBatch * kSplitWarps) {
+  for (int begin = split_warp; begin < num; begin += kBatch * kSplitWarps) {
     if (begin != split_warp) {
       load(begin);
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int number = begin + i * kSplitWarps;
-      if (number < num_paged) {
+      if (number < num) {
         const float* of_split = weights + number * kHeads + lane / 4;
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
@@ -169,16 +200,8 @@ __global__ void __launch_bounds__(256)
       if (head >= args.num_heads || column >= args.latent_width) {
         continue;
       }
-      float2 sum = r == 0 ? make_float2(sums[group].x, sums[group].y)
-                          : make_float2(sums[group].z, sums[group].w);
-      if (args.window_lse != nullptr) {
-        const int64_t row = int64_t{sequence} * args.num_heads + head;
-        const float weight = weights[num_paged * kHeads + head - first_head];
-        const float2 window =
-            *reinterpret_cast<const float2*>(args.window_out + row * args.latent_width + column);
-        sum.x += weight * window.x;
-        sum.y += weight * window.y;
-      }
+      const float2 sum = r == 0 ? make_float2(sums[group].x, sums[group].y)
+                                : make_float2(sums[group].z, sums[group].w);
       *reinterpret_cast<__nv_bfloat162*>(args.out + sequence * args.out_stride[0] +
                                          head * args.out_stride[1] + column) =
           __floats2bfloat162_rn(sum.x, sum.y);

@@ -2,6 +2,8 @@
 // lengths alone, so that the host need not know them.
 #pragma once
 
+#include <climits>
+
 #include "kernels/cuda/attention/decode_sm90_args.cuh"
 #include "kernels/cuda/attention/decode_split.h"
 
@@ -18,6 +20,8 @@ struct Part {
   int end = 0;
   int before = 0;  ///< cost of the sequences before `begin`
   int first_head = 0;
+  Splits first_splits;  ///< of the first sequence, where parts before have blocks of it too
+  Splits last_splits;   ///< of the last one, where parts behind have
 };
 
 /// What a part has of one sequence. Blocks and tokens are counted from the first block that holds
@@ -29,10 +33,10 @@ struct PartBlocks {
   int end_token = 0;
   int table_begin = 0;  ///< the first block's place in the block table
 
-  /// Whether other parts have blocks of the sequence too.
-  [[nodiscard]] __device__ __forceinline__ bool is_cut() const {
-    return first > 0 || last * 64 < end_token;
-  }
+  /// Of the sequence.
+  [[nodiscard]] __device__ __forceinline__ int all() const { return (end_token + 63) / 64; }
+  /// Whether other parts have blocks of it too.
+  [[nodiscard]] __device__ __forceinline__ bool is_cut() const { return first > 0 || last < all(); }
 };
 
 /// The tokens of the pass: all of a sequence's but the window's, for its last query token.
@@ -105,81 +109,69 @@ __device__ __forceinline__ int cost_of(const DecodeSm90Args& args, int sequence)
                                        : 0;
 }
 
-struct SequenceCosts {
-  int before = 0;  ///< of the sequences before
-  int all = 0;
-};
-
-/// By all threads of the block. `scratch`: 32 numbers.
-template <int kThreads>
-__device__ __forceinline__ SequenceCosts find_costs(const DecodeSm90Args& args,
-                                                    int sequence,
-                                                    int* scratch) {
-  constexpr int kWarps = kThreads / 32;
-  SequenceCosts costs;
-#pragma unroll 4
-  for (int other = threadIdx.x; other < args.num_sequences; other += kThreads) {
-    const int cost = cost_of(args, other);
-    costs.all += cost;
-    costs.before += other < sequence ? cost : 0;
+/// By all threads of the block: `visit(sequence, splits, before)` with the cost of the
+/// sequences before. Each thread has sequences of its own, and all equally many: those beyond the
+/// last have no splits. `warp_sums`: kThreads / 32 numbers.
+template <int kThreads, typename Visit>
+__device__ __forceinline__ DecodeSplit
+visit_sequences(const DecodeSm90Args& args, int num_parts, int* warp_sums, const Visit& visit) {
+  const int first_cost = cost_of(args, threadIdx.x);
+  const ScanResult first_scan = scan_block<kThreads>(first_cost, warp_sums);
+  int total = first_scan.all;
+  for (int base = kThreads; base < args.num_sequences; base += kThreads) {
+    total += scan_block<kThreads>(cost_of(args, base + threadIdx.x), warp_sums).all;
   }
-  costs.all = __reduce_add_sync(0xFFFFFFFFU, costs.all);
-  costs.before = __reduce_add_sync(0xFFFFFFFFU, costs.before);
-  if (threadIdx.x % 32 == 0) {
-    scratch[threadIdx.x / 32] = costs.all;
-    scratch[kWarps + threadIdx.x / 32] = costs.before;
+  const DecodeSplit split = DecodeSplit::create(total, num_parts);
+  const auto splits_of = [&](int before, int cost) {
+    return cost > 0 ? split.splits(before, cost - DecodeSplit::kSequenceCost) : Splits{0, 0};
+  };
+  visit(threadIdx.x, splits_of(first_scan.before, first_cost), first_scan.before);
+  int before = first_scan.all;
+  for (int base = kThreads; base < args.num_sequences; base += kThreads) {
+    const int cost = cost_of(args, base + threadIdx.x);
+    const ScanResult scan = scan_block<kThreads>(cost, warp_sums);
+    visit(base + threadIdx.x, splits_of(before + scan.before, cost), before + scan.before);
+    before += scan.all;
   }
-  __syncthreads();
-  costs = {};
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) {
-    costs.all += scratch[warp];
-    costs.before += scratch[kWarps + warp];
-  }
-  return costs;
+  return split;
 }
 
 /// By all threads of the block. `scratch`: 32 numbers; `part` lies in shared memory too: it would
 /// take registers from the sums for as long as the kernel runs.
 template <typename Shape>
 __device__ __forceinline__ void find_part(const DecodeSm90Args& args, int* scratch, Part& part) {
-  constexpr int kThreads = Shape::kThreads;
   int* found = scratch + 24;  // begin, end, cost before
-  const int first_cost = cost_of(args, threadIdx.x);
-  const ScanResult first_scan = scan_block<kThreads>(first_cost, scratch);
-  int total = first_scan.all;
-  for (int base = kThreads; base < args.num_sequences; base += kThreads) {
-    total += scan_block<kThreads>(cost_of(args, base + threadIdx.x), scratch).all;
-  }
-  const int number = blockIdx.x / args.num_head_tiles;
-  const int head_tile = blockIdx.x % args.num_head_tiles;
-  const DecodeSplit split = DecodeSplit::create(total, gridDim.x / args.num_head_tiles);
   if (threadIdx.x == 0) {
     found[0] = args.num_sequences;
     found[1] = 0;
+    found[2] = INT_MAX;
   }
-  __syncthreads();
-  int base_cost = 0;
-  for (int base = 0; base < args.num_sequences; base += kThreads) {
-    const int sequence = base + threadIdx.x;
-    const int cost = base == 0 ? first_cost : cost_of(args, sequence);
-    const ScanResult scan = base == 0 ? first_scan : scan_block<kThreads>(cost, scratch);
-    const int before = base_cost + scan.before;
-    const int num_blocks = cost - DecodeSplit::kSequenceCost;
-    if (sequence < args.num_sequences && split.first_part(before) <= number &&
-        split.last_part(before, num_blocks) >= number) {
-      atomicMin(found, sequence);
-      atomicMax(found + 1, sequence + 1);
-    }
-    __syncthreads();
-    if (found[0] == sequence) {
-      found[2] = before;
-    }
-    base_cost += scan.all;
-  }
+  const int num_parts = static_cast<int>(gridDim.x) / args.num_head_tiles;
+  // Later parts are launched first: earlier ones wait for their results.
+  const int number = num_parts - 1 - static_cast<int>(blockIdx.x) / args.num_head_tiles;
+  const int head_tile = blockIdx.x % args.num_head_tiles;
+  const DecodeSplit split = visit_sequences<Shape::kThreads>(
+      args, num_parts, scratch, [&](int sequence, Splits splits, int before) {
+        if (splits.first_part <= number && number < splits.first_part + splits.count) {
+          atomicMin(found, sequence);
+          atomicMax(found + 1, sequence + 1);
+          atomicMin(found + 2, before);
+          if (splits.first_part < number) {
+            part.first_splits = splits;
+          }
+          if (number + 1 < splits.first_part + splits.count) {
+            part.last_splits = splits;
+          }
+        }
+      });
   __syncthreads();
   if (threadIdx.x == 0) {
-    part = {split, number, found[0], found[1], found[2], head_tile * Shape::kTileHeads};
+    part.split = split;
+    part.number = number;
+    part.begin = found[0];
+    part.end = found[1];
+    part.before = found[2];
+    part.first_head = head_tile * Shape::kTileHeads;
   }
   __syncthreads();
 }

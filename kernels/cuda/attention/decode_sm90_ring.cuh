@@ -1,8 +1,7 @@
 // The ring of cache blocks in shared memory: the warp that fills it, and how a warpgroup reads it.
 #pragma once
 
-#include "kernels/cuda/attention/decode_sm90_part.cuh"
-#include "kernels/cuda/attention/decode_sm90_sums.cuh"
+#include "kernels/cuda/attention/decode_sm90_results.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace tessera::kernels::cuda {

@@ -1,5 +1,4 @@
-// One warpgroup's work on one block of Hopper's decode attention: scores, softmax, sums of values,
-// and where the sums go at a sequence's end.
+// One warpgroup's work on one block of Hopper's decode attention: scores, softmax, sums of values.
 #pragma once
 
 #include "kernels/cuda/attention/decode_sm90_args.cuh"
@@ -190,99 +189,6 @@ __device__ __forceinline__ void start_values(Accumulator<kPanels>& sums,
     wgmma_pv(sums.values, packed[k], b + k * (16 * 128 / 16));
   }
   wgmma_commit();
-}
-
-/// Where a sequence's result goes.
-struct Destination {
-  int sequence = 0;
-  int64_t partial = -1;  ///< -1: the sequence is not cut
-  int first_head = 0;
-};
-
-/// Of the sums of probabilities; 0 where there were no tokens.
-struct Inverses {
-  float of_row[2];
-
-  template <int kPanels>
-  __device__ __forceinline__ static Inverses create(const Accumulator<kPanels>& sums) {
-    Inverses inverses;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      inverses.of_row[r] = sums.sum[r] > 0.0F ? 1.0F / sums.sum[r] : 0.0F;
-    }
-    return inverses;
-  }
-};
-
-/// The sums, normalised, are columns [kFirstColumn, ...) of rows of kRowWidth. Of a thread's
-/// numbers writes kCount, from kFrom on.
-template <int kRowWidth, int kFirstColumn, int kFrom, int kCount, int kPanels>
-__device__ __forceinline__ void write_values(const DecodeSm90Args& args,
-                                             const Accumulator<kPanels>& sums,
-                                             const Inverses& inverses,
-                                             const Destination& to) {
-  if (to.partial >= 0) {
-    const int first_head = to.first_head + threadIdx.x % 128 / 32 * PartialTile::kHeads;
-    if (first_head < args.num_heads) {
-      float* out = args.split_out +
-                   PartialTile::offset(to.partial, args.num_heads, first_head, kRowWidth) +
-                   kFirstColumn / PartialTile::kGroup * PartialTile::kGroupFloats;
-#pragma unroll
-      for (int i = kFrom; i < kFrom + kCount; i += 4) {
-        *reinterpret_cast<float4*>(out + i / 4 * PartialTile::kGroupFloats) =
-            make_float4(sums.values[i] * inverses.of_row[0],
-                        sums.values[i + 1] * inverses.of_row[0],
-                        sums.values[i + 2] * inverses.of_row[1],
-                        sums.values[i + 3] * inverses.of_row[1]);
-      }
-    }
-    return;
-  }
-  const int first_column = kFirstColumn + threadIdx.x % 4 * 2;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int head = head_of(to.first_head, r);
-    const float inverse = inverses.of_row[r];
-    if (head >= args.num_heads) {
-      continue;
-    }
-    __nv_bfloat16* out = args.out + to.sequence * args.out_stride[0] + head * args.out_stride[1];
-#pragma unroll
-    for (int i = kFrom; i < kFrom + kCount; i += 4) {
-      const int column = first_column + i / 4 * 8;
-      if (column < args.latent_width) {
-        *reinterpret_cast<__nv_bfloat162*>(out + column) = __floats2bfloat162_rn(
-            sums.values[i + 2 * r] * inverse, sums.values[i + 2 * r + 1] * inverse);
-      }
-    }
-  }
-}
-
-template <int kRowWidth, int kFirstColumn, int kPanels>
-__device__ __forceinline__ void write_values(const DecodeSm90Args& args,
-                                             const Accumulator<kPanels>& sums,
-                                             const Inverses& inverses,
-                                             const Destination& to) {
-  write_values<kRowWidth, kFirstColumn, 0, Accumulator<kPanels>::kCount>(args, sums, inverses, to);
-}
-
-template <int kPanels>
-__device__ __forceinline__ void write_log_sum_exps(const DecodeSm90Args& args,
-                                                   const Accumulator<kPanels>& sums,
-                                                   const Destination& to) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int head = head_of(to.first_head, r);
-    if (head >= args.num_heads || threadIdx.x % 4 != 0) {
-      continue;
-    }
-    const float lse = sums.sum[r] > 0.0F ? sums.max[r] + log2f(sums.sum[r]) : -INFINITY;
-    if (to.partial >= 0) {
-      args.split_lse[to.partial * args.num_heads + head] = lse;
-    } else {
-      args.log_sum_exp[to.sequence * args.lse_stride + head] = lse * 0.69314718055994531F;
-    }
-  }
 }
 
 /// Adds up the sums of probabilities of the four threads that share rows.

@@ -15,6 +15,12 @@ struct BlockRange {
   int end = 0;
 };
 
+/// The parts that one sequence is in.
+struct Splits {
+  int first_part = 0;
+  int count = 1;
+};
+
 struct DecodeSplit {
   /// Blocks that a sequence costs besides its own: queries to load, results to write.
   static constexpr int kSequenceCost = 4;
@@ -23,6 +29,14 @@ struct DecodeSplit {
   /// which leaves short sequences of equal lengths whole where there are nearly as many of them as
   /// parts.
   static constexpr int kLongPart = 64;
+
+  /// Splits of a sequence up to which the last of its workers merges them. More of them are merged
+  /// by a kernel of its own, which has more workers to do it.
+  static constexpr int kFewSplits = 6;
+  /// Sequences with more splits that there can be: each has so many parts for itself.
+  [[nodiscard]] static constexpr int max_many_splits(int num_parts) noexcept {
+    return num_parts / (kFewSplits - 1);
+  }
 
   int num_parts = 1;   ///< that have work
   int total_cost = 1;  ///< of all parts: up to 2^31 / num_parts
@@ -59,6 +73,10 @@ struct DecodeSplit {
   /// The part with its last block.
   [[nodiscard]] constexpr int last_part(int before, int num_blocks) const noexcept {
     return num_blocks == 0 ? first_part(before) : part_at(before + kSequenceCost + num_blocks - 1);
+  }
+  [[nodiscard]] constexpr Splits splits(int before, int num_blocks) const noexcept {
+    const int first = first_part(before);
+    return {first, last_part(before, num_blocks) - first + 1};
   }
   /// What part `part` has of it.
   [[nodiscard]] constexpr BlockRange blocks(int part, int before, int num_blocks) const noexcept {
