@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/text.h"
+#include "engine/weights/float8_faults.h"
 #include "engine/weights/float_convert.h"
 #include "engine/weights/tensor_table.h"
 
@@ -34,6 +35,20 @@ bool is_aligned(const ConstTensorView& view) {
          0;
 }
 
+Status status_of(const std::string& title, const std::vector<std::string>& faults) {
+  if (faults.empty()) {
+    return Status::ok();
+  }
+  std::string message = str_cat(title, " (", faults.size(), " faults)");
+  for (size_t i = 0; i < std::min(faults.size(), kMaxFaultsShown); ++i) {
+    message += "\n" + faults[i];
+  }
+  if (faults.size() > kMaxFaultsShown) {
+    message += str_cat("\nand ", faults.size() - kMaxFaultsShown, " more");
+  }
+  return invalid_argument(std::move(message));
+}
+
 // Compares one checkpoint with one config; collects a line for every difference.
 class Comparison {
  public:
@@ -57,18 +72,7 @@ class Comparison {
   }
 
   [[nodiscard]] Status status() const {
-    if (faults_.empty()) {
-      return Status::ok();
-    }
-    std::string message =
-        str_cat("the weights do not fit config.json (", faults_.size(), " faults)");
-    for (size_t i = 0; i < std::min(faults_.size(), kMaxFaultsShown); ++i) {
-      message += "\n" + faults_[i];
-    }
-    if (faults_.size() > kMaxFaultsShown) {
-      message += str_cat("\nand ", faults_.size() - kMaxFaultsShown, " more");
-    }
-    return invalid_argument(std::move(message));
+    return status_of("the weights do not fit config.json", faults_);
   }
 
  private:
@@ -163,8 +167,8 @@ ConstTensorView CheckpointSource::read(const std::string& name) {
   }
   staging_.resize(static_cast<size_t>(view.num_elements()));
   if (is_quantized) {
-    const auto scale = checkpoint_.find(last_name_ + kScaleSuffix);
-    dequantize_blocks(view, *scale, *blocks_, staging_.data());
+    check_values(view, {0, view.dim(0)}, {0, view.dim(1)});
+    dequantize_blocks(view, read_scales(), *blocks_, staging_.data());
   } else {
     convert_to_float(view, staging_.data());
   }
@@ -181,15 +185,59 @@ std::optional<StoredBlocks> CheckpointSource::stored_blocks(const std::string& n
   return StoredBlocks{found->dim(0), found->dim(1), *blocks_};
 }
 
-kernels::Float8Matrix CheckpointSource::read_float8(const std::string& name) {
+ConstTensorView CheckpointSource::read_scales() {
+  const std::string name = last_name_ + kScaleSuffix;
+  ConstTensorView scales = *checkpoint_.find(name);
+  scales_.resize(static_cast<size_t>(scales.num_elements()));
+  convert_to_float(scales, scales_.data());
+  scales.data = scales_.data();
+  scales.dtype = DType::kFloat32;
+  if (const BadElements bad = find_not_finite(scales); bad.count > 0) {
+    faults_.push_back(str_cat(name,
+                              ": ",
+                              bad.count,
+                              " of ",
+                              scales.num_elements(),
+                              " scales are not finite, the first at [",
+                              bad.first_row,
+                              ", ",
+                              bad.first_column,
+                              "]"));
+  }
+  return scales;
+}
+
+/// Only what is used: a rank's part is a fraction of what it would read otherwise.
+void CheckpointSource::check_values(const ConstTensorView& values,
+                                    const IndexRange& rows,
+                                    const IndexRange& columns) {
+  const ConstTensorView used =
+      values.slice(0, rows.begin, rows.size()).slice(1, columns.begin, columns.size());
+  if (const BadElements bad = find_float8_nan(used); bad.count > 0) {
+    faults_.push_back(str_cat(last_name_,
+                              ": ",
+                              bad.count,
+                              " of ",
+                              used.num_elements(),
+                              " elements are NaN, the first at [",
+                              rows.begin + bad.first_row,
+                              ", ",
+                              columns.begin + bad.first_column,
+                              "]"));
+  }
+}
+
+Status CheckpointSource::status() const {
+  return status_of("the weights are not all numbers", faults_);
+}
+
+kernels::Float8Matrix CheckpointSource::read_float8(const std::string& name,
+                                                    const IndexRange& rows,
+                                                    const IndexRange& columns) {
   const ConstTensorView values = take(name);
   TESSERA_CHECK(values.dtype == DType::kFloat8E4M3, str_cat(name, " is not stored in FP8"));
-  ConstTensorView scales = *checkpoint_.find(last_name_ + kScaleSuffix);
-  staging_.resize(static_cast<size_t>(scales.num_elements()));
-  convert_to_float(scales, staging_.data());
-  scales.data = staging_.data();
-  scales.dtype = DType::kFloat32;
-  return {values, scales};
+  check_values(values, rows, columns);
+  return {values, read_scales()};
 }
 
 }  // namespace tessera

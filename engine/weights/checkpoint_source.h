@@ -23,9 +23,14 @@ class CheckpointSource final : public TensorSource {
 
   [[nodiscard]] kernels::ConstTensorView read(const std::string& name) override;
   [[nodiscard]] std::optional<StoredBlocks> stored_blocks(const std::string& name) const override;
-  [[nodiscard]] kernels::Float8Matrix read_float8(const std::string& name) override;
+  [[nodiscard]] kernels::Float8Matrix read_float8(const std::string& name,
+                                                  const IndexRange& rows,
+                                                  const IndexRange& columns) override;
   [[nodiscard]] int64_t num_bytes() const override { return num_bytes_; }
   [[nodiscard]] int64_t num_bytes_read() const override { return num_bytes_read_; }
+  /// Of what was read so far: INVALID_ARGUMENT with every FP8 tensor that has NaN codes, and all
+  /// scales of one that are not finite, one a line.
+  [[nodiscard]] Status status() const;
 
  private:
   CheckpointSource(const Checkpoint& checkpoint,
@@ -35,6 +40,11 @@ class CheckpointSource final : public TensorSource {
 
   /// The tensor; what was read before is given back.
   [[nodiscard]] kernels::ConstTensorView take(const std::string& name);
+  /// Of the tensor that was taken, in float32.
+  [[nodiscard]] kernels::ConstTensorView read_scales();
+  void check_values(const kernels::ConstTensorView& values,
+                    const IndexRange& rows,
+                    const IndexRange& columns);
 
   const Checkpoint& checkpoint_;
   std::string prefix_;  // before every name: "" or "language_model."
@@ -42,7 +52,9 @@ class CheckpointSource final : public TensorSource {
   int64_t num_bytes_ = 0;
   int64_t num_bytes_read_ = 0;
   std::string last_name_;       // its pages are released by the next read
-  std::vector<float> staging_;  // of the last tensor that was dequantised or unaligned, or scales
+  std::vector<float> staging_;  // of the last tensor that was dequantised or unaligned
+  std::vector<float> scales_;   // of the last tensor in FP8
+  std::vector<std::string> faults_;
 };
 
 }  // namespace tessera

@@ -81,7 +81,9 @@ std::optional<StoredBlocks> DummySource::stored_blocks(const std::string& name) 
   return StoredBlocks{sizes[0], sizes[1], *blocks_};
 }
 
-kernels::Float8Matrix DummySource::read_float8(const std::string& name) {
+kernels::Float8Matrix DummySource::read_float8(const std::string& name,
+                                               const IndexRange& /*rows*/,
+                                               const IndexRange& /*columns*/) {
   const auto stored = stored_blocks(name);
   TESSERA_CHECK(stored.has_value(), name + " is not made in FP8");
   const int64_t count = stored->rows * stored->columns;

@@ -23,7 +23,9 @@ class DummySource final : public TensorSource {
   [[nodiscard]] kernels::ConstTensorView read(const std::string& name) override;
   [[nodiscard]] std::optional<kernels::RandomRows> take_random(const std::string& name) override;
   [[nodiscard]] std::optional<StoredBlocks> stored_blocks(const std::string& name) const override;
-  [[nodiscard]] kernels::Float8Matrix read_float8(const std::string& name) override;
+  [[nodiscard]] kernels::Float8Matrix read_float8(const std::string& name,
+                                                  const IndexRange& rows,
+                                                  const IndexRange& columns) override;
   [[nodiscard]] int64_t num_bytes() const override { return num_bytes_; }
   [[nodiscard]] int64_t num_bytes_read() const override { return num_bytes_read_; }
 

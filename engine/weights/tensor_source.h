@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/config/model_config.h"
+#include "engine/weights/shard_plan.h"
 #include "kernels/core/tensor_view.h"
 #include "kernels/ops/linear_params.h"
 #include "kernels/ops/random_weight.h"
@@ -40,9 +41,12 @@ class TensorSource {
       const std::string& /*name*/) const {
     return std::nullopt;
   }
-  /// A matrix with stored_blocks() as it is stored, instead of read(). Its scales have
-  /// ceil(rows / block_rows) rows and ceil(columns / block_columns) columns.
-  [[nodiscard]] virtual kernels::Float8Matrix read_float8(const std::string& name) = 0;
+  /// A matrix with stored_blocks() as it is stored and whole, instead of read(); of its values
+  /// those of `rows` and `columns` will be used. Its scales have ceil(rows / block_rows) rows and
+  /// ceil(columns / block_columns) columns.
+  [[nodiscard]] virtual kernels::Float8Matrix read_float8(const std::string& name,
+                                                          const IndexRange& rows,
+                                                          const IndexRange& columns) = 0;
   /// Stored bytes of all expected tensors and of those that were read so far.
   [[nodiscard]] virtual int64_t num_bytes() const = 0;
   [[nodiscard]] virtual int64_t num_bytes_read() const = 0;

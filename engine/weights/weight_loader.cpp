@@ -147,7 +147,9 @@ Result<ModelWeights> load_model_weights(const ModelConfig& config,
                                         const LoadOptions& options) {
   TESSERA_RETURN_IF_ERROR(config.validate());
   TESSERA_TRY(auto source, CheckpointSource::create(config, checkpoint));
-  return pack_model_or_fail(config, *source, backend, options);
+  auto weights = pack_model_or_fail(config, *source, backend, options);
+  TESSERA_RETURN_IF_ERROR(source->status());  // what was read is checked on the way
+  return weights;
 }
 
 Result<ModelWeights> make_dummy_weights(const ModelConfig& config,

@@ -30,8 +30,8 @@ struct LoadOptions {
 
 /// Reads, dequantises and packs every tensor that `config` asks for; host memory beside the
 /// mapping: one group's staging. Errors: INVALID_ARGUMENT with every fault of the config, or every
-/// missing, unexpected or misshapen tensor; RESOURCE_EXHAUSTED when the device or the host runs out
-/// of memory.
+/// missing, unexpected or misshapen tensor, or every FP8 tensor with NaN codes or scales that are
+/// not finite; RESOURCE_EXHAUSTED when the device or the host runs out of memory.
 [[nodiscard]] Result<ModelWeights> load_model_weights(const ModelConfig& config,
                                                       const Checkpoint& checkpoint,
                                                       kernels::Backend& backend,

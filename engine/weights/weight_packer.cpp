@@ -40,10 +40,11 @@ void WeightPacker::load(kernels::LinearWeight& weight,
 void WeightPacker::load_float8(kernels::LinearWeight& weight,
                                int64_t group,
                                const std::vector<Part>& parts) {
-  float8_.begin(float8_parts(parts));
-  for (const Part& part : parts) {
-    float8_.add(source_.read_float8(part.name));
-    report(part.name);
+  const std::vector<Float8Part> stored = float8_parts(parts);
+  float8_.begin(stored);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    float8_.add(source_.read_float8(parts[i].name, stored[i].rows, stored[i].columns));
+    report(parts[i].name);
   }
   const int64_t before = weight.num_bytes();
   backend_.ops().load_float8_weight(weight, group, float8_.matrix());

@@ -15,9 +15,11 @@
 #include <nlohmann/json.hpp>
 #include <pthread.h>
 
+#include "engine/base/check.h"
 #include "engine/base/text.h"
 #include "proto/tessera/inference.grpc.pb.h"
 #include "server/bench/lag_samples.h"
+#include "server/bench/open_exchanges.h"
 #include "server/rpc/grpc_process.h"
 
 namespace tessera::bench {
@@ -26,6 +28,8 @@ namespace {
 // A connection's streams are written by one thread at a time; servers may limit them, too.
 constexpr size_t kConnections = 4;
 constexpr std::chrono::seconds kProbePatience{10};
+// gRPC ends a cancelled call by itself, whatever the server does.
+constexpr std::chrono::seconds kCancelPatience{30};
 constexpr size_t kMaxMessageBytes = 160;
 
 std::string address_of(const TargetAddress& target) {
@@ -100,6 +104,7 @@ class GrpcExchange final : public Exchange,
   struct Parts {
     v1::InferenceService::Stub& stub;
     grpc::CompletionQueue& queue;
+    OpenExchanges& open;
     boost::asio::io_context& loop;
     Counter& num_events;
   };
@@ -113,7 +118,7 @@ class GrpcExchange final : public Exchange,
 
   void start(std::function<void()> on_done) override {
     on_done_ = std::move(on_done);
-    self_ = shared_from_this();
+    parts_.open.add(shared_from_this());
     record().sent = Clock::now();
     context_.set_deadline(std::chrono::system_clock::now() + timeout_);
     reader_ = parts_.stub.PrepareAsyncGenerate(&context_, request_, &parts_.queue);
@@ -176,8 +181,8 @@ class GrpcExchange final : public Exchange,
                           ": ",
                           status_.error_message().substr(0, kMaxMessageBytes));
     }
-    // The lane lets go of the exchange; after that nothing here may touch it.
-    const auto self = std::move(self_);
+    const auto self = shared_from_this();  // whoever else holds it lets go of it now
+    parts_.open.remove(*this);  // first: once the lane has heard of the last end, none is open
     boost::asio::post(parts_.loop, std::move(on_done_));
   }
 
@@ -190,8 +195,7 @@ class GrpcExchange final : public Exchange,
   v1::GenerateTextEvent event_;
   grpc::Status status_;
   std::function<void()> on_done_;
-  std::shared_ptr<GrpcExchange> self_;  // until its end
-  bool is_started_ = false;             // of the receiver's thread, as is_finishing_
+  bool is_started_ = false;  // of the receiver's thread, as is_finishing_
   bool is_finishing_ = false;
   std::atomic<Outcome> stopped_as_{Outcome::kFailed};
 };
@@ -233,23 +237,47 @@ struct GrpcTarget::Connection {
 class GrpcTarget::Receiver final {
  public:
   Receiver() : thread_([this] { run_blocking(); }) {}
-  ~Receiver() { end_blocking(); }
+  ~Receiver() {
+    // Whoever wanted to know what was still open has ended it before.
+    static_cast<void>(end_blocking(Deadline(Clock::now())));
+  }
   Receiver(const Receiver&) = delete;
   Receiver& operator=(const Receiver&) = delete;
 
   [[nodiscard]] grpc::CompletionQueue& queue() noexcept { return queue_; }
+  [[nodiscard]] OpenExchanges& open() noexcept { return open_; }
   void probe() { probe_.send(queue_); }
-  /// Takes what is still under way; nothing may be begun after it.
-  void end_blocking() {
-    if (thread_.joinable()) {
-      queue_.Shutdown();
-      thread_.join();
+  /// Takes what is still under way; nothing may be begun after it. Errors: DEADLINE_EXCEEDED when
+  /// calls were open at the deadline, which are cancelled then.
+  [[nodiscard]] Status end_blocking(const Deadline& deadline) {
+    if (!thread_.joinable()) {
+      return Status::ok();
     }
+    const size_t num_cancelled = open_.wait_until_none_blocking(deadline) ? 0 : cancel_blocking();
+    queue_.Shutdown();  // a call's next operation would be a fault now
+    thread_.join();     // behind it there is at most a probe, which is due
+    if (num_cancelled > 0) {
+      return {
+          StatusCode::kDeadlineExceeded,
+          str_cat("gRPC calls open at the end of their receiver: ", num_cancelled, ", expected 0")};
+    }
+    return Status::ok();
   }
   /// After end_blocking().
   [[nodiscard]] std::vector<float> take_lag_ms() { return probe_.take_samples(); }
 
  private:
+  /// How many calls were open.
+  size_t cancel_blocking() {
+    const size_t num_open = open_.stop_all(Outcome::kUnfinished);
+    TESSERA_CHECK(open_.wait_until_none_blocking(Deadline::after(kCancelPatience)),
+                  str_cat("gRPC has not ended all of ",
+                          num_open,
+                          " cancelled calls within ",
+                          kCancelPatience.count(),
+                          " s"));
+    return num_open;
+  }
   void run_blocking() {
     pthread_setname_np(pthread_self(), "bench-receive");
     void* tag = nullptr;
@@ -260,6 +288,7 @@ class GrpcTarget::Receiver final {
   }
 
   grpc::CompletionQueue queue_;
+  OpenExchanges open_;
   LagProbe probe_;
   std::jthread thread_;  // last: it uses the others
 };
@@ -284,6 +313,7 @@ std::shared_ptr<Exchange> GrpcTarget::prepare(const Prompt& prompt, int64_t inde
                                         prompt,
                                         GrpcExchange::Parts{.stub = *connection.stub,
                                                             .queue = receiver_->queue(),
+                                                            .open = receiver_->open(),
                                                             .loop = loop_,
                                                             .num_events = num_events_});
 }
@@ -292,8 +322,8 @@ void GrpcTarget::probe_receiver() {
   receiver_->probe();
 }
 
-std::vector<float> GrpcTarget::end_receiver_blocking() {
-  receiver_->end_blocking();
+Result<std::vector<float>> GrpcTarget::end_receiver_blocking(const Deadline& deadline) {
+  TESSERA_RETURN_IF_ERROR(receiver_->end_blocking(deadline));
   return receiver_->take_lag_ms();
 }
 

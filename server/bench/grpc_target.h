@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/deadline.h"
 #include "engine/base/metrics.h"
 #include "engine/base/result.h"
 #include "server/bench/target.h"
@@ -26,7 +27,7 @@ class GrpcTarget final : public Target {
 
   [[nodiscard]] std::shared_ptr<Exchange> prepare(const Prompt& prompt, int64_t index) override;
   void probe_receiver() override;
-  [[nodiscard]] std::vector<float> end_receiver_blocking() override;
+  [[nodiscard]] Result<std::vector<float>> end_receiver_blocking(const Deadline& deadline) override;
 
  private:
   struct Connection;

@@ -24,7 +24,10 @@ class HttpTarget final : public Target {
 
   [[nodiscard]] std::shared_ptr<Exchange> prepare(const Prompt& prompt, int64_t index) override;
   void probe_receiver() override {}
-  [[nodiscard]] std::vector<float> end_receiver_blocking() override { return {}; }
+  [[nodiscard]] Result<std::vector<float>> end_receiver_blocking(
+      const Deadline& /*deadline*/) override {
+    return std::vector<float>();
+  }
 
  private:
   const BenchSettings& settings_;

@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <sys/prctl.h>
 
+#include "engine/base/deadline.h"
+#include "engine/base/log.h"
 #include "server/bench/lag_samples.h"
 #include "server/bench/random_tokens.h"
 
@@ -66,7 +68,16 @@ void Lane::run_blocking() {
   boost::asio::post(loop_, [this] { pump(); });
   loop_.run();
   count_unsent();  // now that no answer waits to be stamped
-  lags_.receive_ms = target_->end_receiver_blocking();
+  auto receive_ms = target_->end_receiver_blocking(Deadline::after(settings_.grace));
+  if (!receive_ms.is_ok()) {
+    log_warning("receiver_cut_off",
+                "grace_ms",
+                settings_.grace.count(),
+                "reason",
+                receive_ms.status().to_string());
+    return;
+  }
+  lags_.receive_ms = std::move(receive_ms).value();
 }
 
 void Lane::stop() {

@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "engine/base/deadline.h"
+#include "engine/base/result.h"
 #include "server/bench/request_record.h"
 #include "server/bench/workload.h"
 
@@ -58,8 +60,10 @@ class Target {
   /// measures how late it is.
   virtual void probe_receiver() = 0;
   /// Ends such a thread, once no exchange is open. How late it was, in milliseconds; empty where
-  /// the lane's own loop receives.
-  [[nodiscard]] virtual std::vector<float> end_receiver_blocking() = 0;
+  /// the lane's own loop receives. Errors: DEADLINE_EXCEEDED when exchanges were open at the
+  /// deadline; they are stopped as unfinished then.
+  [[nodiscard]] virtual Result<std::vector<float>> end_receiver_blocking(
+      const Deadline& deadline) = 0;
 };
 
 }  // namespace tessera::bench

@@ -125,7 +125,7 @@ std::vector<OptionSpec> http_options() {
       {.name = "metrics-host",
        .group = "HTTP",
        .field = &Options::metrics_host,
-       .help = "Address of --metrics-port; no key is asked for there",
+       .help = "Address of --metrics-port, which it needs; no key is asked for there",
        .roles = kFronts},
       {.name = "metrics-port",
        .group = "HTTP",
@@ -546,6 +546,14 @@ Status validate(Role role, const Options& options) {
   }
   if (options.is_mock() && (options.device == "cuda" || !options.tpla_calibration.empty())) {
     add("--engine mock runs no model: --device cuda and --tpla-calibration mean nothing to it");
+  }
+  if (options.metrics_port == 0 && options.metrics_host != Options{}.metrics_host) {
+    add(str_cat("--metrics-host ",
+                options.metrics_host,
+                " without --metrics-port: /metrics is at --host ",
+                options.host,
+                ", --port ",
+                options.port));
   }
   for (const std::string& fault : check_routing_options(role, options)) {
     add(fault);

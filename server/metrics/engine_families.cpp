@@ -30,7 +30,7 @@ void add_engine_families(FamilyList& list, const EngineMetrics& engine) {
   list.gauge("tessera_queued_prompt_tokens",
              "Prompt tokens of started and queued requests that are not computed yet",
              static_cast<double>(engine.num_queued_prompt_tokens.value()));
-  list.gauge("tessera_cache_blocks_total", "Blocks of the latent cache", total);
+  list.gauge("tessera_cache_blocks", "Blocks of the latent cache", total);
   list.gauge("tessera_cache_blocks_used", "Blocks held by live sequences", used);
   list.gauge("tessera_cache_usage_ratio",
              "Used share of the latent cache, 0 to 1",

@@ -110,9 +110,9 @@ Status serve(const cli::ResolvedOptions& resolved) {
   TESSERA_TRY(const ModelConfig config, ModelConfig::load(options.model));
   TESSERA_TRY(const TextParts text, load_text_parts(options, config));
   cli::Options worker = worker_options(options);
-  TESSERA_TRY(const auto decode, open_decode_role(worker, config, /*has_http=*/false));
+  TESSERA_TRY(auto decode, open_decode_role(worker, config, /*has_http=*/false));
   worker.tensor_parallel_size = 1;  // the option speaks of the decode group
-  TESSERA_TRY(const auto prefill, open_prefill_role(worker, config, /*has_http=*/false));
+  TESSERA_TRY(auto prefill, open_prefill_role(worker, config, /*has_http=*/false));
   cli::Options front = options;
   front.prefill_workers = {prefill->rpc_address()};
   front.decode_workers = {decode->rpc_address()};
@@ -129,16 +129,21 @@ Status serve(const cli::ResolvedOptions& resolved) {
     const Status status = prefill->liveness();
     return status.is_ok() ? decode->liveness() : status;
   };
-  TESSERA_TRY(const auto router, RouterRole::open(front, config, text, std::move(workers)));
-  const StatsLog stats(std::chrono::seconds(options.stats_period_s),
-                       {{"router", [&router] { return router->stats(); }},
-                        {"prefill", [&prefill] { return prefill->stats(); }},
-                        {"decode", [&decode] { return decode->stats(); }}});
+  TESSERA_TRY(auto router, RouterRole::open(front, config, text, std::move(workers)));
+  auto stats = std::make_unique<const StatsLog>(
+      std::chrono::seconds(options.stats_period_s),
+      std::vector<StatsLog::Part>{{"router", [&router] { return router->stats(); }},
+                                  {"prefill", [&prefill] { return prefill->stats(); }},
+                                  {"decode", [&decode] { return decode->stats(); }}});
   serve_until_stopped(*router);
   begin_drain(options);
   const Deadline deadline = shutdown_deadline(options);
   end_drain(router->drain_blocking(deadline));
+  stats.reset();  // it asks all three
+  // Each goes before those that it is connected to: it would report them as lost.
+  router.reset();
   end_drain(prefill->drain_blocking(deadline));
+  prefill.reset();
   end_drain(decode->drain_blocking(deadline));
   log_info("stopped");
   return Status::ok();

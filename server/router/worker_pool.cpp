@@ -143,7 +143,7 @@ void WorkerPool::take_info(const Key& key, Worker& worker, const WorkerInfo& inf
     worker.state = WorkerState::kRefused;
     parts_.metrics.workers_refused.add();
     log_error("worker_refused",
-              "role",
+              "worker_role",
               worker_role_name(key.first),
               "address",
               key.second,
@@ -154,7 +154,7 @@ void WorkerPool::take_info(const Key& key, Worker& worker, const WorkerInfo& inf
     return;
   }
   log_info("worker_up",
-           "role",
+           "worker_role",
            worker_role_name(key.first),
            "address",
            key.second,
@@ -192,7 +192,7 @@ void WorkerPool::lose(const Key& key, Worker& worker, const Status& reason, Time
   if (worker.num_failures == 0) {
     parts_.metrics.workers_lost.add();
     log_warning("worker_lost",
-                "role",
+                "worker_role",
                 worker_role_name(key.first),
                 "address",
                 key.second,
@@ -216,7 +216,7 @@ void WorkerPool::drop_unlisted() {
       continue;
     }
     log_info("worker_dropped",
-             "role",
+             "worker_role",
              worker_role_name(place->first.first),
              "address",
              place->first.second);

@@ -1,6 +1,6 @@
 """SIGTERM while an answer streams: the stream ends whole, new requests are refused, exit code 0.
 
-Also: a second signal ends the process at once, so does one while the model loads, SIGHUP rereads
+Also: a clean stop logs no warning, a second signal ends the process at once, so does one while the model loads, SIGHUP rereads
 the key file, keys are asked for.
 """
 import argparse
@@ -50,6 +50,17 @@ class DrainTest(unittest.TestCase):
             self.assertIn('"finish_reason":"length"', text.replace(": ", ":"))
             self.assertTrue(text.rstrip().endswith("data: [DONE]"), text[-200:])
             self.assertEqual(server.process.wait(30), 0)
+
+    def test_a_clean_stop_warns_of_nothing(self):
+        with self.start() as server:
+            connection, response = open_stream(server, dict(STREAM, max_tokens=8))
+            response.read()
+            connection.close()
+            before = len(server.read_log())
+            self.assertEqual(server.stop(), 0)
+            log = server.read_log()[before:]
+            self.assertIn(" info stopped", log)
+            self.assertNotRegex(log, " (warning|error) ")
 
     def test_new_requests_are_refused_while_draining(self):
         with self.start() as server:

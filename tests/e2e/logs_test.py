@@ -59,10 +59,17 @@ class LogsTest(unittest.TestCase):
                 self.assertRegex(line["ts"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$")
                 datetime.datetime.strptime(line["ts"][:19], "%Y-%m-%dT%H:%M:%S")
                 self.assertNotEqual(line["msg"], "forged")
+                # A field that is called like one of the four would be one of these.
+                self.assertEqual([key for key in line if key.endswith("_")], [])
             self.assertEqual(len(self.lines(role, "configuration")), 1)
             self.assertNotIn("\x1b", role.read_log())
         unknown = self.lines(self.cluster.router, "unknown_fields")
         self.assertEqual(unknown[-1]["first"], FORGED)
+
+    def test_the_router_names_the_role_of_a_worker(self):
+        up = self.lines(self.cluster.router, "worker_up")
+        self.assertEqual({(line["worker_role"], line["address"]) for line in up},
+                         {(worker.role, worker.rpc_address) for worker in self.cluster.workers})
 
     def test_one_trace_goes_through_all_roles(self):
         self.complete({"traceparent": f"00-{TRACE_ID}-{SPAN}-01", "x-request-id": "my-request"})

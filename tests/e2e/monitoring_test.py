@@ -14,6 +14,7 @@ from promql_names import PromqlError, metric_names, selectors, without_grafana_v
 
 SAMPLE = re.compile(r'^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})? \S+$')
 LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="')
+TYPE = re.compile(r"^# TYPE (\S+) (\S+)$", re.MULTILINE)
 ADDED_BY_PROMETHEUS = {"instance", "job"}
 # What dashboards and schedulers made for vLLM read, of which Tessera has the value.
 VLLM_NAMES = """
@@ -168,6 +169,13 @@ class MetricsTest(unittest.TestCase):
 
 class WithoutCompatibilityTest(unittest.TestCase):
     page = {}
+    types = {}
+
+    def test_total_ends_the_names_of_counters_and_no_others(self):
+        self.assertIn("counter", self.types.values())
+        wrong = [f"{name} {kind}" for name, kind in self.types.items()
+                 if name.endswith("_total") != (kind == "counter")]
+        self.assertEqual(wrong, [])
 
     def test_has_no_names_of_others(self):
         others = [name for name in self.page if not name.startswith(("tessera_", "process_"))]
@@ -190,7 +198,9 @@ def main():
     with Cluster(arguments.server, arguments.model, prefill=small, decode=small, router=plain,
                  common=plain) as cluster:
         for role in cluster.roles:
-            WithoutCompatibilityTest.page.update(series_of(role.get("/metrics")[1]))
+            text = role.get("/metrics")[1]
+            WithoutCompatibilityTest.page.update(series_of(text))
+            WithoutCompatibilityTest.types.update(TYPE.findall(text))
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
 
 

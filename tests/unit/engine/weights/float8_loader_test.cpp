@@ -1,7 +1,10 @@
 // Matrices of an FP8 checkpoint keep their bytes and scales on a backend that multiplies by them,
 // whole or cut for a rank.
 
+#include <algorithm>
+#include <cstring>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <random>
 #include <string>
@@ -97,6 +100,12 @@ class Float8LoaderTest : public ::testing::Test {
     stored_[spec.name] = std::move(stored);
   }
 
+  std::string& bytes_of(const std::string& name) {
+    return std::find_if(tensors_.begin(),
+                        tensors_.end(),
+                        [&](const TensorFileEntry& tensor) { return tensor.name == name; })
+        ->bytes;
+  }
   Result<ModelWeights> load() {
     const test::TempFolder folder;
     folder.write("model.safetensors", test::safetensors_bytes(tensors_));
@@ -273,6 +282,37 @@ TEST_F(Float8LoaderTest, OtherBackendsAndTypesGetDequantisedWeights) {
               kernels::float8_e4m3_to_float(static_cast<uint8_t>(stored.values[130 * 384 + 200])) *
                   stored.scales[1 * 3 + 1]);
   }
+}
+
+/// By the tensors' bytes and by their dequantised values alike.
+TEST_F(Float8LoaderTest, RefusesNanWeightsAndScalesThatAreNotFinite) {
+  const std::string down = kDense + "down_proj.weight";      // [256, 384]
+  const std::string kv_b = kAttention + "kv_b_proj.weight";  // [512, 64], dequantised anyway
+  bytes_of(down).at(130 * 384 + 200) = '\x7f';
+  bytes_of(down).at(255 * 384 + 383) = '\xff';
+  bytes_of(kv_b).at(3 * 64 + 5) = '\xff';
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::memcpy(bytes_of(down + "_scale_inv").data() + 4 * sizeof(float), &infinity, sizeof(float));
+  const Status expected =
+      invalid_argument("the weights are not all numbers (3 faults)\n" + down +
+                       ": 2 of 98304 elements are NaN, the first at [130, 200]\n" + down +
+                       "_scale_inv: 1 of 6 scales are not finite, the first at [1, 1]\n" + kv_b +
+                       ": 1 of 32768 elements are NaN, the first at [3, 5]");
+  EXPECT_EQ(load().status(), expected);
+  backend_.fake_ops().set_multiplies_float8();
+  EXPECT_EQ(load().status(), expected);
+}
+
+TEST_F(Float8LoaderTest, ARankLooksAtItsPartAndTellsPlacesInTheWhole) {
+  backend_.fake_ops().set_multiplies_float8();
+  const std::string down = kDense + "down_proj.weight";  // [256, 384]; a rank has 192 columns
+  bytes_of(down).at(130 * 384 + 200) = '\x7f';
+  options_.plan = ShardPlan::create(config_, {.num_ranks = 2}, 0).value();
+  EXPECT_TRUE(load().is_ok());
+  options_.plan = ShardPlan::create(config_, {.num_ranks = 2}, 1).value();
+  EXPECT_EQ(load().status(),
+            invalid_argument("the weights are not all numbers (1 faults)\n" + down +
+                             ": 1 of 49152 elements are NaN, the first at [130, 200]"));
 }
 
 TEST_F(Float8LoaderTest, BlocksOfAnotherWidthAreDequantised) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include <boost/asio/io_context.hpp>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
@@ -203,6 +204,36 @@ TEST_F(GrpcTargetTest, CancelledCallsEndAsCancelled) {
   const Summary summary = summarize(testing::run_blocking(all));
   EXPECT_EQ(summary.cancelled + summary.completed, 10);
   EXPECT_GT(summary.cancelled, 0);
+}
+
+TEST_F(GrpcTargetTest, EndOfTheReceiverCancelsWhatIsOpenAtItsDeadline) {
+  service_.pause = std::chrono::milliseconds(20);
+  const BenchSettings one = settings(1, Api::kCompletions);
+  boost::asio::io_context loop;
+  Counter num_events;
+  GrpcTarget target(one, loop, num_events);
+  const auto exchange =
+      target.prepare({.token_ids = {1}, .output_tokens = 1'000'000}, 0);  // takes hours
+  bool is_done = false;
+  exchange->start([&] { is_done = true; });
+  const Clock::time_point begin = Clock::now();
+  const auto lag_ms = target.end_receiver_blocking(Deadline::after(std::chrono::milliseconds(50)));
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_EQ(lag_ms.status(),
+            Status(StatusCode::kDeadlineExceeded,
+                   "gRPC calls open at the end of their receiver: 1, expected 0"));
+  loop.run();
+  EXPECT_TRUE(is_done);
+  EXPECT_EQ(exchange->record().outcome, Outcome::kUnfinished);
+}
+
+TEST_F(GrpcTargetTest, EndOfAnIdleReceiverNeedsNoTime) {
+  const BenchSettings none = settings(1, Api::kCompletions);
+  boost::asio::io_context loop;
+  Counter num_events;
+  GrpcTarget target(none, loop, num_events);
+  target.probe_receiver();
+  EXPECT_TRUE(target.end_receiver_blocking(Deadline(Clock::now())).is_ok());
 }
 
 TEST_F(GrpcTargetTest, MissingKeyIsSaidBeforeTheLoad) {

@@ -70,6 +70,24 @@ TEST(CommandLineTest, FlagsWinOverEnvironmentWinsOverFile) {
   EXPECT_EQ(line.value().resolved.sources.at("port"), "flag");
 }
 
+TEST(CommandLineTest, AddressOfNoMetricsPortIsAnErrorWhereverItIsSaid) {
+  const std::string fault =
+      "--metrics-host 0.0.0.0 without --metrics-port: /metrics is at --host 127.0.0.1, --port 8000";
+  EXPECT_EQ(parse({"serve", "m", "--metrics-host", "0.0.0.0"}).status(), invalid_argument(fault));
+  const Environment environment = [](const std::string& name) {
+    return name == "TESSERA_METRICS_HOST" ? std::optional<std::string>("0.0.0.0") : std::nullopt;
+  };
+  EXPECT_EQ(parse_command_line({"serve", "m"}, environment).status(), invalid_argument(fault));
+  const std::string path = testing::TempDir() + "tessera_metrics_host.json";
+  std::ofstream(path) << R"({"metrics-host": "0.0.0.0"})";
+  EXPECT_EQ(parse({"serve", "m", "--config", path}).status(), invalid_argument(fault));
+  EXPECT_TRUE(parse({"serve", "m", "--config", path, "--metrics-port", "9100"}).is_ok());
+  // As in a printed configuration.
+  std::ofstream(path) << R"({"metrics-host": "127.0.0.1", "metrics-port": 0})";
+  EXPECT_TRUE(parse({"serve", "m", "--config", path}).is_ok());
+  std::remove(path.c_str());
+}
+
 TEST(CommandLineTest, MisspeltFlagNamesTheNearest) {
   EXPECT_EQ(parse({"serve", "m", "--max-modle-len", "5"}).status().message(),
             "unknown argument \"--max-modle-len\", did you mean --max-model-len?");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/base/log.h"
 #include "tests/unit/server/router/router_fakes.h"
 
 namespace tessera::router {
@@ -99,6 +100,23 @@ TEST_F(WorkerPoolTest, ConnectsAgainWithGrowingPauses) {
   lose("p0");
   advance(options.reconnect_first);
   EXPECT_EQ(state("p0"), WorkerState::kReady) << "a success resets the pause";
+}
+
+TEST_F(WorkerPoolTest, WarnsOnceOfALostWorkerAndCountsIt) {
+  init_logging(LogLevel::kInfo);
+  start(1, 1);
+  connector.is_down["p0"] = true;
+  ::testing::internal::CaptureStderr();
+  lose("p0");
+  advance(milliseconds(1000));
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  ASSERT_GT(connector.num_connects["p0"], 2);
+  const std::string warning =
+      R"(warning worker_lost worker_role=prefill address=p0 reason="UNAVAILABLE: gone")";
+  const size_t first = log.find(warning);
+  ASSERT_NE(first, std::string::npos) << log;
+  EXPECT_EQ(log.find("worker_lost", first + warning.size()), std::string::npos) << log;
+  EXPECT_EQ(metrics.workers_lost.value(), 1);
 }
 
 TEST_F(WorkerPoolTest, IgnoresReportsOfAnOldConnection) {
