@@ -61,8 +61,8 @@ class CudaOps final : public Ops {
   CudaDevice& device_;
   Blas blas_;
   DeviceBuffer scratch_;
-  DeviceBuffer decode_tickets_;
-  Float8Dense float8_dense_;  // uses all of them
+  DeviceBuffer decode_tickets_;  ///< zero between calls: attention/decode_sm90.h
+  Float8Dense float8_dense_;     // uses all of them
 };
 
 }  // namespace tessera::kernels::cuda

@@ -163,11 +163,9 @@ __device__ __forceinline__ void transpose(uint32_t (&words)[4]) {
   exchange(2, words[1], words[3]);
 }
 
-/// A thread's numbers of four groups of columns, as they lie in its sums; `first_column`: the first
-/// group's.
+/// A thread's numbers of four groups of columns, as they lie in its sums.
 struct Chunk {
   static constexpr int kCount = 16;
-  static constexpr int kColumns = 4 * PartialTile::kGroup;
   float values[kCount];
 
   /// Rows of the result: 16 bytes a thread, four threads side by side.
@@ -237,7 +235,8 @@ __device__ __forceinline__ void add_partial(const DecodeSm90Args& args,
                                             const Destination& to,
                                             int64_t partial) {
   constexpr int kBatch = Share::kCount % 32 == 0 ? 8 : 4;
-  // Of heads that do not exist a warp finds some others': its shuffles are not to be in a branch.
+  // A warp without heads adds some of others, perhaps before they are written, and writes nothing:
+  // the shuffles behind are not to be in a branch of some warps, which costs the uniform registers.
   const int warp_head = min(Share::warp_head(to), args.num_heads - 1);
   const float* in = Share::partial(args, warp_head, partial);
   float own[2];
@@ -272,7 +271,7 @@ __device__ __forceinline__ void add_partial(const DecodeSm90Args& args,
 }
 
 /// By all warps of a warpgroup, at the end of a part's blocks of a sequence: its share of the
-/// result. `sums` are those of whole rows; `before` is the cost of the sequences before.
+/// result. `sums` are those of whole rows.
 ///
 /// Of a sequence that is cut into few splits, the thread block with its first blocks, which are its
 /// last ones, adds up the others' partial results in order. It waits for thread blocks of lower

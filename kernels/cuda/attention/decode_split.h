@@ -30,8 +30,8 @@ struct DecodeSplit {
   /// parts.
   static constexpr int kLongPart = 64;
 
-  /// Splits of a sequence up to which the last of its workers merges them. More of them are merged
-  /// by a kernel of its own, which has more workers to do it.
+  /// Splits of a sequence up to which the worker with its first blocks merges them. More are merged
+  /// by a kernel of its own, which has more workers for that.
   static constexpr int kFewSplits = 6;
   /// Sequences with more splits that there can be: each has so many parts for itself.
   [[nodiscard]] static constexpr int max_many_splits(int num_parts) noexcept {

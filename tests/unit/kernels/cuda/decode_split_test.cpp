@@ -23,6 +23,7 @@ void check(const std::vector<int>& blocks, int num_parts) {
   }
   const DecodeSplit split = DecodeSplit::create(total, num_parts);
   std::set<int64_t> partials;
+  int num_many_splits = 0;
   for (size_t i = 0; i < blocks.size(); ++i) {
     const int first = split.first_part(before[i]);
     const int last = split.last_part(before[i], blocks[i]);
@@ -46,7 +47,11 @@ void check(const std::vector<int>& blocks, int num_parts) {
       ASSERT_TRUE(partials.insert(partial).second) << "two results at " << partial;
     }
     ASSERT_EQ(next, blocks[i]);
+    ASSERT_EQ(split.splits(before[i], blocks[i]).first_part, first);
+    ASSERT_EQ(split.splits(before[i], blocks[i]).count, last - first + 1);
+    num_many_splits += last - first + 1 > DecodeSplit::kFewSplits ? 1 : 0;
   }
+  ASSERT_LE(num_many_splits, DecodeSplit::max_many_splits(num_parts));
 }
 
 TEST(DecodeSplitTest, EveryBlockIsWorkedOnOnce) {
