@@ -22,10 +22,11 @@ inline constexpr int64_t kDefaultSharedBytes = 48 * 1024;
 inline constexpr int64_t kMaxSharedBytes = 227 * 1024;
 
 /// Waits until the kernel before has ended and what it wrote is seen, then lets the one after
-/// start: launch and first instructions of a kernel pass while the one before it works. Each thread
-/// calls it before it touches what the kernel before writes, or writes what that one reads; of
-/// every block with work one at least, so that no kernel ends before its predecessors. Source: CUDA
-/// Programming Guide, "Programmatic Dependent Launch".
+/// start: launch and first instructions of a kernel pass while the one before it works, or the one
+/// before that (let_next_kernel_start()). Before it a thread reads only what neither of them
+/// writes, such as weights, and writes nothing; of every block with work one thread at least calls
+/// it, so that no kernel ends before its predecessors. Source: CUDA Programming Guide,
+/// "Programmatic Dependent Launch".
 __device__ inline void wait_for_kernel_before() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

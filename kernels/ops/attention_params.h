@@ -89,7 +89,8 @@ struct DecodeWindow {
 /// the w columns that the cache's rows hold. With a window its tokens are taken from there, and
 /// from the paged rows only those outside of it: one softmax over both. A row whose length is 0
 /// yields zeros and log-sum-exp -inf. Neither lengths nor block tables may be what the operation
-/// queued right before writes: kernels look at them while it still runs.
+/// queued right before writes: kernels look at them while it still runs, and thread blocks that
+/// found different lengths may wait for each other for ever.
 struct MlaDecodeParams {
   ConstTensorView q_latent;  ///< [B, H, w], activation dtype, outer strides free
   ConstTensorView q_rope;    ///< [B, H, dr], activation dtype, rotated, outer strides free

@@ -18,7 +18,8 @@ namespace tessera::kernels::cuda {
 [[nodiscard]] int64_t sm90_decode_scratch_bytes(const MlaDecodeParams& params,
                                                 int num_multiprocessors);
 
-/// Bytes of device memory that calls leave as they found it: zero.
+/// Bytes of device memory that calls leave as they found it: zero. After a call that failed they
+/// may not be, and no other may follow.
 [[nodiscard]] int64_t sm90_decode_ticket_bytes();
 
 /// In use until the stream has passed.

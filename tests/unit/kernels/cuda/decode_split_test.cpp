@@ -23,6 +23,7 @@ void check(const std::vector<int>& blocks, int num_parts) {
   }
   const DecodeSplit split = DecodeSplit::create(total, num_parts);
   std::set<int64_t> partials;
+  std::set<int> waiting;  // parts that begin a sequence which others end
   int num_many_splits = 0;
   for (size_t i = 0; i < blocks.size(); ++i) {
     const int first = split.first_part(before[i]);
@@ -49,6 +50,11 @@ void check(const std::vector<int>& blocks, int num_parts) {
     ASSERT_EQ(next, blocks[i]);
     ASSERT_EQ(split.splits(before[i], blocks[i]).first_part, first);
     ASSERT_EQ(split.splits(before[i], blocks[i]).count, last - first + 1);
+    if (first < last) {
+      ASSERT_TRUE(waiting.insert(first).second) << "two sequences begin and are cut in " << first;
+      ASSERT_TRUE(i + 1 == blocks.size() || split.first_part(before[i + 1]) > first)
+          << "part " << first << " goes on behind the sequence that it would wait for";
+    }
     num_many_splits += last - first + 1 > DecodeSplit::kFewSplits ? 1 : 0;
   }
   ASSERT_LE(num_many_splits, DecodeSplit::max_many_splits(num_parts));
