@@ -19,15 +19,16 @@ from raw_http import (address_of, exchange, post, read_answer, read_to_end, seco
                       statuses)
 
 OPTIONS = None
-SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "1000000", "--mock-decode-step-ms", "0"]
+# A step of 0 ms would be more than a router keeps up with: it gave up the reading ends of requests itself.
+SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "1000000", "--mock-decode-step-ms", "1"]
 HIDDEN = b"GET /cluster HTTP/1.1\r\nHost: x\r\n\r\n"
 MODELS = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 # Deadlines of server/http (HttpServerOptions), and of deploy/proxy/haproxy.cfg.
 HEADER_SECONDS, BODY_SECONDS, PROXY_SECONDS = 10, 30, 30
 LATE_SECONDS = 15  # of a busy machine
 IDLE_CLIENTS = 200
-# Megabytes of events: more than sockets, the proxy and the server's stream buffer hold.
-GREEDY = {"prompt": [7, 8, 9], "max_tokens": 4000, "n": 4, "logprobs": 20, "ignore_eos": True,
+# 19 MB of events: twice what sockets, the proxy and the server's stream buffer hold.
+GREEDY = {"prompt": [7, 8, 9], "max_tokens": 4000, "n": 8, "logprobs": 20, "ignore_eos": True,
           "stream": True}
 
 
