@@ -51,12 +51,20 @@ __device__ inline void count_up(uint32_t* number) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(number) : "memory");
 }
 /// By all threads of a warp together: one that loops alone would cost what follows its uniform
-/// registers.
+/// registers. Who waits for seconds waits for ever: that is an error of the device then.
 __device__ inline void wait_for_count(const uint32_t* number, uint32_t count) {
-  uint32_t found = 0;
-  do {
+  constexpr long long kMaxCycles = 1LL << 35;  // some 20 s
+  const long long begin = clock64();
+  while (true) {
+    uint32_t found = 0;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(found) : "l"(number) : "memory");
-  } while (__any_sync(kAllLanes, found < count));
+    if (!__any_sync(kAllLanes, found < count)) {
+      return;
+    }
+    if (clock64() - begin > kMaxCycles) {
+      __trap();
+    }
+  }
 }
 
 /// 2^x to 2 units in the last place; results below 2^-126 are 0.

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <optional>
 #include <random>
 #include <sstream>
@@ -282,18 +283,43 @@ class AttentionBench final {
   }
 
  private:
-  double measure(const AttentionShape& shape, DecodeWay way = DecodeWay::kOps) {
+  [[nodiscard]] std::unique_ptr<AttentionCase> make_case(const AttentionShape& shape,
+                                                         DecodeWay way = DecodeWay::kOps) {
     // Kernels that ask the L2 cache to drop what they have read leave a part of the run before
     // there: 50 MiB are little of this.
     constexpr double kCacheBytes = 1e9;
     const double copies = std::ceil(kCacheBytes / std::max(1.0, shape.cache_bytes()));
-    AttentionCase attention(
+    return std::make_unique<AttentionCase>(
         bench_, shape, static_cast<int64_t>(std::min<double>(copies, GpuBench::kRuns)), way);
-    return bench_.median_us([&](int i) { attention.run(i); });
+  }
+
+  /// Medians, in turns.
+  struct Measured {
+    double us = 0.0;
+    double baseline_us = 0.0;  ///< 0: not known
+  };
+
+  Measured measure(const AttentionShape& shape) {
+    const auto own = make_case(shape);
+    const auto known = baseline_.find(baseline_key(shape));
+    if (known != baseline_.end() || !measures_baseline(shape)) {
+      return {bench_.median_us([&](int i) { own->run(i); }),
+              known != baseline_.end() ? known->second : 0.0};
+    }
+    const auto other =
+        make_case(baseline_shape(shape),
+                  options_.measures_flash_mla ? DecodeWay::kFlashMla : DecodeWay::kOps);
+    const std::vector<double> medians =
+        bench_.medians_us({[&](int i) { own->run(i); }, [&](int i) { other->run(i); }});
+    return {medians[0], medians[1]};
+  }
+
+  [[nodiscard]] bool measures_baseline(const AttentionShape& shape) const {
+    return options_.measures_flash_mla ? has_flash_mla_times(shape) : options_.measures_baseline;
   }
 
   void report_times(const AttentionShape& shape) {
-    const double us = measure(shape);
+    const auto [us, baseline] = measure(shape);
     const double bytes = shape.cache_bytes();
     const double operations = shape.operations();
     const double bound = std::max(bytes / ceilings_.read, operations / ceilings_.rate) * 1e6;
@@ -306,29 +332,11 @@ class AttentionBench final {
                 bytes / us * 1e8 / ceilings_.read,
                 bytes / us * 1e8 / ceilings_.copy,
                 operations / us * 1e8 / ceilings_.rate);
-    const double baseline = baseline_us(shape);
     if (baseline > 0.0) {
       std::printf(" %9.1f %6.2fx", baseline, baseline / us);
     }
     csv_ << shape.heads << ',' << shape.width << ',' << shape.batch << ',' << shape.context << ','
          << us << '\n';
-  }
-
-  /// 0: not known.
-  double baseline_us(const AttentionShape& shape) {
-    const auto key = baseline_key(shape);
-    if (const auto found = baseline_.find(key); found != baseline_.end()) {
-      return found->second;
-    }
-    if (!options_.measures_baseline && !options_.measures_flash_mla) {
-      return 0.0;
-    }
-    const AttentionShape baseline = baseline_shape(shape);
-    if (!options_.measures_flash_mla) {
-      return baseline_[key] = measure(baseline);
-    }
-    return has_flash_mla_times(shape) ? baseline_[key] = measure(baseline, DecodeWay::kFlashMla)
-                                      : 0.0;
   }
 
   static AttentionShape baseline_shape(const AttentionShape& shape) {

@@ -71,40 +71,52 @@ DeviceBuffer GpuBench::upload_bytes(const void* data, int64_t num_bytes) {
   return buffer;
 }
 
-double GpuBench::median_us(const std::function<void(int)>& work, bool in_graph) {
-  const auto run = [&] {
+double GpuBench::median_us(const Work& work, bool in_graph) {
+  return medians_us({work}, in_graph).front();
+}
+
+std::vector<double> GpuBench::medians_us(const std::vector<Work>& works, bool in_graph) {
+  const auto run = [](const Work& work) {
     for (int i = 0; i < kRuns; ++i) {
       work(i);
     }
   };
-  run();
-  check_cuda_call(cudaStreamSynchronize(stream_));
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t replay = nullptr;
-  check_cuda_call(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeGlobal));
-  run();
-  check_cuda_call(cudaStreamEndCapture(stream_, &graph));
-  check_cuda_call(cudaGraphInstantiate(&replay, graph, 0));
-  std::vector<double> times;
+  std::vector<cudaGraphExec_t> replays(works.size());
+  for (size_t which = 0; which < works.size(); ++which) {
+    run(works[which]);
+    check_cuda_call(cudaStreamSynchronize(stream_));
+    cudaGraph_t graph = nullptr;
+    check_cuda_call(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeGlobal));
+    run(works[which]);
+    check_cuda_call(cudaStreamEndCapture(stream_, &graph));
+    check_cuda_call(cudaGraphInstantiate(&replays[which], graph, 0));
+    check_cuda_call(cudaGraphDestroy(graph));
+  }
+  std::vector<std::vector<double>> times(works.size());
   for (int i = 0; i < kRepeats + kWarmUps; ++i) {
-    check_cuda_call(cudaEventRecord(before_, stream_));
-    if (in_graph) {
-      check_cuda_call(cudaGraphLaunch(replay, stream_));
-    } else {
-      run();
-    }
-    check_cuda_call(cudaEventRecord(after_, stream_));
-    check_cuda_call(cudaEventSynchronize(after_));
-    float milliseconds = 0.0F;
-    check_cuda_call(cudaEventElapsedTime(&milliseconds, before_, after_));
-    if (i >= kWarmUps) {
-      times.push_back(milliseconds * 1e3 / kRuns);
+    for (size_t which = 0; which < works.size(); ++which) {
+      check_cuda_call(cudaEventRecord(before_, stream_));
+      if (in_graph) {
+        check_cuda_call(cudaGraphLaunch(replays[which], stream_));
+      } else {
+        run(works[which]);
+      }
+      check_cuda_call(cudaEventRecord(after_, stream_));
+      check_cuda_call(cudaEventSynchronize(after_));
+      float milliseconds = 0.0F;
+      check_cuda_call(cudaEventElapsedTime(&milliseconds, before_, after_));
+      if (i >= kWarmUps) {
+        times[which].push_back(milliseconds * 1e3 / kRuns);
+      }
     }
   }
-  check_cuda_call(cudaGraphExecDestroy(replay));
-  check_cuda_call(cudaGraphDestroy(graph));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  std::vector<double> medians;
+  for (size_t which = 0; which < works.size(); ++which) {
+    check_cuda_call(cudaGraphExecDestroy(replays[which]));
+    std::sort(times[which].begin(), times[which].end());
+    medians.push_back(times[which][times[which].size() / 2]);
+  }
+  return medians;
 }
 
 double GpuBench::copy_bandwidth() {

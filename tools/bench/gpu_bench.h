@@ -46,11 +46,16 @@ class GpuBench final {
     return upload_bytes(values.data(), static_cast<int64_t>(values.size() * sizeof(T)));
   }
 
-  /// Runs of `work` in a measurement: work(0) to work(kRuns - 1).
+  using Work = std::function<void(int)>;
+  /// Runs of a work in a measurement: work(0) to work(kRuns - 1).
   static constexpr int kRuns = 4;
   /// Median microseconds of a run; their launches are captured into a graph if they are kernels of
   /// ours.
-  [[nodiscard]] double median_us(const std::function<void(int)>& work, bool in_graph = true);
+  [[nodiscard]] double median_us(const Work& work, bool in_graph = true);
+  /// The same of each, measured in turns: a GPU slows down as it gets warm, and no work is to have
+  /// the cool one to itself.
+  [[nodiscard]] std::vector<double> medians_us(const std::vector<Work>& works,
+                                               bool in_graph = true);
 
   /// Bytes a second, read and written, of a copy within the device.
   [[nodiscard]] double copy_bandwidth();

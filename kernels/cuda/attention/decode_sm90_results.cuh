@@ -37,11 +37,7 @@ struct Share {
   static constexpr int kCount = kCount_;
   static constexpr bool kIsFirst = kFirstColumn == 0 && kFrom == 0;  ///< log-sum-exps are its own
 
-  /// The number of the calling warp's 16 heads in the thread block.
-  __device__ __forceinline__ static int tile(const Part& part, const Destination& to) {
-    return (warp_head(to) - part.first_head) / PartialTile::kHeads;
-  }
-  /// The first of them.
+  /// The first of the calling warp's 16 heads.
   __device__ __forceinline__ static int warp_head(const Destination& to) {
     return to.first_head + threadIdx.x % 128 / 32 * PartialTile::kHeads;
   }
@@ -235,8 +231,8 @@ __device__ __forceinline__ void add_partial(const DecodeSm90Args& args,
                                             const Destination& to,
                                             int64_t partial) {
   constexpr int kBatch = Share::kCount % 32 == 0 ? 8 : 4;
-  // A warp without heads adds some of others, perhaps before they are written, and writes nothing:
-  // the shuffles behind are not to be in a branch of some warps, which costs the uniform registers.
+  // A warp without heads adds those of the last one that has some, and writes nothing: the shuffles
+  // behind are not to be in a branch of some warps, which costs the uniform registers.
   const int warp_head = min(Share::warp_head(to), args.num_heads - 1);
   const float* in = Share::partial(args, warp_head, partial);
   float own[2];
@@ -290,19 +286,20 @@ __device__ __forceinline__ void finish(const DecodeSm90Args& args,
     const bool is_few = splits.count <= DecodeSplit::kFewSplits;
     uint32_t* num_written =
         args.tickets[splits.first_part * args.num_head_tiles + blockIdx.x % args.num_head_tiles]
-            .num_written +
-        Share::tile(part, to);
+            .num_written;
+    const int tile = (Share::warp_head(to) - part.first_head) / PartialTile::kHeads;
     if (!is_few || part.number != splits.first_part) {
       write_partial<Share>(args, sums, to);
       if (is_few) {
         __syncwarp();
         if (threadIdx.x % 32 == 0) {
-          count_up(num_written);
+          count_up(num_written + tile);
         }
       }
       return;
     }
-    wait_for_count(num_written, (splits.count - 1) * Shape::kTileWarps);
+    const int last_tile = (args.num_heads - 1 - part.first_head) / PartialTile::kHeads;
+    wait_for_count(num_written + min(tile, last_tile), (splits.count - 1) * Shape::kTileWarps);
 #pragma unroll 1
     for (int i = 1; i < splits.count; ++i) {
       add_partial<Share>(args, sums, to, DecodeSplit::partial(splits.first_part + i, sequence));

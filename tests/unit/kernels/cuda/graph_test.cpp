@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -146,6 +147,90 @@ TEST_F(GraphTest, AReplayReadsLengthsTablesAndExpertsAnew) {
     EXPECT_EQ(floats(lse), expected_lse);
     EXPECT_EQ(floats(dense_out), expected_dense);
     EXPECT_EQ(floats(expert_out), expected_experts);
+  }
+  EXPECT_EQ(cudaGraphExecDestroy(replay), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+// The thread blocks of a call wait for each other by counters in memory, which each call leaves as
+// it found them; the order of sums is fixed, so that a result has the same bits in every run.
+TEST_F(GraphTest, ManyDecodesInARowYieldWhatEachYieldsAlone) {
+  constexpr int64_t kLatent = 256, kRopeColumns = 64, kBlocks = 300, kCalls = 50, kReplays = 20;
+  const int64_t row_elements = kLatent + kRopeColumns;
+  const TensorView pool = tensor(DType::kBFloat16, {kBlocks * kBlockTokens, row_elements});
+  struct Shape {
+    int64_t heads;
+    std::vector<int32_t> lengths;
+  };
+  const std::vector<Shape> shapes = {{128, {19000, 1, 0}},
+                                     {64, {700, 385, 449, 64, 9000}},
+                                     {16, std::vector<int32_t>(200, 300)},
+                                     {100, {384, 385, 448, 449, 320}},
+                                     {5, {5000}}};
+  struct Call {
+    kernels::MlaDecodeParams params;
+    std::vector<float> expected, expected_lse;
+  };
+  const auto values_of = [&](const TensorView& view) {  // two bfloat16 in the bits of a float32
+    TensorView words = view;
+    words.dtype = DType::kFloat32;
+    words.shape[2] /= 2;
+    words.stride[0] /= 2;
+    words.stride[1] /= 2;
+    return floats(words);
+  };
+  std::vector<Call> calls(kCalls);
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto& [heads, length_list] = shapes[i % shapes.size()];
+    const auto batch = static_cast<int64_t>(length_list.size());
+    Array table({batch, kBlocks});
+    for (double& block : table.values) {
+      block = static_cast<double>(random_.index(kBlocks));
+    }
+    const TensorView q = tensor(DType::kBFloat16, {batch, heads, row_elements});
+    calls[i].params = {.q_latent = q.slice(2, 0, kLatent),
+                       .q_rope = q.slice(2, kLatent, kRopeColumns),
+                       .cache = {.base = pool.data,
+                                 .block_stride_bytes = kBlockTokens * row_elements * 2,
+                                 .num_blocks = kBlocks,
+                                 .latent_width = kLatent,
+                                 .rope_width = kRopeColumns,
+                                 .dtype = DType::kBFloat16},
+                       .block_tables = upload(HostTensor(DType::kInt32, table)),
+                       .lengths = upload(HostTensor(length_list)),
+                       .scale = 0.5F,
+                       .out = tensor(DType::kBFloat16, {batch, heads, kLatent}),
+                       .log_sum_exp = tensor(DType::kFloat32, {batch, heads})};
+    ops_.mla_decode(calls[i].params, {});
+    calls[i].expected = values_of(calls[i].params.out);
+    calls[i].expected_lse = floats(calls[i].params.log_sum_exp);
+  }
+
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  for (const Call& call : calls) {
+    ops_.mla_decode(call.params, {stream});
+  }
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t replay = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+  for (int64_t i = 0; i < kReplays; ++i) {
+    for (const Call& call : calls) {
+      const TensorView& out = call.params.out;
+      ASSERT_EQ(cudaMemset(out.data, 0xff, static_cast<size_t>(out.num_elements()) * 2),
+                cudaSuccess);
+    }
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    ASSERT_EQ(cudaGraphLaunch(replay, stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    for (size_t at = 0; at < calls.size(); ++at) {
+      SCOPED_TRACE("replay " + std::to_string(i) + ", call " + std::to_string(at));
+      ASSERT_EQ(values_of(calls[at].params.out), calls[at].expected);
+      ASSERT_EQ(floats(calls[at].params.log_sum_exp), calls[at].expected_lse);
+    }
   }
   EXPECT_EQ(cudaGraphExecDestroy(replay), cudaSuccess);
   EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);

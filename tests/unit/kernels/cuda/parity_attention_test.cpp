@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -44,13 +45,27 @@ class AttentionParityTest : public ParityTest {
     const auto batch = static_cast<int64_t>(shape.lengths.size());
     const int64_t longest = *std::max_element(shape.lengths.begin(), shape.lengths.end());
     const int64_t max_blocks = (longest + kBlockTokens - 1) / kBlockTokens;
-    const PoisonedCache cache(shape.dtype, batch * max_blocks + 3, shape.width, shape.rope);
-    const std::vector<int32_t> blocks = random_.permutation(batch * max_blocks + 3);
+    const auto blocks_of = [](int32_t length) {
+      return (length + kBlockTokens - 1) / kBlockTokens;
+    };
+    const int64_t num_blocks = std::accumulate(
+        shape.lengths.begin(), shape.lengths.end(), int64_t{3}, [&](int64_t sum, int32_t length) {
+          return sum + blocks_of(length);
+        });
+    const PoisonedCache cache(shape.dtype, num_blocks, shape.width, shape.rope);
+    const std::vector<int32_t> blocks = random_.permutation(num_blocks);
+    // Entries behind a sequence's blocks name one of the three that nobody has.
     Array tables({batch, max_blocks});
+    std::fill(tables.values.begin(), tables.values.end(), blocks.back());
+    auto next = blocks.begin();
     for (int64_t b = 0; b < batch; ++b) {
-      const auto first = blocks.begin() + b * max_blocks;
-      std::copy_n(first, max_blocks, tables.values.begin() + b * max_blocks);
-      fill(cache, {first, first + max_blocks}, shape.lengths[static_cast<size_t>(b)]);
+      const int32_t length = shape.lengths[static_cast<size_t>(b)];
+      const auto end = next + blocks_of(length);
+      std::copy(next, end, tables.values.begin() + b * max_blocks);
+      if (length > 0) {
+        fill(cache, {next, end}, length);
+      }
+      next = end;
     }
     const HostTensor block_tables(DType::kInt32, tables, 1);
     const HostTensor lengths(shape.lengths);
@@ -112,6 +127,29 @@ TEST_F(AttentionParityTest, DecodeOfManySequences) {
   check_decode({16, 256, 64, lengths});
   check_decode({65, 512, 64, lengths});
   check_decode({65, 320, 64, lengths});
+}
+
+// As many splits as a thread block merges, and one more.
+const std::vector<int32_t> kLengthsOfSomeSplits = {384, 385, 448, 449, 320};
+
+TEST_F(AttentionParityTest, DecodeOfSequencesOfFewAndOfManySplits) {
+  for (const int64_t heads : {5, 16, 33, 65, 128}) {
+    for (const int64_t width : {56, 128, 256, 320, 512}) {
+      check_decode({heads, width, 64, kLengthsOfSomeSplits});
+    }
+  }
+}
+
+TEST_F(AttentionParityTest, DecodeOfLongSequencesAmongManyShortOnes) {
+  std::vector<int32_t> lengths(900);
+  for (int32_t& length : lengths) {
+    length = static_cast<int32_t>(random_.index(131));
+  }
+  for (const size_t at : {10, 300, 390, 800}) {
+    lengths[at] = static_cast<int32_t>(20000 + random_.index(5000));
+  }
+  check_decode({16, 64, 64, lengths});
+  check_decode({128, 64, 32, lengths});
 }
 
 struct WindowCase {
@@ -214,6 +252,14 @@ TEST_F(WindowParityTest, SeveralQueryTokensOfASequence) {
 TEST_F(WindowParityTest, ALongContextInManyParts) {
   check({64, 0, {4, 16}, {9000, 20, 21, 4116}});
   check({128, 0, {100, 16}, {9000, 116, 117}});
+}
+
+TEST_F(WindowParityTest, SequencesOfFewAndOfManySplits) {
+  for (const int64_t heads : {5, 33, 64}) {
+    check({heads, 0, {4, 16}, kLengthsOfSomeSplits});
+    check({heads, 128, {4, 16}, kLengthsOfSomeSplits, 2});
+    check({heads, 0, {0, 16}, kLengthsOfSomeSplits, 4});
+  }
 }
 
 TEST_F(WindowParityTest, MoreRowsThanFitTheScratchAtOnce) {
