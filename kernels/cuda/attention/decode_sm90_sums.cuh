@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/decode_sm90_args.cuh"
+#include "kernels/cuda/device_math.cuh"
 
 namespace tessera::kernels::cuda {
 namespace detail {
@@ -153,7 +154,7 @@ __device__ __forceinline__ Rescale softmax(float (&scores)[32],
   }
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
-    scores[i] = exp2f(fmaf(scores[i], scale_log2, -sums.max[i / 2 % 2]));
+    scores[i] = exp2_approx(fmaf(scores[i], scale_log2, -sums.max[i / 2 % 2]));
     sums.sum[i / 2 % 2] += scores[i];
   }
   return rescale;
