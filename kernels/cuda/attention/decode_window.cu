@@ -32,31 +32,56 @@ struct Shared {
 };
 static_assert(sizeof(Shared) <= kDefaultSharedBytes);
 
-/// Two numbers of a query, or zeros beyond the heads. `column` counts over latent and rope part.
-__device__ unsigned query_pair(const DecodePass& p, int row, int head, int column) {
-  if (head >= p.num_heads) {
-    return 0;
+/// This warp's columns of the heads' queries. Beyond the last head it is that one's once more, of
+/// which nothing is stored.
+__device__ void load_queries(const DecodePass& p,
+                             int row,
+                             int first_head,
+                             Fragment4 (&queries)[kStepsOfWarp]) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const Bf16* latent[2];
+  const Bf16* rope[2];  // columns count over latent and rope part
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int head = min(first_head + lane / 4 + 8 * r, p.num_heads - 1);
+    latent[r] = static_cast<const Bf16*>(p.q_latent) + row * p.q_latent_stride +
+                head * p.q_latent_head_stride + lane % 4 * 2;
+    rope[r] = static_cast<const Bf16*>(p.q_rope) + row * p.q_rope_stride +
+              head * p.q_rope_head_stride + lane % 4 * 2 - kLatentWidth;
   }
-  const Bf16* from = column < kLatentWidth
-                         ? static_cast<const Bf16*>(p.q_latent) + row * p.q_latent_stride +
-                               head * p.q_latent_head_stride + column
-                         : static_cast<const Bf16*>(p.q_rope) + row * p.q_rope_stride +
-                               head * p.q_rope_head_stride + column - kLatentWidth;
-  return *reinterpret_cast<const unsigned*>(from);
+#pragma unroll
+  for (int step = 0; step < kStepsOfWarp; ++step) {
+    const int column = (warp * kStepsOfWarp + step) * 16;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Bf16* from = column < kLatentWidth ? latent[i % 2] : rope[i % 2];
+      queries[step].r[i] = *reinterpret_cast<const unsigned*>(from + column + i / 2 * 8);
+    }
+  }
 }
 
-/// Rows of tokens [first, first + kTokens); of those behind the last one, zeros.
+/// Tokens of a tile come in groups of 16, which a product takes; groups without tokens are left
+/// out.
+constexpr int kGroupTokens = 16;
+
+/// Rows of the groups of the tile that begins at token `first`; of those behind the last token,
+/// zeros. Where a row is takes a division: each lane finds one.
 __device__ void load_keys(const DecodePass& p,
                           const DecodeRow& sequence,
                           unsigned tile,
                           int first) {
+  static_assert(kTokens == kWarp);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  for (int row = warp; row < kTokens; row += kWarps) {
-    const bool is_valid = first + row < sequence.num_tokens;
-    const char* key = sequence.key(p, is_valid ? first + row : first);
+  const int num_valid = sequence.num_tokens - first;
+  const char* own = sequence.key(p, lane < num_valid ? first + lane : first);
+  const int end = num_valid > kGroupTokens ? kTokens : kGroupTokens;
+  for (int row = warp; row < end; row += kWarps) {
+    const auto* key = reinterpret_cast<const char*>(
+        __shfl_sync(kAllLanes, reinterpret_cast<unsigned long long>(own), row));
     for (int chunk = lane; chunk < kRowChunks; chunk += kWarp) {
-      copy_async(tile + tile_byte(row, kRowPanels, chunk), key + chunk * 16, is_valid);
+      copy_async(tile + tile_byte(row, kRowPanels, chunk), key + chunk * 16, row < num_valid);
     }
   }
 }
@@ -70,6 +95,7 @@ struct RowState {
 /// This warp's columns of the scores.
 __device__ void add_scores(const Fragment4 (&queries)[kStepsOfWarp],
                            unsigned tile,
+                           int num_valid,
                            float (&scores)[kTilesN][4]) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -78,6 +104,9 @@ __device__ void add_scores(const Fragment4 (&queries)[kStepsOfWarp],
     const int chunk = (warp * kStepsOfWarp + step) * 2;
 #pragma unroll
     for (int j = 0; j < kTilesN; j += 2) {
+      if (8 * j >= num_valid) {
+        break;
+      }
       const Fragment4 b = load_columns(tile, kRowPanels, 8 * j, chunk, lane);
       multiply_add(scores[j], queries[step], b.r[0], b.r[1]);
       multiply_add(scores[j + 1], queries[step], b.r[2], b.r[3]);
@@ -86,7 +115,7 @@ __device__ void add_scores(const Fragment4 (&queries)[kStepsOfWarp],
 }
 
 /// Scores over all columns, in every warp.
-__device__ void exchange_scores(Shared& shared, float (&scores)[kTilesN][4]) {
+__device__ void exchange_scores(Shared& shared, int num_valid, float (&scores)[kTilesN][4]) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const auto at = [&](int from, int j, int r) {
@@ -94,6 +123,9 @@ __device__ void exchange_scores(Shared& shared, float (&scores)[kTilesN][4]) {
   };
 #pragma unroll
   for (int j = 0; j < kTilesN; ++j) {
+    if (8 * j >= num_valid) {
+      break;
+    }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       *at(warp, j, r) = {scores[j][2 * r], scores[j][2 * r + 1]};
@@ -102,6 +134,9 @@ __device__ void exchange_scores(Shared& shared, float (&scores)[kTilesN][4]) {
   __syncthreads();
 #pragma unroll
   for (int j = 0; j < kTilesN; ++j) {
+    if (8 * j >= num_valid) {
+      break;
+    }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float2 sum = {0.0F, 0.0F};
@@ -163,7 +198,8 @@ struct Values {
   __device__ void add(const DecodePass& p,
                       const float (&weights)[kTilesN][4],
                       const float (&corrections)[2],
-                      unsigned tile) {
+                      unsigned tile,
+                      int num_valid) {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int num_chunks = p.value_width / kChunkColumns;
@@ -176,7 +212,10 @@ struct Values {
       }
     }
 #pragma unroll
-    for (int k = 0; k < kTokens / 16; ++k) {
+    for (int k = 0; k < kTokens / kGroupTokens; ++k) {
+      if (kGroupTokens * k >= num_valid) {
+        break;
+      }
       const Fragment4 a = {pack_bf16(weights[2 * k][0], weights[2 * k][1]),
                            pack_bf16(weights[2 * k][2], weights[2 * k][3]),
                            pack_bf16(weights[2 * k + 1][0], weights[2 * k + 1][1]),
@@ -190,7 +229,7 @@ struct Values {
         const int second = min(first + 1, num_chunks - 1);
         const Fragment4 b = load_values(tile,
                                         kRowPanels,
-                                        16 * k,
+                                        kGroupTokens * k,
                                         p.value_columns.latent_column(first * 8) / 8,
                                         p.value_columns.latent_column(second * 8) / 8,
                                         lane);
@@ -232,33 +271,24 @@ __global__ void __launch_bounds__(kThreads, kTilesV <= 8 ? 4 : 3)
   __shared__ Shared shared;
   const int first_head = static_cast<int>(blockIdx.x) * kHeads;
   const int row = static_cast<int>(blockIdx.y);
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const unsigned tile = shared_address(shared.keys);
   const DecodeRow sequence(p, row);
   RowState state;
   Values<kTilesV> values;
   Fragment4 queries[kStepsOfWarp];
-#pragma unroll
-  for (int step = 0; step < kStepsOfWarp; ++step) {
-    const int column = (warp * kStepsOfWarp + step) * 16 + lane % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      queries[step].r[i] =
-          query_pair(p, row, first_head + lane / 4 + i % 2 * 8, column + i / 2 * 8);
-    }
-  }
+  load_queries(p, row, first_head, queries);
   for (int first = 0; first < sequence.num_tokens; first += kTokens) {
     load_keys(p, sequence, tile, first);
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
+    const int num_valid = sequence.num_tokens - first;
     float scores[kTilesN][4] = {};
-    add_scores(queries, tile, scores);
-    exchange_scores(shared, scores);
+    add_scores(queries, tile, num_valid, scores);
+    exchange_scores(shared, num_valid, scores);
     float corrections[2];
-    take_softmax(scores, state, p.scale * kLog2E, sequence.num_tokens - first, corrections);
-    values.add(p, scores, corrections, tile);
+    take_softmax(scores, state, p.scale * kLog2E, num_valid, corrections);
+    values.add(p, scores, corrections, tile, num_valid);
     __syncthreads();  // the next tile takes the place of this one
   }
   values.store(p, state, row, first_head);
