@@ -21,13 +21,26 @@ make_venv() {
   "$venv/bin/python" tests/deploy/install_helm.py
 }
 
+# run_ctest PRESET [ctest arguments]: says at the end of its output how that of each failed test ends.
+run_ctest() {
+  local preset=$1
+  shift
+  ctest --preset "$preset" --output-on-failure --no-tests=error "$@" && return
+  local status=$? logs=$root/build/$preset/Testing/Temporary name
+  while IFS=: read -r _ name; do
+    printf -- '--- end of %s\n' "$name"
+    sed -n "/^[0-9]*\/[0-9]* Testing: $name\$/,/^<end of output>/p" "$logs/LastTest.log" | tail -n 20
+  done <"$logs/LastTestsFailed.log"
+  return $status
+}
+
 num_passed=0
 num_skipped=0
 # run_tests PRESET [ctest arguments]: also adds to the counts of passed and of skipped tests.
 run_tests() {
   local preset=$1
   shift
-  step_tail_lines=80 step "test $preset" ctest --preset "$preset" --output-on-failure --no-tests=error "$@"
+  step_tail_lines=80 step "test $preset" run_ctest "$preset" "$@"
   tail -n 12 "$step_log"
   local total skipped
   total=$(sed -n 's/.*tests passed.* out of \([0-9]*\).*/\1/p' "$step_log")
