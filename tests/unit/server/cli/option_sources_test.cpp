@@ -2,6 +2,8 @@
 
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <string>
 
 #include <gtest/gtest.h>
 
@@ -115,6 +117,16 @@ TEST_F(OptionSourcesTest, ExampleFileRepeatsTheDefaults) {
   expected.options.served_model_names = {"demo_model"};
   expected.sources = resolved_.sources;
   EXPECT_EQ(render_options(resolved_), render_options(expected));
+}
+
+TEST_F(OptionSourcesTest, ExampleFileNamesEveryOption) {
+  std::ifstream file(TESSERA_SOURCE_DIR "/configs/serve.json");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  for (const OptionSpec& spec : option_table(Role::kServe)) {
+    const bool is_for_tests = spec.name == "handoff-faults";
+    EXPECT_EQ(text.find(str_cat('"', spec.name, "\":")) != std::string::npos, !is_for_tests)
+        << spec.name;
+  }
 }
 
 TEST_F(OptionSourcesTest, ExampleFilesOfTheRolesFitTheirRoles) {
