@@ -85,7 +85,8 @@ class DecodeServiceImpl::Service final : public v1::DecodeService::CallbackServi
                                limits_.max_queued_events,
                                key.to_string(),
                                [this, key] { worker_.cancel(key); },
-                               writer_});
+                               writer_,
+                               StatusCode::kAborted});
   }
 
   static void start(DecodeStream& stream, const Status& status) {

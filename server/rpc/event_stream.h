@@ -42,6 +42,9 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
     /// Starts the writes of what sinks push; null: the sink's own thread does. Shared as
     /// open_calls; the service stops it.
     std::shared_ptr<StreamWriter> writer = nullptr;
+    /// What a slow reader is told. A router takes RESOURCE_EXHAUSTED for a full worker and tries
+    /// again and again; ABORTED counts as a replay.
+    StatusCode slow_reader_code = StatusCode::kResourceExhausted;
   };
 
   /// Lives until the call is done, at least. Nothing is written before start() or refuse().
@@ -198,11 +201,12 @@ class EventStream final : public grpc::ServerWriteReactor<Event>,
       const auto self = std::move(owner);  // gRPC keeps the function as long as the alarm lives
       self->params_.cancel_worker();
       const std::lock_guard lock(self->mutex_);
-      self->finish_now(resource_exhausted(str_cat("the reader of ",
-                                                  self->params_.key,
-                                                  " is ",
-                                                  self->params_.max_queued_events,
-                                                  " events behind, the limit")));
+      self->finish_now({self->params_.slow_reader_code,
+                        str_cat("the reader of ",
+                                self->params_.key,
+                                " is ",
+                                self->params_.max_queued_events,
+                                " events behind, the limit")});
       self->cancel_after_grace();
     });
   }

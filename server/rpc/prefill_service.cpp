@@ -63,7 +63,8 @@ class PrefillServiceImpl::Service final : public v1::PrefillService::CallbackSer
                                              limits_.max_queued_events,
                                              key.to_string(),
                                              [this, key] { worker_.cancel(key); },
-                                             writer_});
+                                             writer_,
+                                             StatusCode::kAborted});
     const Status status = submit(*request, stream);
     if (status.is_ok()) {
       stream->start();
