@@ -218,9 +218,12 @@ TEST_F(GraphTest, ManyDecodesInARowYieldWhatEachYieldsAlone) {
   cudaGraphExec_t replay = nullptr;
   ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
   for (int64_t i = 0; i < kReplays; ++i) {
-    for (const Call& call : calls) {
+    for (const Call& call : calls) {  // poison: a replay that writes nothing must not pass
       const TensorView& out = call.params.out;
+      const TensorView& lse = call.params.log_sum_exp;
       ASSERT_EQ(cudaMemset(out.data, 0xff, static_cast<size_t>(out.num_elements()) * 2),
+                cudaSuccess);
+      ASSERT_EQ(cudaMemset(lse.data, 0xff, static_cast<size_t>(lse.num_elements()) * 4),
                 cudaSuccess);
     }
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
