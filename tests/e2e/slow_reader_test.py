@@ -11,9 +11,10 @@ from cluster import complete
 from tessera_server import TesseraServer
 
 OPTIONS = None
-FAST = ["--engine", "mock", "--mock-decode-step-ms", "0", "--mock-prefill-tokens-per-s", "1000000"]
-# Tens of megabytes of events: more than the sockets and the server's stream buffer hold.
-GREEDY = {"prompt": [7, 8, 9], "max_tokens": 4000, "n": 4, "logprobs": 20, "ignore_eos": True,
+# A step of 0 ms would outrun the router, which then ends the stream itself and counts no disconnect.
+SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "1000000", "--mock-decode-step-ms", "1"]
+# 19 MB of events: more than the sockets and the server's stream buffer hold.
+GREEDY = {"prompt": [7, 8, 9], "max_tokens": 4000, "n": 8, "logprobs": 20, "ignore_eos": True,
           "stream": True}
 MODEST = {"prompt": [7, 8, 9], "max_tokens": 20, "ignore_eos": True}
 MEMORY_LIMIT = 64 << 20
@@ -32,7 +33,7 @@ class SlowReaderTest(unittest.TestCase):
         return client
 
     def check(self, arguments):
-        with TesseraServer(OPTIONS.server, OPTIONS.model, arguments=[*FAST, *arguments]) as server:
+        with TesseraServer(OPTIONS.server, OPTIONS.model, arguments=[*SPEED, *arguments]) as server:
             complete(server.url, MODEST)
             idle = server.resident_bytes()
             with self.ask_and_read_nothing(server.url) as client:
