@@ -83,8 +83,9 @@ void add_workers(FamilyList& list, const router::RouterMetrics& router) {
   list.begin_gauges("tessera_router_ready_workers", "Workers that take requests, by role");
   list.add({{"role", "prefill"}}, static_cast<double>(router.num_ready_prefill_workers.value()));
   list.add({{"role", "decode"}}, static_cast<double>(router.num_ready_decode_workers.value()));
-  list.counter(
-      "tessera_router_workers_lost_total", "Connections to workers lost", router.workers_lost);
+  list.counter("tessera_router_workers_lost_total",
+               "Workers lost: gone otherwise than by a stop after a whole drain",
+               router.workers_lost);
   list.counter("tessera_router_workers_refused_total",
                "Workers of another model refused",
                router.workers_refused);

@@ -96,7 +96,10 @@ void RouterLoop::handle(const LegEvent& event) {
   arm(request);
 }
 
-void RouterLoop::lose_worker(WorkerId worker) {
+/// A worker is gone: what it still had goes elsewhere.
+void RouterLoop::give_up_legs(WorkerId worker, bool has_left) {
+  const Status status = unavailable(has_left ? "the worker has left" : "the worker was lost");
+  const auto reason = has_left ? ReplayReason::kUnavailable : ReplayReason::kWorkerLost;
   for (const LegId id : legs_.legs_on(worker)) {
     const Leg* leg = legs_.find(id);
     if (leg == nullptr) {
@@ -106,8 +109,7 @@ void RouterLoop::lose_worker(WorkerId worker) {
     const LegKind kind = leg->kind;
     ClientRequest& request = *requests_.at(owner.request);
     legs_.cancel(id);
-    on_error(
-        request, owner.part, kind, unavailable("the worker was lost"), ReplayReason::kWorkerLost);
+    on_error(request, owner.part, kind, status, reason);
     arm(request);
   }
 }

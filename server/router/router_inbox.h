@@ -37,7 +37,7 @@ struct LegEvent {
   std::variant<TokenEvent, Reserved, HandedOver, Status> what;
 };
 
-/// A connection's report; a Status says why it was lost.
+/// A connection's report; a Status says why it ended, OK: the worker has drained and stopped.
 struct WorkerEvent {
   WorkerId worker = 0;
   std::variant<WorkerInfo, WorkerLoad, Status> what;

@@ -39,10 +39,12 @@ void RouterLoop::turn(RouterInbox::Work& work, TimePoint now) {
     handle(event);
   }
   for (const WorkerEvent& event : work.worker_events) {
-    const bool was_draining = pool_.is_draining(event.worker);
+    const auto* const gone = std::get_if<Status>(&event.what);
+    const bool has_left = gone != nullptr && gone->is_ok();  // its last load may have come too late
+    const bool was_draining = has_left || pool_.is_draining(event.worker);
     if (pool_.handle(event, now_)) {
       gone_while_draining_ = was_draining ? event.worker : 0;
-      lose_worker(event.worker);
+      give_up_legs(event.worker, has_left);
       gone_while_draining_ = 0;
     }
   }

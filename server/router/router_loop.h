@@ -54,7 +54,7 @@ class RouterLoop final {
   void purge();
 
   void handle(const LegEvent& event);
-  void lose_worker(WorkerId worker);
+  void give_up_legs(WorkerId worker, bool has_left);
   void on_token(ClientRequest& request, size_t part, LegKind kind, const TokenEvent& event);
   void on_reserved(ClientRequest& request, size_t part, const std::string& address);
   void on_handed_over(ClientRequest& request, size_t part);
@@ -103,7 +103,7 @@ class RouterLoop final {
   std::set<uint64_t> waiting_;  // requests with a part that waits for a worker
   std::set<std::pair<TimePoint, uint64_t>> timers_;
   std::vector<uint64_t> over_;        // ended in this turn
-  WorkerId gone_while_draining_ = 0;  // the worker that lose_worker() is about, if it drained
+  WorkerId gone_while_draining_ = 0;  // whom give_up_legs() is about, if it drained
   uint64_t last_serial_ = 0;
   uint64_t seen_version_ = 0;  // of the pool
 };

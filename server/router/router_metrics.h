@@ -15,7 +15,7 @@ namespace tessera::router {
 /// Why an attempt had to be repeated.
 enum class ReplayReason : uint8_t {
   kWorkerLost,   ///< the connection to a worker of the attempt went away
-  kUnavailable,  ///< refused by a draining worker, or its stream broke
+  kUnavailable,  ///< a draining worker refused it or gave it up, or its stream broke
   kAborted,      ///< preempted, or a handoff was given up
   kTimeout,      ///< no event for too long
   kBadStream,    ///< a gap or a repeat in the tokens
@@ -51,7 +51,7 @@ struct RouterMetrics {
   Counter prompt_tokens;
   Counter prompt_tokens_matched;  ///< of them in the matched prefixes; an estimate
   Counter generation_tokens;
-  Counter workers_lost;
+  Counter workers_lost;  ///< gone without having drained to the end
   Counter workers_refused;
   LatencyHistogram queue_seconds;  ///< from submission to the first accepted attempt
   LatencyHistogram time_to_first_token_seconds;

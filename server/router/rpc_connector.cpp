@@ -30,17 +30,17 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
     const auto wanted =
         role_ == WorkerRole::kPrefill ? rpc::WorkerRole::kPrefill : rpc::WorkerRole::kDecode;
     if (identity.role != wanted) {
-      lose(failed_precondition("the worker at this address has the other role"));
+      end(failed_precondition("the worker at this address has the other role"));
     } else if (is_up_) {
-      lose(unavailable("another worker answers at this address"));
-    } else if (!is_lost_) {
+      end(unavailable("another worker answers at this address"));
+    } else if (!is_gone_) {
       is_up_ = true;
       make_client(identity.info);
       observer_->on_info(identity.info);
     }
   }
   void on_worker_load(const WorkerLoad& load) override {
-    if (!is_up_ || is_lost_) {
+    if (!is_up_ || is_gone_) {
       return;
     }
     if (prefill_ != nullptr) {
@@ -50,7 +50,7 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
     }
     observer_->on_load(load);
   }
-  void on_worker_lost(const Status& status) override { lose(status); }
+  void on_worker_gone(const Status& status) override { end(status); }
 
  private:
   void make_client(const WorkerInfo& info) {
@@ -60,9 +60,9 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
       decode_ = std::make_unique<rpc::RemoteDecodeWorker>(channel_, info, options_);
     }
   }
-  void lose(const Status& status) {
-    if (!std::exchange(is_lost_, true)) {
-      observer_->on_lost(status);
+  void end(const Status& status) {
+    if (!std::exchange(is_gone_, true)) {
+      observer_->on_gone(status);
     }
   }
 
@@ -73,7 +73,7 @@ class RpcConnection final : public WorkerConnection, public rpc::WorkerWatch::Li
   std::unique_ptr<rpc::RemotePrefillWorker> prefill_;
   std::unique_ptr<rpc::RemoteDecodeWorker> decode_;
   bool is_up_ = false;
-  bool is_lost_ = false;
+  bool is_gone_ = false;
   std::optional<rpc::WorkerWatch> watch_;  // last: its calls end before the rest goes
 };
 
@@ -91,7 +91,7 @@ std::shared_ptr<WorkerConnection> RpcConnector::connect(const std::string& addre
                                                         std::shared_ptr<WorkerObserver> observer) {
   auto channel = rpc::WorkerChannel::create(address, options_.channel);
   if (!channel.is_ok()) {
-    observer->on_lost(channel.status());
+    observer->on_gone(channel.status());
     return std::make_shared<NoConnection>();
   }
   auto connection = std::make_shared<RpcConnection>(

@@ -24,9 +24,10 @@ class WorkerObserver {
   /// Once, before the first load.
   virtual void on_info(const WorkerInfo& info) = 0;
   virtual void on_load(const WorkerLoad& load) = 0;
-  /// The worker could not be reached or went away, or another process answers at its address. The
-  /// last call: the router drops the connection and makes a new one later.
-  virtual void on_lost(const Status& status) = 0;
+  /// OK: the worker was stopped and had drained. Else it could not be reached or went away, or
+  /// another process answers at its address. The last call: the router drops the connection and
+  /// makes a new one later.
+  virtual void on_gone(const Status& status) = 0;
 };
 
 /// Its destructor ends the calls that are still open and the reports. Must not wait for the peer.
@@ -49,7 +50,7 @@ class WorkerConnector {
   WorkerConnector(const WorkerConnector&) = delete;
   WorkerConnector& operator=(const WorkerConnector&) = delete;
 
-  /// Never blocks, never null; a worker that cannot be reached is reported as lost. Shared by the
+  /// Never blocks, never null; a worker that cannot be reached is reported as gone. Shared by the
   /// router's list of workers and by the calls that are open on it. Router thread.
   [[nodiscard]] virtual std::shared_ptr<WorkerConnection> connect(
       const std::string& address, WorkerRole role, std::shared_ptr<WorkerObserver> observer) = 0;

@@ -17,7 +17,7 @@ class Observer final : public WorkerObserver {
 
   void on_info(const WorkerInfo& info) override { inbox_->post(WorkerEvent{worker_, info}); }
   void on_load(const WorkerLoad& load) override { inbox_->post(WorkerEvent{worker_, load}); }
-  void on_lost(const Status& status) override { inbox_->post(WorkerEvent{worker_, status}); }
+  void on_gone(const Status& status) override { inbox_->post(WorkerEvent{worker_, status}); }
 
  private:
   const std::shared_ptr<RouterInbox> inbox_;  // shared: a connection may outlast the router
@@ -106,19 +106,19 @@ bool WorkerPool::handle(const WorkerEvent& event, TimePoint now) {
   }
   const Key key = found->second;
   Worker& worker = workers_.at(key);
-  const auto* const lost = std::get_if<Status>(&event.what);
+  const auto* const gone = std::get_if<Status>(&event.what);
   if (const auto* info = std::get_if<WorkerInfo>(&event.what)) {
     take_info(key, worker, *info);
   } else if (const auto* load = std::get_if<WorkerLoad>(&event.what)) {
     take_load(worker, *load);
   } else {
-    lose(key, worker, *lost, now);
+    end(key, worker, *gone, now);
   }
   drop_unlisted();
   publish();
   // Loads come often, and from many workers.
   show_at_ = std::min(show_at_, now + parts_.options.board_period);
-  return lost != nullptr;
+  return gone != nullptr;
 }
 
 Status WorkerPool::check_model(const WorkerInfo& info) const {
@@ -188,8 +188,10 @@ void WorkerPool::update_state(Worker& worker) {
   worker.state = state;
 }
 
-void WorkerPool::lose(const Key& key, Worker& worker, const Status& reason, TimePoint now) {
-  if (worker.num_failures == 0) {
+void WorkerPool::end(const Key& key, Worker& worker, const Status& reason, TimePoint now) {
+  if (reason.is_ok()) {
+    log_info("worker_left", "worker_role", worker_role_name(key.first), "address", key.second);
+  } else if (worker.num_failures == 0) {
     parts_.metrics.workers_lost.add();
     log_warning("worker_lost",
                 "worker_role",

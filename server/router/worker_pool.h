@@ -38,12 +38,12 @@ class WorkerPool final {
   /// New addresses are connected; those that are gone get no further request, and are dropped when
   /// they have no call left.
   void set_addresses(const AddressList& list, TimePoint now);
-  /// Returns true when the worker was lost: calls on it should be given up.
+  /// Returns true when the worker has left or was lost: calls on it should be given up.
   [[nodiscard]] bool handle(const WorkerEvent& event, TimePoint now);
   /// A call on `worker` failed as calls on a dead worker do: it is not chosen until its next load
   /// report or for a moment, so that a request does not spend its replays on it.
   void suspect(WorkerId worker, TimePoint now);
-  /// Connects again to lost workers whose time has come, and ends suspicions.
+  /// Connects again to workers that are gone and whose time has come, and ends suspicions.
   void tick(TimePoint now);
   /// When tick() has something to do; the clock's end for never.
   [[nodiscard]] TimePoint next_tick_at() const;
@@ -87,7 +87,7 @@ class WorkerPool final {
   void connect(const Key& key, Worker& worker);
   void take_info(const Key& key, Worker& worker, const WorkerInfo& info);
   void take_load(Worker& worker, const WorkerLoad& load);
-  void lose(const Key& key, Worker& worker, const Status& reason, TimePoint now);
+  void end(const Key& key, Worker& worker, const Status& reason, TimePoint now);
   void update_state(Worker& worker);
   void clear_suspicion(Worker& worker);
   void drop_unlisted();

@@ -61,6 +61,11 @@ class OpenCalls final {
       }
     }
   }
+  /// end_all() was called.
+  [[nodiscard]] bool is_ended() const {
+    const std::lock_guard lock(mutex_);
+    return is_ended_;
+  }
   [[nodiscard]] size_t size() const {
     const std::lock_guard lock(mutex_);
     return calls_.size();

@@ -200,8 +200,12 @@ class WorkerServiceImpl::Service final : public v1::WorkerService::CallbackServi
   grpc::ServerUnaryReactor* GetInfo(grpc::CallbackServerContext* context,
                                     const v1::GetInfoRequest* /*request*/,
                                     v1::WorkerInfo* response) override {
-    to_proto(callbacks_.identity(), *response);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (open_calls_->is_ended()) {  // whoever heard the goodbye must not take it for a new process
+      reactor->Finish(to_grpc(unavailable("the worker is shutting down")));
+      return reactor;
+    }
+    to_proto(callbacks_.identity(), *response);
     reactor->Finish(grpc::Status::OK);
     return reactor;
   }
@@ -226,7 +230,13 @@ class WorkerServiceImpl::Service final : public v1::WorkerService::CallbackServi
     return call.get();
   }
 
-  void end_calls() { open_calls_->end_all(unavailable("the worker is shutting down")); }
+  /// OK is the goodbye of a worker that has drained and handed back all it had.
+  void end_calls() {
+    const WorkerLoad load = callbacks_.load();
+    const bool holds_none = load.num_requests_running + load.num_requests_waiting == 0;
+    open_calls_->end_all(
+        load.is_draining && holds_none ? Status::ok() : unavailable("the worker is shutting down"));
+  }
 
  private:
   const Callbacks callbacks_;

@@ -30,7 +30,8 @@ class WorkerServiceImpl final : public RpcService {
 
   [[nodiscard]] grpc::Service& grpc_service() noexcept override;
   [[nodiscard]] std::string_view name() const noexcept override;
-  /// Ends the watches and the drains that still wait.
+  /// Ends the watches and the drains that still wait: with OK when the worker drains and holds no
+  /// request any more.
   void end_endless_calls() override;
 
  private:

@@ -56,7 +56,7 @@ class WorkerWatch::Loop final : public std::enable_shared_from_this<Loop> {
   void watch_load();
   [[nodiscard]] Status on_load(const v1::WorkerLoad& message);
   void on_load_end(const Status& status);
-  void report_loss(const Status& status);
+  void report_gone(const Status& status);
   void retry_later();
   [[nodiscard]] bool begin(std::shared_ptr<grpc::ClientContext> context);
   [[nodiscard]] bool end_step();
@@ -150,7 +150,7 @@ void WorkerWatch::Loop::on_info(const Status& status, const v1::WorkerInfo& resp
   }
   auto identity = status.is_ok() ? from_proto(response) : Result<WorkerIdentity>(status);
   if (!identity.is_ok()) {
-    report_loss(identity.status());
+    report_gone(identity.status());
     retry_later();
     return;
   }
@@ -184,15 +184,15 @@ void WorkerWatch::Loop::on_load_end(const Status& status) {
     get_info();  // time to renew
     return;
   }
-  report_loss(status.is_ok() ? unavailable("the worker ended the watch") : status);
+  report_gone(status);
   retry_later();
 }
 
-void WorkerWatch::Loop::report_loss(const Status& status) {
+void WorkerWatch::Loop::report_gone(const Status& status) {
   log_debug("worker_unreachable", "address", channel_->address(), "status", status.to_string());
   if (identity_) {
     identity_.reset();
-    listener_.on_worker_lost(status);
+    listener_.on_worker_gone(status);
   }
 }
 

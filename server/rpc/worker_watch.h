@@ -28,8 +28,8 @@ class WorkerWatch final {
     virtual void on_worker_up(const WorkerIdentity& identity) = 0;
     /// After on_worker_up(), at once and whenever it changed.
     virtual void on_worker_load(const WorkerLoad& load) = 0;
-    /// After on_worker_up(): the worker cannot be reached.
-    virtual void on_worker_lost(const Status& status) = 0;
+    /// After on_worker_up(). OK: the worker has drained and stops; else it cannot be reached.
+    virtual void on_worker_gone(const Status& status) = 0;
   };
   struct Options {
     std::chrono::milliseconds load_period{200};

@@ -1,5 +1,5 @@
 """Every process of a cluster is stopped by SIGTERM and started again while clients stream: no request
-may fail, none may have a wrong, missing or repeated token.
+may fail, none may have a wrong, missing or repeated token, and no router may report a lost worker.
 
 Runs the mock engine, whose next token follows from what lies in the cache: an answer that differs
 from that of one combined engine shows a block or token that a hand-over lost. Clients do not retry
@@ -23,6 +23,8 @@ from tessera_server import TesseraServer
 OPTIONS = None
 SPEED = ["--engine", "mock", "--mock-prefill-tokens-per-s", "50000", "--mock-decode-step-ms", "20"]
 WORKER = [*SPEED, "--handoff-lease", "3", "--max-num-seqs", "64"]
+LONG_REQUEST = {"prompt": list(range(5, 45)), "max_tokens": 600, "temperature": 0,
+                "ignore_eos": True}  # 12 seconds
 CLIENTS = 32
 DISTINCT = 24
 # Beside those clients; a request that hangs has failed.
@@ -98,6 +100,14 @@ def wait_until_seen(cluster):
             time.sleep(0.05)
 
 
+def wait_for(claim, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not happen in time")
+        time.sleep(0.05)
+
+
 def wait_until_used(router):
     """A router that is back takes part only when the proxy's checks have found it."""
     deadline = time.monotonic() + 20
@@ -159,7 +169,17 @@ class RollingRestartTest(unittest.TestCase):
               "routers that run now")
         self.assertGreater(report["completed"], 20)
         self.assertEqual(cluster.wait_for_rest(), {})
+        num_stopped = sum(role in cluster.workers for role in roles)
+        for router in cluster.routers:
+            self.assertEqual(self.ends_of_workers(router), (num_stopped, 0))
+            self.assertEqual(router.metric("tessera_router_workers_lost_total"), 0)
         return replays
+
+    @staticmethod
+    def ends_of_workers(router):
+        """How many left and how many were lost, by the log of all its lives."""
+        log = router.read_log()
+        return log.count(" info worker_left "), log.count(" warning worker_lost ")
 
     @staticmethod
     def make_cluster(decode=(), **more):
@@ -178,6 +198,39 @@ class RollingRestartTest(unittest.TestCase):
         with self.make_cluster(decode=["--shutdown-timeout", "0"]) as cluster:
             replays = self.run_under_load(cluster, cluster.router.url, cluster.decodes)
         self.assertGreater(replays, 0, "nothing was running when a group was stopped")
+
+    def test_a_stop_and_a_death_are_told_apart(self):
+        async def run_and_kill(cluster, url):
+            """A group dies while it drains, with a request of which another has to make the rest."""
+            stream = asyncio.create_task(stream_text(url, LONG_REQUEST, timeout=60.0))
+            busy = []
+            while not busy:
+                await asyncio.sleep(0.05)
+                busy = [role for role in cluster.decodes
+                        if role.metric("tessera_generation_tokens_total") > 0]
+            busy[0].signal(signal.SIGTERM)
+            await asyncio.to_thread(  # until the router knows
+                wait_for, lambda: cluster.router.metric("tessera_router_ready_workers",
+                                                        role="decode") == 1)
+            busy[0].kill()
+            self.assertEqual(busy[0].process.returncode, -signal.SIGKILL)
+            texts, _ = await stream
+            return busy[0], texts.get(0)
+
+        with self.make_cluster() as cluster:
+            router = cluster.router
+            wait_until_seen(cluster)
+            killed, text = asyncio.run(run_and_kill(cluster, router.url))
+            self.assertEqual(text, complete(router.url, LONG_REQUEST)["choices"][0]["text"])
+            self.assertEqual(self.ends_of_workers(router), (0, 1))
+            killed.start()
+            killed.wait_until_ready()
+            wait_until_seen(cluster)
+            self.assertEqual(killed.stop(), 0)  # idle: it ends before it has told that it drains
+            wait_for(lambda: self.ends_of_workers(router) == (1, 1))
+            cluster.prefills[0].kill()
+            wait_for(lambda: self.ends_of_workers(router) == (1, 2))
+            self.assertEqual(router.metric("tessera_router_workers_lost_total"), 2)
 
     def test_all_roles_in_one_process_end_what_they_have(self):
         async def run(server):

@@ -113,7 +113,7 @@ class FakeConnector final : public WorkerConnector {
     FakeWorker& worker = at(address);
     ++num_connects[address];
     if (is_down[address]) {
-      observer->on_lost(unavailable("down"));
+      observer->on_gone(unavailable("down"));
     } else {
       observer->on_info(worker.info());
       observer->on_load(worker.current_load);
@@ -132,7 +132,8 @@ class FakeConnector final : public WorkerConnector {
   void report_load(const std::string& address) {
     observers[address]->on_load(at(address).current_load);
   }
-  void lose(const std::string& address) { observers[address]->on_lost(unavailable("gone")); }
+  void lose(const std::string& address) { observers[address]->on_gone(unavailable("gone")); }
+  void leave(const std::string& address) { observers[address]->on_gone(Status::ok()); }
 
   std::map<std::string, std::unique_ptr<FakeWorker>> workers;
   std::map<std::string, std::shared_ptr<WorkerObserver>> observers;
@@ -283,6 +284,10 @@ class RouterLoopTest : public ::testing::Test {
   }
   void lose(const std::string& address) {
     connector.lose(address);
+    run();
+  }
+  void leave(const std::string& address) {
+    connector.leave(address);
     run();
   }
   void expect_all_over() {

@@ -12,6 +12,14 @@ const Status kBroken = unavailable("stream broke");
 
 class RouterReplayTest : public RouterLoopTest {
  protected:
+  /// Of those that count.
+  void allow_one_replay() {
+    options.retry_burst = 1;
+    options.retry_ratio = 0;
+    options.retry_floor_per_second = 0.001;
+    options.max_replays = 0;
+    options.backoff_last = milliseconds(20);
+  }
   /// Two of each; the request has begun, and names say where.
   void start_pairs() {
     start(2, 2);
@@ -531,11 +539,7 @@ TEST_F(RouterReplayTest, AReplayWaitsForAWorkerToComeBack) {
 }
 
 TEST_F(RouterReplayTest, WhatADrainingWorkerHandsBackIsNeitherCountedNorPaced) {
-  options.retry_burst = 1;
-  options.retry_ratio = 0;
-  options.retry_floor_per_second = 0.001;
-  options.max_replays = 0;
-  options.backoff_last = milliseconds(20);
+  allow_one_replay();
   start(2, 1);
   std::vector<std::shared_ptr<ClientSink>> clients;
   for (int i = 0; i < 8; ++i) {
@@ -553,6 +557,28 @@ TEST_F(RouterReplayTest, WhatADrainingWorkerHandsBackIsNeitherCountedNorPaced) {
   EXPECT_EQ(worker("p0").calls.size(), held.size()) << "it is told to stop";
   EXPECT_EQ(worker("p1").calls.size(), clients.size());
   EXPECT_EQ(num_replays(), static_cast<int64_t>(held.size()));
+  for (const auto& each : clients) {
+    EXPECT_FALSE(each->is_over());
+  }
+}
+
+TEST_F(RouterReplayTest, WhatAWorkerStillHadWhenItLeftIsNeitherCountedNorPaced) {
+  allow_one_replay();
+  start(2, 1);
+  std::vector<std::shared_ptr<ClientSink>> clients;
+  for (int i = 0; i < 8; ++i) {
+    begin();
+    clients.push_back(client);
+  }
+  const size_t num_held = worker("p0").calls.size();
+  ASSERT_GE(num_held, 2U);
+  connector.is_down["p0"] = true;
+  leave("p0");  // nobody has heard that it drains
+  advance(milliseconds(100));
+  EXPECT_EQ(worker("p1").calls.size(), clients.size());
+  EXPECT_EQ(metrics.replays[static_cast<size_t>(ReplayReason::kUnavailable)].value(),
+            static_cast<int64_t>(num_held));
+  EXPECT_EQ(metrics.replays[static_cast<size_t>(ReplayReason::kWorkerLost)].value(), 0);
   for (const auto& each : clients) {
     EXPECT_FALSE(each->is_over());
   }

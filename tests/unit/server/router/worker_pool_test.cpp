@@ -119,13 +119,52 @@ TEST_F(WorkerPoolTest, WarnsOnceOfALostWorkerAndCountsIt) {
   EXPECT_EQ(metrics.workers_lost.value(), 1);
 }
 
+TEST_F(WorkerPoolTest, AWorkerThatLeavesIsNotALostOne) {
+  init_logging(LogLevel::kInfo);
+  start(1, 1);
+  connector.is_down["p0"] = true;
+  ::testing::internal::CaptureStderr();
+  leave("p0");
+  advance(milliseconds(1000));
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  ASSERT_GT(connector.num_connects["p0"], 2) << "it is awaited";
+  EXPECT_NE(log.find("info worker_left worker_role=prefill address=p0"), std::string::npos) << log;
+  EXPECT_EQ(log.find("worker_lost"), std::string::npos) << log;
+  EXPECT_EQ(metrics.workers_lost.value(), 0);
+}
+
+TEST_F(WorkerPoolTest, AWorkerThatLeftAndCameBackMayBeLost) {
+  start(1, 1);
+  leave("p0");
+  EXPECT_EQ(metrics.num_ready_prefill_workers.value(), 0);
+  advance(options.reconnect_first);
+  EXPECT_EQ(state("p0"), WorkerState::kReady);
+  EXPECT_EQ(metrics.workers_lost.value(), 0);
+  lose("p0");
+  EXPECT_EQ(metrics.workers_lost.value(), 1);
+}
+
+TEST_F(WorkerPoolTest, AWorkerThatDrainsAndDiesIsLost) {
+  init_logging(LogLevel::kInfo);
+  start(1, 1);
+  begin();
+  worker("p0").current_load.is_draining = true;
+  report("p0");
+  ::testing::internal::CaptureStderr();
+  lose("p0");
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(log.find("warning worker_lost worker_role=prefill"), std::string::npos) << log;
+  EXPECT_EQ(log.find("worker_left"), std::string::npos) << log;
+  EXPECT_EQ(metrics.workers_lost.value(), 1);
+}
+
 TEST_F(WorkerPoolTest, IgnoresReportsOfAnOldConnection) {
   start(1, 1);
   const auto old = connector.observers["p0"];
   lose("p0");
   advance(milliseconds(200));
   ASSERT_EQ(state("p0"), WorkerState::kReady);
-  old->on_lost(unavailable("late"));
+  old->on_gone(unavailable("late"));
   run();
   EXPECT_EQ(state("p0"), WorkerState::kReady);
 }

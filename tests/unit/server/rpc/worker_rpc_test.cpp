@@ -4,8 +4,10 @@
 #include <memory>
 #include <vector>
 
+#include <grpcpp/channel.h>
 #include <gtest/gtest.h>
 
+#include "proto/tessera/worker.grpc.pb.h"
 #include "server/rpc/worker_service.h"
 #include "server/rpc/worker_watch.h"
 #include "tests/unit/server/rpc/fake_workers.h"
@@ -22,13 +24,13 @@ class WatchListener final : public WorkerWatch::Listener, public Watched {
   void on_worker_load(const WorkerLoad& load) override {
     change([&] { loads_.push_back(load); });
   }
-  void on_worker_lost(const Status& status) override {
-    change([&] { losses_.push_back(status); });
+  void on_worker_gone(const Status& status) override {
+    change([&] { ends_.push_back(status); });
   }
 
-  [[nodiscard]] bool wait_for_blocking(size_t ups, size_t loads, size_t losses) const {
+  [[nodiscard]] bool wait_for_blocking(size_t ups, size_t loads, size_t ends) const {
     return wait_blocking(
-        [&] { return ups_.size() >= ups && loads_.size() >= loads && losses_.size() >= losses; });
+        [&] { return ups_.size() >= ups && loads_.size() >= loads && ends_.size() >= ends; });
   }
   [[nodiscard]] std::vector<WorkerIdentity> ups() const {
     const std::lock_guard lock(mutex_);
@@ -38,11 +40,15 @@ class WatchListener final : public WorkerWatch::Listener, public Watched {
     const std::lock_guard lock(mutex_);
     return loads_;
   }
+  [[nodiscard]] std::vector<Status> ends() const {
+    const std::lock_guard lock(mutex_);
+    return ends_;
+  }
 
  private:
   std::vector<WorkerIdentity> ups_;
   std::vector<WorkerLoad> loads_;
-  std::vector<Status> losses_;
+  std::vector<Status> ends_;
 };
 
 class WorkerRpcTest : public ::testing::Test {
@@ -60,6 +66,20 @@ class WorkerRpcTest : public ::testing::Test {
               return load;
             },
             [this] { is_draining_ = true; }};
+  }
+  /// What a watch hears last of a worker that stops in this state, of which no load has told.
+  Status end_of_watch(bool is_draining, int64_t num_running) {
+    WorkerWatch::Options options;
+    options.load_period = std::chrono::seconds(10);
+    const WorkerWatch watch(connect(server_->address()), listener_, options);
+    EXPECT_TRUE(listener_.wait_for_blocking(1, 1, 0));
+    is_draining_ = is_draining;
+    num_running_ = num_running;
+    server_->shutdown_blocking(Deadline::after(std::chrono::seconds(30)));
+    if (!listener_.wait_for_blocking(1, 1, 1)) {
+      return internal_error("the watch has not ended");
+    }
+    return listener_.ends().front();
   }
   static WorkerWatch::Options quick() {
     WorkerWatch::Options options;
@@ -114,6 +134,30 @@ TEST_F(WorkerRpcTest, ShutdownEndsWatchesAtOnce) {
   const auto begin = std::chrono::steady_clock::now();
   server_->shutdown_blocking(Deadline::after(std::chrono::seconds(30)));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+}
+
+TEST_F(WorkerRpcTest, AWorkerThatHasDrainedEndsItsWatchWithOk) {
+  const Status status = end_of_watch(/*is_draining=*/true, /*num_running=*/0);
+  EXPECT_TRUE(status.is_ok()) << status.to_string();
+}
+
+TEST_F(WorkerRpcTest, AWorkerThatStopsWithRequestsDoesNot) {
+  EXPECT_EQ(end_of_watch(/*is_draining=*/true, /*num_running=*/1).code(), StatusCode::kUnavailable);
+}
+
+TEST_F(WorkerRpcTest, AWorkerThatStopsWithoutADrainDoesNot) {
+  EXPECT_EQ(end_of_watch(/*is_draining=*/false, /*num_running=*/0).code(),
+            StatusCode::kUnavailable);
+}
+
+TEST_F(WorkerRpcTest, AWorkerThatHasEndedItsWatchesIsNobodyToConnectTo) {
+  service_.end_endless_calls();
+  const auto stub = v1::WorkerService::NewStub(connect(server_->address())->grpc_channel());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  v1::WorkerInfo info;
+  EXPECT_EQ(stub->GetInfo(&context, v1::GetInfoRequest(), &info).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(WorkerRpcTest, DrainAnswersWhenNoRequestIsLeft) {
