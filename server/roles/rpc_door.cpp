@@ -16,6 +16,7 @@ RpcDoor::RpcDoor(Parts parts)
     : service_(std::move(parts.service)),
       worker_service_({.identity = [identity = std::move(parts.identity)] { return identity; },
                        .load = std::move(parts.load),
+                       .liveness = std::move(parts.liveness),
                        .start_drain = std::move(parts.start_drain)}) {}
 
 Result<std::unique_ptr<RpcDoor>> RpcDoor::open(const cli::Options& options, Parts parts) {

@@ -26,6 +26,7 @@ class RpcDoor final {
     size_t max_open_calls = 0;  ///< of the service; a router may open all over one connection
     rpc::WorkerIdentity identity;
     std::function<WorkerLoad()> load;
+    std::function<Status()> liveness;
     std::function<void()> start_drain;
   };
 

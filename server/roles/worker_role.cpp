@@ -46,6 +46,7 @@ class WorkerOf final : public WorkerRoleProcess {
       load.is_draining = !parts_->readiness().is_ok();
       return load;
     };
+    rpc.liveness = [this] { return liveness(); };
     rpc.start_drain = [&engine] { engine.begin_drain(); };
     TESSERA_TRY(rpc_, RpcDoor::open(options, std::move(rpc)));
     if (!has_http) {

@@ -234,8 +234,8 @@ class WorkerServiceImpl::Service final : public v1::WorkerService::CallbackServi
   void end_calls() {
     const WorkerLoad load = callbacks_.load();
     const bool holds_none = load.num_requests_running + load.num_requests_waiting == 0;
-    open_calls_->end_all(
-        load.is_draining && holds_none ? Status::ok() : unavailable("the worker is shutting down"));
+    const bool has_drained = load.is_draining && holds_none && callbacks_.liveness().is_ok();
+    open_calls_->end_all(has_drained ? Status::ok() : unavailable("the worker is shutting down"));
   }
 
  private:

@@ -19,6 +19,8 @@ class WorkerServiceImpl final : public RpcService {
   struct Callbacks {
     std::function<WorkerIdentity()> identity;
     std::function<WorkerLoad()> load;
+    /// Not OK: the engine has failed or hangs.
+    std::function<Status()> liveness;
     /// Refuse new requests from now on. May be called again.
     std::function<void()> start_drain;
   };
@@ -30,8 +32,8 @@ class WorkerServiceImpl final : public RpcService {
 
   [[nodiscard]] grpc::Service& grpc_service() noexcept override;
   [[nodiscard]] std::string_view name() const noexcept override;
-  /// Ends the watches and the drains that still wait: with OK when the worker drains and holds no
-  /// request any more.
+  /// Ends the watches and the drains that still wait: with OK when the worker drains, lives and
+  /// holds no request any more.
   void end_endless_calls() override;
 
  private:

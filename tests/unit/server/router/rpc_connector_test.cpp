@@ -31,6 +31,7 @@ rpc::WorkerServiceImpl::Callbacks callbacks_of(rpc::WorkerRole role,
                 return identity;
               },
           .load = [] { return WorkerLoad{}; },
+          .liveness = [] { return Status::ok(); },
           .start_drain = [] {}};
 }
 

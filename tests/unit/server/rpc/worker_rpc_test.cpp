@@ -65,6 +65,7 @@ class WorkerRpcTest : public ::testing::Test {
               load.is_draining = is_draining_;
               return load;
             },
+            [this] { return is_alive_ ? Status::ok() : unavailable("the engine is silent"); },
             [this] { is_draining_ = true; }};
   }
   /// What a watch hears last of a worker that stops in this state, of which no load has told.
@@ -90,6 +91,7 @@ class WorkerRpcTest : public ::testing::Test {
   std::atomic<int64_t> num_blocks_free_{100};
   std::atomic<int64_t> num_running_{0};
   std::atomic<bool> is_draining_{false};
+  std::atomic<bool> is_alive_{true};
   WorkerServiceImpl service_{callbacks()};
   std::unique_ptr<RpcServer> server_ = start_server({&service_});
   WatchListener listener_;
@@ -143,6 +145,11 @@ TEST_F(WorkerRpcTest, AWorkerThatHasDrainedEndsItsWatchWithOk) {
 
 TEST_F(WorkerRpcTest, AWorkerThatStopsWithRequestsDoesNot) {
   EXPECT_EQ(end_of_watch(/*is_draining=*/true, /*num_running=*/1).code(), StatusCode::kUnavailable);
+}
+
+TEST_F(WorkerRpcTest, AWorkerWhoseEngineFailedDoesNot) {
+  is_alive_ = false;  // which is no more ready than one that drains
+  EXPECT_EQ(end_of_watch(/*is_draining=*/true, /*num_running=*/0).code(), StatusCode::kUnavailable);
 }
 
 TEST_F(WorkerRpcTest, AWorkerThatStopsWithoutADrainDoesNot) {
