@@ -12,14 +12,6 @@ const Status kBroken = unavailable("stream broke");
 
 class RouterReplayTest : public RouterLoopTest {
  protected:
-  /// Of those that count.
-  void allow_one_replay() {
-    options.retry_burst = 1;
-    options.retry_ratio = 0;
-    options.retry_floor_per_second = 0.001;
-    options.max_replays = 0;
-    options.backoff_last = milliseconds(20);
-  }
   /// Two of each; the request has begun, and names say where.
   void start_pairs() {
     start(2, 2);
@@ -536,75 +528,6 @@ TEST_F(RouterReplayTest, AReplayWaitsForAWorkerToComeBack) {
   find_legs();
   EXPECT_EQ(prefill->key.attempt, 2U);
   complete(0);
-}
-
-TEST_F(RouterReplayTest, WhatADrainingWorkerHandsBackIsNeitherCountedNorPaced) {
-  allow_one_replay();
-  start(2, 1);
-  std::vector<std::shared_ptr<ClientSink>> clients;
-  for (int i = 0; i < 8; ++i) {
-    begin();
-    clients.push_back(client);
-  }
-  const auto held = worker("p0").calls;
-  ASSERT_GE(held.size(), 2U);
-  worker("p0").current_load.is_draining = true;
-  connector.report_load("p0");
-  run();
-  fail(*held.front(), unavailable("the engine is shutting down"));
-  lose("p0");  // with all the others
-  advance(milliseconds(100));
-  EXPECT_EQ(worker("p0").calls.size(), held.size()) << "it is told to stop";
-  EXPECT_EQ(worker("p1").calls.size(), clients.size());
-  EXPECT_EQ(num_replays(), static_cast<int64_t>(held.size()));
-  for (const auto& each : clients) {
-    EXPECT_FALSE(each->is_over());
-  }
-}
-
-TEST_F(RouterReplayTest, WhatAWorkerStillHadWhenItLeftIsNeitherCountedNorPaced) {
-  allow_one_replay();
-  start(2, 1);
-  std::vector<std::shared_ptr<ClientSink>> clients;
-  for (int i = 0; i < 8; ++i) {
-    begin();
-    clients.push_back(client);
-  }
-  const size_t num_held = worker("p0").calls.size();
-  ASSERT_GE(num_held, 2U);
-  connector.is_down["p0"] = true;
-  leave("p0");  // nobody has heard that it drains
-  advance(milliseconds(100));
-  EXPECT_EQ(worker("p1").calls.size(), clients.size());
-  EXPECT_EQ(metrics.replays[static_cast<size_t>(ReplayReason::kUnavailable)].value(),
-            static_cast<int64_t>(num_held));
-  EXPECT_EQ(metrics.replays[static_cast<size_t>(ReplayReason::kWorkerLost)].value(), 0);
-  for (const auto& each : clients) {
-    EXPECT_FALSE(each->is_over());
-  }
-}
-
-TEST_F(RouterReplayTest, AnEmptyRetryBudgetDelaysReplaysAndLosesNone) {
-  options.retry_burst = 1;
-  options.retry_ratio = 0;
-  options.retry_floor_per_second = 2;
-  options.backoff_last = milliseconds(20);
-  start(1, 1);
-  std::vector<std::shared_ptr<ClientSink>> clients;
-  for (int i = 0; i < 5; ++i) {
-    begin();
-    clients.push_back(client);
-  }
-  for (int i = 0; i < 5; ++i) {
-    fail(*worker("p0").calls[static_cast<size_t>(i)], {StatusCode::kAborted, "preempted"});
-  }
-  advance(milliseconds(400));
-  EXPECT_EQ(worker("p0").calls.size(), 6U) << "the burst";
-  advance(milliseconds(3000));
-  EXPECT_EQ(worker("p0").calls.size(), 10U);
-  for (const auto& each : clients) {
-    EXPECT_FALSE(each->is_over());
-  }
 }
 
 }  // namespace
