@@ -26,7 +26,10 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
   float scores[32];
   uint32_t packed[4][4];
   for (int block = reader.blocks.first + group; block < reader.blocks.last; block += 2) {
-    const BlockPanels panels = reader.wait(block);
+    BlockPanels panels = reader.wait(block);
+    if constexpr (Shape::kIsFloat8) {
+      reader.unpack(panels, block, group);
+    }
     pin(scores);
     wgmma_fence();
     start_scores(scores, tile, held, panels.values, panels.rope);
@@ -41,7 +44,11 @@ __device__ __forceinline__ void attend_in_turns(const BlockReader<Shape>& reader
     start_values(sums, packed, panels.values);
     wgmma_wait<0>();
     pin(sums.values);
-    reader.release(block);
+    if constexpr (Shape::kIsFloat8) {
+      meet_in_warpgroup();  // then the next block may take the place of its values
+    } else {
+      reader.release(block);
+    }
   }
 }
 
@@ -61,11 +68,19 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
   }
   float scores[32];
   uint32_t packed[4][4];
+  if constexpr (Shape::kIsFloat8) {
+    reader.unpack_share(reader.blocks.first);
+  }
   const BlockPanels first = reader.wait(reader.blocks.first);
   uint32_t stage = first.values;
   pin(scores);
   wgmma_fence();
   start_scores(scores, tile, held, first.values, first.rope);
+  if constexpr (Shape::kIsFloat8) {
+    if (reader.blocks.first < last) {
+      reader.unpack_share(reader.blocks.first + 1);
+    }
+  }
   wgmma_wait<0>();
   pin(scores);
   reader.release_rope(reader.blocks.first);
@@ -85,6 +100,11 @@ __device__ __forceinline__ void attend_overlapped(const BlockReader<Shape>& read
     reader.release_rope(block + 1);
     reader.mask(scores, block + 1);
     const Rescale rescale = softmax(scores, sums, scale_log2);
+    if constexpr (Shape::kIsFloat8) {
+      if (block + 2 <= last) {
+        reader.unpack_share(block + 2);  // while the values are summed
+      }
+    }
     wgmma_wait<0>();
     pin(sums.values);
     reader.release(block);

@@ -9,10 +9,10 @@ void attend_float8(const DecodeSm90Maps& maps,
                    int num_parts,
                    cudaStream_t stream) {
   if (args.num_heads <= 64) {
-    using Shape = DecodeSm90Float8Shape<kPanels, false>;
-    attend<Shape>(decode_sm90_float8_kernel<Shape>, maps, args, num_parts, stream);
+    using Shape = DecodeSm90Float8TurnsShape<kPanels>;
+    attend<Shape>(decode_sm90_kernel<Shape>, maps, args, num_parts, stream);
   } else {
-    using Shape = DecodeSm90Float8Shape<kPanels, true>;
+    using Shape = DecodeSm90Float8Shape<kPanels>;
     attend<Shape>(decode_sm90_float8_kernel<Shape>, maps, args, num_parts, stream);
   }
 }

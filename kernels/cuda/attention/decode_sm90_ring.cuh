@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/decode_sm90_results.cuh"
+#include "kernels/cuda/attention/decode_sm90_unpack.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace tessera::kernels::cuda {
@@ -35,13 +36,16 @@ template <typename Shape>
 __device__ __forceinline__ Workspace set_up(uint8_t* raw, const DecodeSm90Maps& maps) {
   Workspace work;
   work.shared = sm90::align_tiles(raw);
-  const uint32_t base = shared_address(work.shared);
+  const uint32_t base = sm90::shared_address(work.shared);
   work.ring = {.full = base, .empty = base + 64};
   work.queries = {.full = base + 128, .empty = base + 192, .slots = base + Shape::kQueryOffset};
   work.ring.slots = base + Shape::kFixedBytes;
   if (threadIdx.x == 0) {
     prefetch_tensor_map(&maps.latents);
     prefetch_tensor_map(&maps.ropes);
+    if constexpr (Shape::kIsFloat8) {
+      prefetch_tensor_map(&maps.scales);
+    }
     prefetch_tensor_map(&maps.q_latent);
     prefetch_tensor_map(&maps.q_rope);
     for (int slot = 0; slot < Shape::kStages; ++slot) {
@@ -100,11 +104,17 @@ __device__ __forceinline__ void load_block(
   barrier_wait(ring.empty + slot * 8, (number / Shape::kStages + 1) & 1);
   barrier_expect(full, Shape::kStageBytes);
   const uint32_t to = ring.slots + slot * Shape::kStageBytes;
+  if constexpr (Shape::kIsFloat8) {
+    copy_box(to, &maps.latents, 0, 0, id, full, hint);
+    copy_box(to + Shape::kScaleOffset, &maps.scales, 0, 0, id, full, hint);
+    copy_box(to + Shape::kCodeBytes, &maps.ropes, 0, 0, id, full, hint);
+  } else {
 #pragma unroll
-  for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
-    copy_box(to + panel * kDecodePanelBytes, &maps.latents, panel * 64, 0, id, full, hint);
+    for (int panel = 0; panel < Shape::kValuePanels; ++panel) {
+      copy_box(to + panel * kDecodePanelBytes, &maps.latents, panel * 64, 0, id, full, hint);
+    }
+    copy_box(to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full, hint);
   }
-  copy_box(to + Shape::kValuePanels * kDecodePanelBytes, &maps.ropes, 0, 0, id, full, hint);
 }
 
 /// One warp: queries and blocks of the part. Where the queries of a sequence can only be loaded
@@ -157,6 +167,15 @@ __device__ __forceinline__ void release_queries(uint32_t empty) {
   }
 }
 
+/// By all threads of a warpgroup that computes.
+__device__ __forceinline__ void meet_in_warpgroup() {
+  if (threadIdx.x < 256) {  // the two have a barrier each
+    named_barrier<2, 128>();
+  } else {
+    named_barrier<3, 128>();
+  }
+}
+
 /// The blocks of one sequence's part, as one warpgroup meets them in the ring: one that sums up the
 /// values of kNumPanels panels.
 template <typename Shape, int kFirstPanel = 0, int kNumPanels = Shape::kValuePanels>
@@ -169,7 +188,8 @@ struct BlockReader {
   PartBlocks blocks;
 
   /// Waits for block `block`; returns where it lies. Value rows that are no tokens of the pass
-  /// become zero: they may never have been written. Of float8 rows they are zero already.
+  /// become zero: they may never have been written. Of float8 rows they are zero already, or become
+  /// so when they are unpacked.
   __device__ __forceinline__ BlockPanels wait(int block) const {
     const int slot = slot_of(block);
     const uint32_t values = ring.slots + slot * Shape::kStageBytes;
@@ -182,13 +202,39 @@ struct BlockReader {
       clear_rows<kNumPanels>(panels, {0, first_row(block)}, threadIdx.x % 128);
       clear_rows<kNumPanels>(panels, {end_row(block), 64}, threadIdx.x % 128);
       fence_async_proxy();
-      if (threadIdx.x < 256) {  // the two warpgroups have a barrier each
-        named_barrier<2, 128>();
-      } else {
-        named_barrier<3, 128>();
-      }
+      meet_in_warpgroup();
     }
     return {values, values + (Shape::kPanels - 1) * kDecodePanelBytes};
+  }
+  /// Narrow, float8 rows: the block's codes, which wait() says are at `panels.values`, become value
+  /// panels in a place of the warpgroup's own.
+  __device__ __forceinline__ void unpack(BlockPanels& panels, int block, int group) const {
+    const int to = (group - 2) * Shape::kUnpackedBytes;  // the places lie in front of the ring
+    unpack_pieces<Shape, 4>(stages + (panels.values - ring.slots),
+                            stages + to,
+                            args.scale_offset,
+                            {first_row(block), end_row(block)},
+                            [] {});
+    meet_in_warpgroup();
+    panels.values = ring.slots + to;
+  }
+  /// Wide, float8 rows: the calling warp's share of a block, to the block's stage, as soon as that
+  /// is free. wait() returns when all have done theirs.
+  __device__ __forceinline__ void unpack_share(int block) const {
+    const int at = number_of(block);
+    const int slot = at % Shape::kStages;
+    barrier_wait(Shape::loaded_barrier(ring.full, at), at / Shape::kCodeStages & 1);
+    unpack_pieces<Shape, 8>(
+        stages + Shape::code_offset(at),
+        stages + slot * Shape::kStageBytes,
+        args.scale_offset,
+        {first_row(block), end_row(block)},
+        [&] { barrier_wait(ring.empty + slot * 8, (at / Shape::kStages + 1) & 1); });
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      barrier_arrive(ring.full + slot * 8);
+      barrier_arrive(Shape::unpacked_barrier(ring.full, at));
+    }
   }
   /// After the scores. Of float8 rows the rope part lies apart from the values.
   __device__ __forceinline__ void release_rope(int block) const {
