@@ -106,13 +106,13 @@ void DecodeAttention::merge(const TensorView& partial, StreamView stream) {
     ops_.merge_scale({.log_sum_exp = all, .part = plan_.rank, .values = partial}, stream);
   }
   const TensorView output = first_rows(workspace_.attention_output, num_decode);
-  const bool is_float = output.dtype == kernels::DType::kFloat32;
-  const TensorView sum = is_float ? output : first_rows(workspace_.own_values, num_decode);
-  attention_group_->reduce_scatter_heads(
-      partial, sum.split_last(plan_.own_heads.size(), config_.v_head_dim), stream);
-  if (!is_float) {
-    ops_.cast({.x = sum, .out = output}, stream);
-  }
+  const TensorView sum = output.dtype == kernels::DType::kFloat32
+                             ? output
+                             : first_rows(workspace_.own_values, num_decode);
+  const auto in_heads = [&](const TensorView& rows) {
+    return rows.split_last(plan_.own_heads.size(), config_.v_head_dim);
+  };
+  attention_group_->reduce_scatter_heads(partial, in_heads(sum), in_heads(output), ops_, stream);
 }
 
 }  // namespace tessera

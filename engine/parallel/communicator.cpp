@@ -45,16 +45,33 @@ void Communicator::all_reduce_norm(const TensorView& add,
 }
 
 void Communicator::reduce_scatter_heads(const ConstTensorView& partial,
+                                        const TensorView& sum,
                                         const TensorView& out,
+                                        kernels::Ops& ops,
                                         StreamView stream) {
   Dim rows{"B"}, all_heads{"G h"}, heads{"h"}, width{"d"};
   const ShapeCheck check("reduce_scatter_heads");
   check_dense(check, "partial", partial);
-  check_dense(check, "out", out);
+  check_dense(check, "sum", sum);
   check.tensor("partial", partial, {&rows, &all_heads, &width}, {DType::kFloat32});
-  check.tensor("out", out, {&rows, &heads, &width}, {DType::kFloat32});
+  check.tensor("sum", sum, {&rows, &heads, &width}, {DType::kFloat32});
+  check.tensor("out", out, {&rows, &heads, &width}, {DType::kFloat32, DType::kBFloat16});
+  check.contiguous("out", out);
   check.is_true(all_heads.size == heads.size * size(), "partial has not h heads for each member");
-  do_reduce_scatter_heads(partial, out, stream);
+  const bool is_same = sum.data == out.data || rows.size == 0;
+  const bool is_other = sum.data != out.data || rows.size == 0;
+  check.is_true(out.dtype == DType::kFloat32 ? is_same : is_other,
+                "sum has to be out in float32, and only then");
+  if (size() > 1 && do_reduce_scatter_rounded(partial, out, stream)) {
+    return;
+  }
+  do_reduce_scatter_heads(partial, sum, stream);
+  if (out.dtype != DType::kFloat32) {
+    const auto in_rows = [&](const TensorView& view) {
+      return TensorView(view.data, view.dtype, {rows.size, heads.size * width.size});
+    };
+    ops.cast({.x = in_rows(sum), .out = in_rows(out)}, stream);
+  }
 }
 
 void Communicator::all_gather_columns(const ConstTensorView& own,

@@ -33,10 +33,14 @@ class Communicator {
                        const kernels::RmsNormParams& norm,
                        kernels::Ops& ops,
                        kernels::StreamView stream);
-  /// Member m gets heads [m h, (m + 1) h) of the sum of all partials. `partial` [B, G h, d] of each
-  /// of the G members, `out` [B, h, d]: float32, contiguous.
+  /// Member m gets heads [m h, (m + 1) h) of the sum of all partials, rounded to out's type by
+  /// `ops`; in one pass where the members reach each other's memory. `partial` [B, G h, d] of each
+  /// of the G members, `sum` [B, h, d]: float32; `out` [B, h, d]: float32 or bfloat16; all
+  /// contiguous. `sum` means nothing afterwards; it is `out` if that is float32.
   void reduce_scatter_heads(const kernels::ConstTensorView& partial,
+                            const kernels::TensorView& sum,
                             const kernels::TensorView& out,
+                            kernels::Ops& ops,
                             kernels::StreamView stream);
   /// The members' columns side by side: `own` [n, Vm] of each, `out` [n, sum of Vm]: float32,
   /// contiguous. A member whose `out` has no data contributes only.
@@ -58,8 +62,12 @@ class Communicator {
   /// False: there is no such pass for these shapes, and nothing has been done.
   virtual bool do_all_reduce_norm(const kernels::RmsNormParams& norm,
                                   kernels::StreamView stream) = 0;
+  /// As do_all_reduce_norm().
+  virtual bool do_reduce_scatter_rounded(const kernels::ConstTensorView& partial,
+                                         const kernels::TensorView& out,
+                                         kernels::StreamView stream) = 0;
   virtual void do_reduce_scatter_heads(const kernels::ConstTensorView& partial,
-                                       const kernels::TensorView& out,
+                                       const kernels::TensorView& sum,
                                        kernels::StreamView stream) = 0;
   virtual void do_all_gather_columns(const kernels::ConstTensorView& own,
                                      const kernels::TensorView& out,

@@ -123,6 +123,15 @@ class NcclCommunicator final : public Communicator {
            small_sum_.run_norm(place_.rank, norm, stream);
   }
 
+  bool do_reduce_scatter_rounded(const ConstTensorView& partial,
+                                 const TensorView& out,
+                                 StreamView stream) override {
+    group_->handles->throw_if_aborted();
+    const TensorView rows(out.data, out.dtype, {out.dim(0), out.dim(1) * out.dim(2)});
+    return small_sum_limit_ > 0 && small_sum_.run_scatter != nullptr &&
+           small_sum_.run_scatter(place_.rank, partial.as<float>(), rows, stream);
+  }
+
   void do_reduce_scatter_heads(const ConstTensorView& partial,
                                const TensorView& out,
                                StreamView stream) override {
@@ -133,10 +142,6 @@ class NcclCommunicator final : public Communicator {
     const float* source = partial.as<float>();
     if (size() == 1) {
       copy_rows(source, out.as<float>(), {rows, width, width, width}, native);
-      return;
-    }
-    if (small_sum_limit_ > 0 && small_sum_.run_scatter != nullptr &&
-        small_sum_.run_scatter(place_.rank, source, out.as<float>(), rows, width, stream)) {
       return;
     }
     if (rows > 1) {  // NCCL scatters what lies back to back: [B, G, h d] to [G, B, h d]

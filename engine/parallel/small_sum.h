@@ -20,13 +20,9 @@ using RankSumNorm =
     std::function<bool(int rank, const kernels::RmsNormParams& norm, kernels::StreamView stream)>;
 
 /// `partial` [rows, ranks, width] of each rank, out [rows, width] = the sum over the ranks of this
-/// one's part. False: not for these shapes, and nothing has been done.
-using RankScatter = std::function<bool(int rank,
-                                       const float* partial,
-                                       float* out,
-                                       int64_t rows,
-                                       int64_t width,
-                                       kernels::StreamView stream)>;
+/// one's part, rounded to out's type. False: not for these shapes, and nothing has been done.
+using RankScatter = std::function<bool(
+    int rank, const float* partial, const kernels::TensorView& out, kernels::StreamView stream)>;
 
 struct SmallSum {
   RankSum run;                  ///< null: there is none

@@ -166,6 +166,9 @@ class ThreadCommunicator final : public Communicator {
 
   bool do_all_reduce_norm(const kernels::RmsNormParams&, StreamView) override { return false; }
 
+  bool do_reduce_scatter_rounded(const ConstTensorView&, const TensorView&, StreamView) override {
+    return false;
+  }
   void do_reduce_scatter_heads(const ConstTensorView& partial,
                                const TensorView& out,
                                StreamView) override {

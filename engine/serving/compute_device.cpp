@@ -27,8 +27,8 @@ using kernels::cuda::DeviceMemory;
 using kernels::cuda::num_cuda_devices;
 using kernels::cuda::PeerSum;
 
-/// Elements of a sum that may go through peer memory: 512 rows of 2,048, 128 of 8,192.
-constexpr int64_t kMaxPeerSum = int64_t{1} << 20;
+/// Elements of a sum that may go through peer memory: 1,024 rows of 2,048, 256 of 8,192.
+constexpr int64_t kMaxPeerSum = int64_t{1} << 21;
 
 /// Null where the GPUs cannot have memory in common: NCCL does without.
 std::shared_ptr<PeerSum> connect_memory(std::span<kernels::Device* const> devices) {
@@ -72,11 +72,9 @@ Result<std::vector<RankCommunicators>> connect_gpus(const WorkerConfig& worker,
         .run_scatter =
             [peers](int rank,
                     const float* partial,
-                    float* out,
-                    int64_t rows,
-                    int64_t width,
+                    const kernels::TensorView& out,
                     kernels::StreamView stream) {
-              return peers->run_scatter(rank, {partial, out, rows, width}, stream);
+              return peers->run_scatter(rank, partial, out, stream);
             },
         .abort = [peers] { peers->abort(); },
         .max_elements = peers->max_elements()};

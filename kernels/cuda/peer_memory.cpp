@@ -48,16 +48,16 @@ CUmemLocation location_of(int device) {
 
 }  // namespace
 
-PeerMemory::PeerMemory(int owner, std::span<const int> devices, int64_t num_bytes) {
+PeerMemory::PeerMemory(int owner, std::span<const int> devices, int64_t num_bytes, int fill) {
   try {
-    map(owner, devices, num_bytes);
+    map(owner, devices, num_bytes, fill);
   } catch (...) {
     release();
     throw;
   }
 }
 
-void PeerMemory::map(int owner, std::span<const int> devices, int64_t num_bytes) {
+void PeerMemory::map(int owner, std::span<const int> devices, int64_t num_bytes, int fill) {
   CUmemAllocationProp properties = {};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.location = location_of(owner);
@@ -76,7 +76,7 @@ void PeerMemory::map(int owner, std::span<const int> devices, int64_t num_bytes)
     access.push_back({location_of(device), CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
   }
   check_driver(driver().set_access(address, size, access.data(), access.size()), "cuMemSetAccess");
-  TESSERA_CUDA(cudaMemset(data_, 0, size));
+  TESSERA_CUDA(cudaMemset(data_, fill, size));
   TESSERA_CUDA(cudaStreamSynchronize(cudaStreamLegacy));  // other streams do not wait for it
 }
 

@@ -10,9 +10,9 @@ namespace tessera::kernels::cuda {
 
 class PeerMemory final {
  public:
-  /// Of GPU `owner`, for all of `devices` (CUDA ordinals, the owner among them), filled with zeros.
+  /// Of GPU `owner`, for all of `devices` (CUDA ordinals, the owner among them), every byte `fill`.
   /// Throws DeviceError.
-  PeerMemory(int owner, std::span<const int> devices, int64_t num_bytes);
+  PeerMemory(int owner, std::span<const int> devices, int64_t num_bytes, int fill);
   ~PeerMemory();
   PeerMemory(const PeerMemory&) = delete;
   PeerMemory& operator=(const PeerMemory&) = delete;
@@ -22,7 +22,7 @@ class PeerMemory final {
   [[nodiscard]] char* data() const noexcept { return data_; }
 
  private:
-  void map(int owner, std::span<const int> devices, int64_t num_bytes);
+  void map(int owner, std::span<const int> devices, int64_t num_bytes, int fill);
   void release() noexcept;
 
   char* data_ = nullptr;

@@ -1,6 +1,6 @@
-// The sum of a small tensor over GPUs that reach each other's memory, in one kernel a call: every
-// member writes its values into the others' inboxes and adds up, in the order of the members, what
-// it was sent, so that all of them get the same bits. No host, so a graph can record it.
+// The sum of a tensor over GPUs that reach each other's memory, in one kernel a call: every member
+// writes its values into the others' inboxes and adds up, in the order of the members, what it was
+// sent, so that all of them get the same bits. No host, so a graph can record it.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,6 @@
 #include "kernels/ops/transform_params.h"
 
 namespace tessera::kernels::cuda {
-
-/// `partial` [rows, members, width] of each member, `out` [rows, width].
-struct PeerScatter {
-  const float* partial = nullptr;
-  float* out = nullptr;
-  int64_t rows = 0;
-  int64_t width = 0;
-};
 
 class PeerSum {
  public:
@@ -38,13 +30,17 @@ class PeerSum {
   virtual void run(int member, float* x, int64_t count, StreamView stream) = 0;
   /// norm.x += the members' sum of norm.add, which is left as it was, and the norm of that, with as
   /// many rows of one width in every member's call. False: rows too wide or too many for one pass,
-  /// or not aligned to pairs, and nothing has been done; the same for every member. Throws
-  /// DeviceError.
+  /// or a width that is no multiple of four, and nothing has been done; the same for every member.
+  /// Throws DeviceError.
   virtual bool run_norm(int member, const RmsNormParams& norm, StreamView stream) = 0;
-  /// out = the members' sum of this member's part of each row, for every member's call with as many
-  /// rows of one width. False: too many or an odd width, and nothing has been done; the same for
-  /// every member. Throws DeviceError.
-  virtual bool run_scatter(int member, const PeerScatter& scatter, StreamView stream) = 0;
+  /// out [rows, width] = the members' sum of this one's part of each row of `partial` [rows,
+  /// members, width], rounded to out's type (float32 or bfloat16, contiguous), for every member's
+  /// call with as many rows of one width. False: too many, or a width that is no multiple of four,
+  /// and nothing has been done; the same for every member. Throws DeviceError.
+  virtual bool run_scatter(int member,
+                           const float* partial,
+                           const TensorView& out,
+                           StreamView stream) = 0;
   /// Ends kernels that wait for a member, now and later, with sums that mean nothing. Any thread.
   virtual void abort() noexcept = 0;
   [[nodiscard]] virtual int64_t max_elements() const noexcept = 0;

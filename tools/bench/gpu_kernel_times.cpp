@@ -114,7 +114,7 @@ std::string kernel_class(const std::string& name) {
   // The first that is part of the name counts.
   constexpr std::array<std::pair<const char*, const char*>, 16> kClasses = {
       {{"nccl", "collectives"},
-       {"peer_sum", "collectives"},
+       {"peer_", "collectives"},
        {"combine_rows", "other"},  // of experts
        {"decode", "attention"},
        {"prefill", "attention"},

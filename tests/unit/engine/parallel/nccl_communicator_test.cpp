@@ -12,6 +12,7 @@
 
 #include "engine/parallel/rank_group.h"
 #include "kernels/core/check.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 
 namespace tessera {
@@ -114,11 +115,37 @@ TEST_F(NcclCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
     constexpr int64_t kWidth = 24;
     const int64_t own = rows * kHeads * kWidth;
     check(own * kRanks, {own, own}, [&](Communicator& group, float* in, float* out) {
+      const TensorView heads(out, DType::kFloat32, {rows, kHeads, kWidth});
       group.reduce_scatter_heads({in, DType::kFloat32, {rows, kHeads * kRanks, kWidth}},
-                                 TensorView{out, DType::kFloat32, {rows, kHeads, kWidth}},
+                                 heads,
+                                 heads,
+                                 backends_[static_cast<size_t>(group.rank())]->ops(),
                                  {});
     });
   }
+}
+
+TEST_F(NcclCommunicatorTest, ReduceScatterRoundsToTheTypeOfItsResult) {
+  constexpr int64_t kRows = 5;
+  constexpr int64_t kHeads = 3;
+  constexpr int64_t kWidth = 8;
+  constexpr int64_t kOwn = kRows * kHeads * kWidth;
+  const auto cpu = kernels::cpu::create_cpu_backend(1);
+  check(kOwn * kRanks, {kOwn, kOwn}, [&](Communicator& group, float* in, float* out) {
+    const bool is_gpu = &group == &gpus_->world(group.rank());
+    kernels::Backend& backend = is_gpu ? *backends_[static_cast<size_t>(group.rank())] : *cpu;
+    const DeviceBuffer sum = backend.device().allocate(kOwn * 4);
+    const DeviceBuffer result = backend.device().allocate(kOwn * 2);
+    group.reduce_scatter_heads({in, DType::kFloat32, {kRows, kHeads * kRanks, kWidth}},
+                               {sum.data(), DType::kFloat32, {kRows, kHeads, kWidth}},
+                               {result.data(), DType::kBFloat16, {kRows, kHeads, kWidth}},
+                               backend.ops(),
+                               {});
+    backend.ops().cast({.x = TensorView(result.data(), DType::kBFloat16, {kRows, kHeads * kWidth}),
+                        .out = {out, DType::kFloat32, {kRows, kHeads * kWidth}}},
+                       {});
+    backend.device().synchronize_blocking({});
+  });
 }
 
 TEST_F(NcclCommunicatorTest, AllGatherPutsMembersBehindEachOther) {

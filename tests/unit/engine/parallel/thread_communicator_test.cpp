@@ -1,6 +1,7 @@
 #include "engine/parallel/thread_communicator.h"
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
@@ -9,6 +10,7 @@
 
 #include "engine/parallel/rank_group.h"
 #include "kernels/core/check.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace tessera {
 namespace {
@@ -72,6 +74,7 @@ TEST_P(ThreadCommunicatorTest, AllReduceAddsInTheOrderOfRanks) {
 }
 
 TEST_P(ThreadCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
+  const auto backend = kernels::cpu::create_cpu_backend(1);
   constexpr int64_t kRows = 3;
   constexpr int64_t kHeads = 2;
   constexpr int64_t kWidth = 4;
@@ -81,9 +84,9 @@ TEST_P(ThreadCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
     Floats partial = values_of(rank, kRows * row_width);
     Floats& out = results[static_cast<size_t>(rank)];
     out.resize(kRows * kHeads * kWidth);
-    group_.world(rank).reduce_scatter_heads(view_of(partial, {kRows, size() * kHeads, kWidth}),
-                                            view_of(out, {kRows, kHeads, kWidth}),
-                                            {});
+    const TensorView own = view_of(out, {kRows, kHeads, kWidth});
+    group_.world(rank).reduce_scatter_heads(
+        view_of(partial, {kRows, size() * kHeads, kWidth}), own, own, backend->ops(), {});
   });
   const auto ranks = static_cast<float>(size());
   for (int rank = 0; rank < size(); ++rank) {
@@ -95,6 +98,29 @@ TEST_P(ThreadCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
             1000.0F * ranks * (ranks - 1) / 2 + ranks * at);
       }
     }
+  }
+}
+
+TEST_P(ThreadCommunicatorTest, ReduceScatterRoundsToTheTypeOfItsResult) {
+  constexpr int64_t kRows = 2;
+  constexpr int64_t kWidth = 3;
+  const auto backend = kernels::cpu::create_cpu_backend(1);
+  std::vector<std::vector<uint16_t>> results(static_cast<size_t>(size()));
+  group_.run_blocking([&](int rank) {
+    // The ranks' sum lies a bit above the middle of 1 + 2^-7 and 1 + 2^-6, its neighbours.
+    Floats partial(static_cast<size_t>(kRows * size() * kWidth),
+                   (1.0F + 0x1p-7F + 0x1.01p-8F) / static_cast<float>(size()));
+    Floats sum(kRows * kWidth);
+    auto& out = results[static_cast<size_t>(rank)];
+    out.resize(kRows * kWidth, 0xffff);
+    group_.world(rank).reduce_scatter_heads(view_of(partial, {kRows, size(), kWidth}),
+                                            view_of(sum, {kRows, 1, kWidth}),
+                                            {out.data(), DType::kBFloat16, {kRows, 1, kWidth}},
+                                            backend->ops(),
+                                            {});
+  });
+  for (const auto& out : results) {
+    EXPECT_EQ(out, std::vector<uint16_t>(kRows * kWidth, 0x3f82));
   }
 }
 

@@ -1,4 +1,5 @@
-// Sums over two GPUs against the sums of the same floats on the host. Needs two GPUs.
+// Sums over all GPUs there are, up to PeerSum's limit, against the sums of the same floats on the
+// host. Needs two GPUs.
 #include "kernels/cuda/peer_sum.h"
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -19,17 +21,28 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-constexpr int kMembers = 2;
-constexpr int64_t kMaxElements = 200'000;
+constexpr int64_t kMaxElements = 700'000;
 /// Behind the elements of a call: must not change.
 constexpr int64_t kGuard = 8;
 constexpr float kGuardValue = -7.0F;
 
+using Floats = std::vector<float>;
+
+/// Of element `i` of each of the parts, in their order.
+float sum_of(const std::vector<Floats>& parts, int64_t i) {
+  float sum = 0.0F;
+  for (const Floats& part : parts) {
+    sum += part[static_cast<size_t>(i)];
+  }
+  return sum;
+}
+
 class PeerSumTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_GE(num_cuda_devices(), kMembers) << "this test needs two GPUs";
-    for (int member = 0; member < kMembers; ++member) {
+    ASSERT_GE(num_cuda_devices(), 2) << "this test needs two GPUs";
+    num_members_ = std::min(num_cuda_devices(), PeerSum::kMaxMembers);
+    for (int member = 0; member < num_members_; ++member) {
       backends_.push_back(create_cuda_backend(member));
       devices_.push_back(&backends_.back()->device());
       buffers_.push_back(devices_.back()->allocate((kMaxElements + kGuard) * 4));
@@ -43,32 +56,31 @@ class PeerSumTest : public ::testing::Test {
     }
   }
 
-  /// A value for each element of each member, and the guard.
-  std::vector<std::vector<float>> random_parts(int64_t count) {
+  Floats random_values(int64_t count) {
     std::normal_distribution<float> normal;
-    std::vector<std::vector<float>> parts(kMembers);
-    for (auto& part : parts) {
-      part.resize(static_cast<size_t>(count + kGuard), kGuardValue);
-      std::generate(part.begin(), part.begin() + count, [&] { return normal(random_); });
-    }
-    return parts;
-  }
-  std::vector<float> random_values(int64_t count) {
-    std::normal_distribution<float> normal;
-    std::vector<float> values(static_cast<size_t>(count));
+    Floats values(static_cast<size_t>(count));
     std::generate(values.begin(), values.end(), [&] { return normal(random_); });
     return values;
+  }
+  /// `count` values of each member.
+  std::vector<Floats> random_parts(int64_t count) {
+    std::vector<Floats> parts;
+    for (int member = 0; member < num_members_; ++member) {
+      parts.push_back(random_values(count));
+    }
+    return parts;
   }
   float* values(int member) { return static_cast<float*>(buffers_[member].data()); }
   void on_each(const std::function<void(int)>& work) {
     std::vector<std::jthread> threads;
-    for (int member = 0; member < kMembers; ++member) {
+    for (int member = 0; member < num_members_; ++member) {
       threads.emplace_back([&work, member] { work(member); });
     }
   }
 
   unsigned seed_ = std::random_device{}();
   std::mt19937 random_{seed_};
+  int num_members_ = 0;
   std::vector<std::unique_ptr<Backend>> backends_;
   std::vector<Device*> devices_;
   std::vector<DeviceBuffer> buffers_;
@@ -76,14 +88,31 @@ class PeerSumTest : public ::testing::Test {
 };
 
 TEST_F(PeerSumTest, AddsAnyNumberOfElements) {
-  // Around a thread's four elements, a block's and all blocks' together; a second time after the
-  // others, so that no call finds what it expects from the one before.
-  for (const int64_t count :
-       {1, 2, 3, 4, 5, 2047, 2048, 2049, 131'071, 131'077, 199'999, 3, 2048}) {
-    auto parts = random_parts(count);
-    std::vector<float> expected = parts[0];
+  // Around a thread's elements, a block's, a batch of them, and all blocks' together; a second time
+  // after the others, so that no call finds what it expects from the one before.
+  for (const int64_t count : {1,
+                              2,
+                              3,
+                              4,
+                              5,
+                              2047,
+                              2048,
+                              2049,
+                              131'071,
+                              131'077,
+                              262'144,
+                              262'145,
+                              699'999,
+                              3,
+                              524'288,
+                              2048}) {
+    std::vector<Floats> parts = random_parts(count);
+    Floats expected(static_cast<size_t>(count + kGuard), kGuardValue);
     for (int64_t i = 0; i < count; ++i) {
-      expected[static_cast<size_t>(i)] += parts[1][static_cast<size_t>(i)];
+      expected[static_cast<size_t>(i)] = sum_of(parts, i);
+    }
+    for (Floats& part : parts) {
+      part.resize(expected.size(), kGuardValue);
     }
     on_each([&](int member) {
       auto& own = parts[static_cast<size_t>(member)];
@@ -94,34 +123,10 @@ TEST_F(PeerSumTest, AddsAnyNumberOfElements) {
       device.copy_to_host(own.data(), values(member), bytes, {});
       device.synchronize_blocking({});
     });
-    EXPECT_EQ(parts[0], expected) << count << " elements";
-    EXPECT_EQ(parts[1], expected) << count << " elements";
-  }
-}
-
-TEST_F(PeerSumTest, ManyCallsInARowNeverMixUp) {
-  // x doubles with every call, of ever other sizes, while one member is ahead of the other.
-  constexpr int kCalls = 60;  // 2^60 is a float
-  constexpr int64_t kCount = 100'000;
-  std::vector<std::vector<float>> values_after(kMembers);
-  on_each([&](int member) {
-    Device& device = *devices_[static_cast<size_t>(member)];
-    std::vector<float> ones(static_cast<size_t>(kCount), 1.0F);
-    device.copy_from_host(values(member), ones.data(), kCount * 4, {});
-    for (int call = 0; call < kCalls; ++call) {
-      sum_->run(member, values(member), kCount, {});
-      sum_->run(member, values(member) + kCount, 1 + 997 * call, {});
-      if (member == call % kMembers) {
-        device.synchronize_blocking({});
-      }
+    for (const Floats& part : parts) {
+      EXPECT_EQ(part, expected) << count << " elements";
     }
-    device.copy_to_host(ones.data(), values(member), kCount * 4, {});
-    device.synchronize_blocking({});
-    values_after[static_cast<size_t>(member)] = ones;
-  });
-  const std::vector<float> expected(static_cast<size_t>(kCount), std::ldexp(1.0F, kCalls));
-  EXPECT_EQ(values_after[0], expected);
-  EXPECT_EQ(values_after[1], expected);
+  }
 }
 
 /// What a member's pass with the norm gets and gives.
@@ -142,7 +147,7 @@ class PeerSumNormTest : public PeerSumTest, public ::testing::WithParamInterface
 };
 
 struct MemberTensors {
-  MemberTensors(Device& on, const NormCase& of_case, const std::vector<float>& weights)
+  MemberTensors(Device& on, const NormCase& of_case, const Floats& weights)
       : shape(of_case),
         device(on),
         add(device.allocate(shape.rows * shape.width * 4)),
@@ -159,12 +164,12 @@ struct MemberTensors {
             .out = {out.data(), shape.out_dtype, {shape.rows, shape.width}}};
   }
   /// [rows, width] of the output, as float32.
-  [[nodiscard]] std::vector<float> read_out() const {
+  [[nodiscard]] Floats read_out() const {
     const auto count = static_cast<size_t>(shape.rows * shape.width);
     std::vector<char> bytes(count * static_cast<size_t>(dtype_bytes(shape.out_dtype)));
     device.copy_to_host(bytes.data(), out.data(), static_cast<int64_t>(bytes.size()), {});
     device.synchronize_blocking({});
-    std::vector<float> values(count);
+    Floats values(count);
     for (size_t i = 0; i < count; ++i) {
       if (shape.out_dtype == DType::kFloat32) {
         std::memcpy(&values[i], bytes.data() + i * 4, 4);
@@ -184,19 +189,19 @@ struct MemberTensors {
 TEST_P(PeerSumNormTest, IsTheSumThenTheNorm) {
   const NormCase shape = GetParam();
   const int64_t count = shape.rows * shape.width;
-  const std::vector<float> weights = random_values(shape.width);
+  const Floats weights = random_values(shape.width);
   std::vector<MemberTensors> members;
   for (Device* device : devices_) {
     members.emplace_back(*device, shape, weights);
   }
   for (int call = 0; call < 3; ++call) {  // both slots of the inboxes, and the first again
-    const std::vector<std::vector<float>> parts = {random_values(count), random_values(count)};
-    const std::vector<float> residual = random_values(count);
-    std::vector<std::vector<float>> hidden(kMembers, residual);
+    const std::vector<Floats> parts = random_parts(count);
+    const Floats residual = random_values(count);
+    std::vector<Floats> hidden(parts.size(), residual);
     on_each([&](int member) {
       const MemberTensors& own = members[static_cast<size_t>(member)];
       auto& values = hidden[static_cast<size_t>(member)];
-      const std::vector<float> poison(static_cast<size_t>(count), NAN);
+      const Floats poison(static_cast<size_t>(count), NAN);
       own.device.copy_from_host(
           own.add.data(), parts[static_cast<size_t>(member)].data(), count * 4, {});
       own.device.copy_from_host(own.hidden.data(), values.data(), count * 4, {});
@@ -208,15 +213,17 @@ TEST_P(PeerSumNormTest, IsTheSumThenTheNorm) {
     // A rounding of bfloat16, else of the sums in float32: at most 14 additions a thread and 5 + 16
     // of the block before a square root, which halves their errors.
     const double tolerance = shape.out_dtype == DType::kFloat32 ? 2e-6 : 1.0 / 256;
-    const std::vector<std::vector<float>> outs = {members[0].read_out(), members[1].read_out()};
-    EXPECT_EQ(outs[0], outs[1]) << "the members' bits differ";
-    EXPECT_EQ(hidden[0], hidden[1]);
+    const Floats out = members[0].read_out();
+    for (size_t member = 1; member < members.size(); ++member) {
+      EXPECT_EQ(members[member].read_out(), out) << "member " << member << " has other bits";
+      EXPECT_EQ(hidden[member], hidden[0]) << "member " << member;
+    }
     for (int64_t row = 0; row < shape.rows; ++row) {
       std::vector<double> sums;
       double squares = 0.0;
       for (int64_t i = row * shape.width; i < (row + 1) * shape.width; ++i) {
         const auto at = static_cast<size_t>(i);
-        ASSERT_EQ(hidden[0][at], residual[at] + (parts[0][at] + parts[1][at])) << "element " << i;
+        ASSERT_EQ(hidden[0][at], residual[at] + sum_of(parts, i)) << "element " << i;
         sums.push_back(hidden[0][at]);
         squares += sums.back() * sums.back();
       }
@@ -224,7 +231,7 @@ TEST_P(PeerSumNormTest, IsTheSumThenTheNorm) {
       for (int64_t c = 0; c < shape.width; ++c) {
         const double expected =
             sums[static_cast<size_t>(c)] * factor * weights[static_cast<size_t>(c)];
-        const float actual = outs[0][static_cast<size_t>(row * shape.width + c)];
+        const float actual = out[static_cast<size_t>(row * shape.width + c)];
         ASSERT_NEAR(actual, expected, tolerance * std::abs(expected) + 1e-30)
             << "row " << row << ", column " << c;
       }
@@ -234,70 +241,327 @@ TEST_P(PeerSumNormTest, IsTheSumThenTheNorm) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes,
                          PeerSumNormTest,
-                         ::testing::Values(NormCase{1, 2, DType::kFloat32},
+                         ::testing::Values(NormCase{1, 4, DType::kFloat32},
                                            NormCase{1, 2048, DType::kBFloat16},
                                            NormCase{3, 7168, DType::kBFloat16},
                                            NormCase{64, 2048, DType::kFloat32},
+                                           NormCase{64, 7168, DType::kBFloat16},
                                            NormCase{128, 8192, DType::kBFloat16},
-                                           NormCase{129, 2050, DType::kFloat32},
-                                           NormCase{500, 2048, DType::kBFloat16}));
+                                           NormCase{129, 2052, DType::kFloat32},
+                                           NormCase{500, 2048, DType::kBFloat16},
+                                           NormCase{1100, 512, DType::kFloat32}));
 
-TEST_F(PeerSumTest, ScattersTheSums) {
-  const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
-  struct Shape {
-    int64_t rows;
-    int64_t width;
-  };
-  for (const Shape& shape :
-       {Shape{1, 2}, Shape{3, 384}, Shape{7, 2050}, Shape{128, 8192}, Shape{5, 6}}) {
+struct ScatterCase {
+  int64_t rows = 0;
+  int64_t width = 0;
+  DType out_dtype = DType::kFloat32;
+};
+
+class PeerScatterTest : public PeerSumTest, public ::testing::WithParamInterface<ScatterCase> {
+ protected:
+  /// What a member's call with `own` [rows, members, width] left in `out`.
+  void scatter(int member, const Floats& own, Floats& out) {
+    const ScatterCase& shape = GetParam();
+    Device& device = *devices_[static_cast<size_t>(member)];
     const int64_t count = shape.rows * shape.width;
-    const std::vector<std::vector<float>> parts = {random_values(kMembers * count),
-                                                   random_values(kMembers * count)};
-    std::vector<std::vector<float>> outs(kMembers);
+    const bool is_float = shape.out_dtype == DType::kFloat32;
+    Floats poison(static_cast<size_t>(count + kGuard), kGuardValue);
+    const auto bytes = static_cast<int64_t>(poison.size() * sizeof(float));
+    const DeviceBuffer partial = device.allocate(num_members_ * count * 4);
+    const DeviceBuffer result = device.allocate(bytes);
+    device.copy_from_host(partial.data(), own.data(), num_members_ * count * 4, {});
+    device.copy_from_host(result.data(), poison.data(), bytes, {});
+    EXPECT_TRUE(sum_->run_scatter(member,
+                                  static_cast<const float*>(partial.data()),
+                                  {result.data(), shape.out_dtype, {shape.rows, shape.width}},
+                                  {}));
+    device.copy_to_host(poison.data(), result.data(), bytes, {});
+    device.synchronize_blocking({});
+    if (is_float) {
+      out = poison;
+      return;
+    }
+    // Pairs of bfloat16, as far as the result goes, then the guard.
+    out.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      uint16_t half = 0;
+      std::memcpy(&half, reinterpret_cast<const char*>(poison.data()) + i * 2, 2);
+      out.push_back(std::bit_cast<float>(uint32_t{half} << 16));
+    }
+    out.insert(
+        out.end(), poison.begin() + (count + 1) / 2, poison.begin() + (count + 1) / 2 + kGuard);
+  }
+};
+
+/// The nearest bfloat16, of two the even one.
+float rounded(float value, DType dtype) {
+  if (dtype == DType::kFloat32) {
+    return value;
+  }
+  const auto bits = std::bit_cast<uint32_t>(value);
+  return std::bit_cast<float>((bits + 0x7fffU + ((bits >> 16) & 1U)) & 0xffff0000U);
+}
+
+TEST_P(PeerScatterTest, EachGetsItsPartOfTheSums) {
+  sum_ = PeerSum::create(devices_, int64_t{1} << 20);
+  const ScatterCase shape = GetParam();
+  const int64_t count = shape.rows * shape.width;
+  for (int call = 0; call < 3; ++call) {  // both slots of the inboxes, and the first again
+    const std::vector<Floats> parts = random_parts(num_members_ * count);
+    std::vector<Floats> outs(parts.size());
     on_each([&](int member) {
-      Device& device = *devices_[static_cast<size_t>(member)];
-      const auto& own = parts[static_cast<size_t>(member)];
-      auto& out = outs[static_cast<size_t>(member)];
-      out.assign(static_cast<size_t>(count + kGuard), kGuardValue);
-      const DeviceBuffer partial = device.allocate(kMembers * count * 4);
-      const DeviceBuffer result = device.allocate((count + kGuard) * 4);
-      device.copy_from_host(partial.data(), own.data(), kMembers * count * 4, {});
-      device.copy_from_host(result.data(), out.data(), (count + kGuard) * 4, {});
-      EXPECT_TRUE(sum->run_scatter(member,
-                                   {static_cast<const float*>(partial.data()),
-                                    static_cast<float*>(result.data()),
-                                    shape.rows,
-                                    shape.width},
-                                   {}));
-      device.copy_to_host(out.data(), result.data(), (count + kGuard) * 4, {});
-      device.synchronize_blocking({});
+      const auto at = static_cast<size_t>(member);
+      scatter(member, parts[at], outs[at]);
     });
-    for (int64_t member = 0; member < kMembers; ++member) {
-      std::vector<float> expected(static_cast<size_t>(count + kGuard), kGuardValue);
+    for (int64_t member = 0; member < num_members_; ++member) {
+      Floats expected(static_cast<size_t>(count + kGuard), kGuardValue);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t row = i / shape.width;
-        const auto at =
-            static_cast<size_t>((row * kMembers + member) * shape.width + i % shape.width);
-        expected[static_cast<size_t>(i)] = parts[0][at] + parts[1][at];
+        const int64_t at = (row * num_members_ + member) * shape.width + i % shape.width;
+        expected[static_cast<size_t>(i)] = rounded(sum_of(parts, at), shape.out_dtype);
       }
-      EXPECT_EQ(outs[static_cast<size_t>(member)], expected)
-          << shape.rows << " x " << shape.width << ", member " << member;
+      EXPECT_EQ(outs[static_cast<size_t>(member)], expected) << "member " << member;
     }
   }
-  EXPECT_FALSE(sum->run_scatter(0, {nullptr, nullptr, 129, 8192}, {}));
-  EXPECT_FALSE(sum->run_scatter(0, {nullptr, nullptr, 1, 3}, {}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes,
+                         PeerScatterTest,
+                         ::testing::Values(ScatterCase{1, 4, DType::kFloat32},
+                                           ScatterCase{3, 384, DType::kBFloat16},
+                                           ScatterCase{7, 2052, DType::kFloat32},
+                                           ScatterCase{5, 12, DType::kBFloat16},
+                                           ScatterCase{131, 2052, DType::kFloat32},
+                                           ScatterCase{65, 8192, DType::kBFloat16},
+                                           ScatterCase{128, 8192, DType::kFloat32},
+                                           ScatterCase{128, 8192, DType::kBFloat16}));
+
+TEST_F(PeerSumTest, RefusesToScatterWhatDoesNotFit) {
+  float x = 0.0F;
+  const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
+  EXPECT_FALSE(sum->run_scatter(0, &x, {&x, DType::kFloat32, {129, 8192}}, {}));
+  EXPECT_FALSE(sum->run_scatter(0, &x, {&x, DType::kFloat32, {1, 6}}, {}));
 }
 
 TEST_F(PeerSumTest, RefusesTheNormOfWhatDoesNotFitOnePass) {
   const auto sum = PeerSum::create(devices_, int64_t{1} << 20);
-  for (const NormCase& shape : {NormCase{1, 8194}, NormCase{1, 3}, NormCase{513, 2048}}) {
+  for (const NormCase& shape : {NormCase{1, 8196}, NormCase{1, 6}, NormCase{513, 2048}}) {
     const MemberTensors own(*devices_[0], shape, random_values(shape.width));
     EXPECT_FALSE(sum->run_norm(0, own.params(), {})) << shape.rows << " x " << shape.width;
   }
 }
 
+/// Calls of every kind, one after the other, as a member makes them and as the host does: x, in all
+/// blocks, and y, of ever other sizes, are summed up, x is scattered, and added to `hidden` with a
+/// norm. Five calls, so that each kind comes in both slots of the inboxes.
+class PeerSumMixTest : public PeerSumTest {
+ protected:
+  static constexpr int kCycles = 38;  // 97 * 8^38 is a float
+  static constexpr int64_t kRows = 100;
+  static constexpr int64_t kCount = 600'000;
+  static constexpr int64_t kWidth = kCount / kRows;
+  static constexpr int64_t kMaxSmall = int64_t{38} * 997;
+
+  struct Values {
+    Floats x, y, hidden;
+    std::vector<Floats> scattered;  ///< of each cycle
+  };
+
+  [[nodiscard]] int64_t part_width() const { return kWidth / num_members_ / 4 * 4; }
+  [[nodiscard]] static int64_t num_small(int cycle) { return 1 + 997 * cycle; }
+  [[nodiscard]] Values random_start() {
+    const auto whole_numbers = [&](int64_t count) {
+      std::uniform_int_distribution<int> whole(1, 97);
+      Floats values(static_cast<size_t>(count));
+      std::generate(
+          values.begin(), values.end(), [&] { return static_cast<float>(whole(random_)); });
+      return values;
+    };
+    return {whole_numbers(kCount), whole_numbers(kMaxSmall), Floats(kCount, 1.0F), {}};
+  }
+
+  static void add_up(std::vector<Values>& members, Floats Values::*tensor, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const auto at = static_cast<size_t>(i);
+      float sum = 0.0F;
+      for (const Values& member : members) {
+        sum += (member.*tensor)[at];
+      }
+      for (Values& member : members) {
+        (member.*tensor)[at] = sum;
+      }
+    }
+  }
+  void cycle_on_host(std::vector<Values>& members, int cycle) const {
+    add_up(members, &Values::x, kCount);
+    add_up(members, &Values::y, num_small(cycle));
+    const auto sum_at = [&](int64_t at) {
+      float sum = 0.0F;
+      for (const Values& member : members) {
+        sum += member.x[static_cast<size_t>(at)];
+      }
+      return sum;
+    };
+    const int64_t width = part_width();
+    for (int64_t m = 0; m < num_members_; ++m) {
+      Floats& part = members[static_cast<size_t>(m)].scattered.emplace_back();
+      for (int64_t i = 0; i < kRows * width; ++i) {
+        part.push_back(sum_at((i / width * num_members_ + m) * width + i % width));
+      }
+    }
+    for (int64_t i = 0; i < kCount; ++i) {
+      const float sum = sum_at(i);
+      for (Values& member : members) {
+        member.hidden[static_cast<size_t>(i)] += sum;
+      }
+    }
+    add_up(members, &Values::y, num_small(cycle));
+  }
+
+  /// All cycles, without waiting but for the member whose turn it is.
+  void run_on_gpu(int m, Values& own) {
+    Device& device = *devices_[static_cast<size_t>(m)];
+    const int64_t part = kRows * part_width();
+    const auto upload = [&](const Floats& values) {
+      DeviceBuffer buffer = device.allocate(static_cast<int64_t>(values.size()) * 4);
+      device.copy_from_host(
+          buffer.data(), values.data(), static_cast<int64_t>(values.size()) * 4, {});
+      return buffer;
+    };
+    const DeviceBuffer x = upload(own.x);
+    const DeviceBuffer y = upload(own.y);
+    const DeviceBuffer hidden = upload(own.hidden);
+    const DeviceBuffer weight = upload(Floats(kWidth, 1.0F));
+    const DeviceBuffer out = device.allocate(kCount * 2);
+    Floats scattered(static_cast<size_t>(kCycles * part), NAN);
+    const DeviceBuffer parts = upload(scattered);
+    const RmsNormParams norm = {.x = {hidden.data(), DType::kFloat32, {kRows, kWidth}},
+                                .add = TensorView{x.data(), DType::kFloat32, {kRows, kWidth}},
+                                .weight = TensorView{weight.data(), DType::kFloat32, {kWidth}},
+                                .epsilon = 1e-5F,
+                                .out = {out.data(), DType::kBFloat16, {kRows, kWidth}}};
+    auto* summed = static_cast<float*>(x.data());
+    auto* small = static_cast<float*>(y.data());
+    for (int cycle = 0; cycle < kCycles; ++cycle) {
+      sum_->run(m, summed, kCount, {});
+      sum_->run(m, small, num_small(cycle), {});
+      float* to = static_cast<float*>(parts.data()) + cycle * part;
+      EXPECT_TRUE(sum_->run_scatter(m, summed, {to, DType::kFloat32, {kRows, part_width()}}, {}));
+      EXPECT_TRUE(sum_->run_norm(m, norm, {}));
+      sum_->run(m, small, num_small(cycle), {});
+      if (m == cycle % num_members_) {
+        device.synchronize_blocking({});
+      }
+    }
+    const auto download = [&](const DeviceBuffer& from, Floats& to) {
+      device.copy_to_host(to.data(), from.data(), static_cast<int64_t>(to.size()) * 4, {});
+      device.synchronize_blocking({});
+    };
+    download(x, own.x);
+    download(y, own.y);
+    download(hidden, own.hidden);
+    download(parts, scattered);
+    for (int cycle = 0; cycle < kCycles; ++cycle) {
+      own.scattered.emplace_back(scattered.begin() + cycle * part,
+                                 scattered.begin() + (cycle + 1) * part);
+    }
+  }
+};
+
+TEST_F(PeerSumMixTest, CallsOfAllKindsInARowNeverMixUp) {
+  sum_ = PeerSum::create(devices_, int64_t{1} << 20);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<Values> members;
+    for (int m = 0; m < num_members_; ++m) {
+      members.push_back(random_start());
+    }
+    std::vector<Values> expected = members;
+    for (int cycle = 0; cycle < kCycles; ++cycle) {
+      cycle_on_host(expected, cycle);
+    }
+    on_each([&](int m) { run_on_gpu(m, members[static_cast<size_t>(m)]); });
+    for (size_t m = 0; m < members.size(); ++m) {
+      EXPECT_TRUE(members[m].x == expected[m].x) << "round " << round << ", member " << m;
+      EXPECT_TRUE(members[m].y == expected[m].y) << "round " << round << ", member " << m;
+      EXPECT_TRUE(members[m].hidden == expected[m].hidden) << "round " << round << ", member " << m;
+      EXPECT_TRUE(members[m].scattered == expected[m].scattered)
+          << "round " << round << ", member " << m;
+    }
+  }
+}
+
+TEST_F(PeerSumTest, TensorsMayLieAnywhere) {
+  // From the second element of a quad on: the elements before and behind stay.
+  constexpr int64_t kCount = 5'003;
+  std::vector<Floats> parts = random_parts(kCount + 1);
+  Floats expected(kCount + 1 + kGuard, kGuardValue);
+  for (int64_t i = 1; i <= kCount; ++i) {
+    expected[static_cast<size_t>(i)] = sum_of(parts, i);
+  }
+  on_each([&](int member) {
+    Floats& own = parts[static_cast<size_t>(member)];
+    own.front() = kGuardValue;
+    own.resize(expected.size(), kGuardValue);
+    Device& device = *devices_[static_cast<size_t>(member)];
+    const auto bytes = static_cast<int64_t>(own.size() * sizeof(float));
+    device.copy_from_host(values(member), own.data(), bytes, {});
+    sum_->run(member, values(member) + 1, kCount, {});
+    device.copy_to_host(own.data(), values(member), bytes, {});
+    device.synchronize_blocking({});
+  });
+  for (const Floats& part : parts) {
+    EXPECT_EQ(part, expected);
+  }
+}
+
+TEST_F(PeerSumTest, EveryFloatGetsThrough) {
+  // Also the bits that stand for what has not come yet.
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const Floats special = {std::bit_cast<float>(0xffffffffU),
+                          std::bit_cast<float>(0x7fffffffU),
+                          std::bit_cast<float>(0xff800001U),
+                          kInfinity,
+                          -kInfinity,
+                          -0.0F,
+                          0.0F,
+                          std::numeric_limits<float>::denorm_min(),
+                          std::numeric_limits<float>::lowest()};
+  const auto bytes = static_cast<int64_t>(special.size() * sizeof(float));
+  std::vector<Floats> results(static_cast<size_t>(num_members_), special);
+  on_each([&](int member) {
+    Device& device = *devices_[static_cast<size_t>(member)];
+    Floats& own = results[static_cast<size_t>(member)];
+    if (member > 0) {
+      std::fill(own.begin(), own.end(), 0.0F);
+    }
+    for (int call = 0; call < 3; ++call) {
+      device.copy_from_host(values(member), own.data(), bytes, {});
+      sum_->run(member, values(member), static_cast<int64_t>(own.size()), {});
+    }
+    device.copy_to_host(own.data(), values(member), bytes, {});
+    device.synchronize_blocking({});
+  });
+  for (const Floats& result : results) {
+    for (size_t i = 0; i < special.size(); ++i) {
+      EXPECT_EQ(std::isnan(result[i]), i < 3) << "element " << i;
+      if (i >= 3) {
+        EXPECT_EQ(result[i], special[i]) << "element " << i;
+      }
+    }
+  }
+}
+
 TEST_F(PeerSumTest, AnAbortEndsWhoWaits) {
-  sum_->run(0, values(0), 100, {});  // nobody else comes
+  // Nobody else comes, and a kernel that nobody ends fails after a minute.
+  sum_ = PeerSum::create(devices_, int64_t{1} << 20);
+  const NormCase shape{100, 6000, DType::kBFloat16};
+  const MemberTensors own(*devices_[0], shape, random_values(shape.width));
+  const int64_t width = int64_t{6'000} / num_members_ / 4 * 4;
+  sum_->run(0, values(0), 100, {});
+  sum_->run(0, values(0), 600'000, {});
+  EXPECT_TRUE(sum_->run_norm(0, own.params(), {}));
+  EXPECT_TRUE(
+      sum_->run_scatter(0, values(0), {own.out.data(), DType::kBFloat16, {100, width}}, {}));
   sum_->abort();
   EXPECT_NO_THROW(devices_[0]->synchronize_blocking({}));
 }
