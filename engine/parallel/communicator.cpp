@@ -58,9 +58,8 @@ void Communicator::reduce_scatter_heads(const ConstTensorView& partial,
   check.tensor("out", out, {&rows, &heads, &width}, {DType::kFloat32, DType::kBFloat16});
   check.contiguous("out", out);
   check.is_true(all_heads.size == heads.size * size(), "partial has not h heads for each member");
-  const bool is_same = sum.data == out.data || rows.size == 0;
-  const bool is_other = sum.data != out.data || rows.size == 0;
-  check.is_true(out.dtype == DType::kFloat32 ? is_same : is_other,
+  check.is_true(out.data != nullptr || rows.size == 0, "out has no data");
+  check.is_true(rows.size == 0 || (sum.data == out.data) == (out.dtype == DType::kFloat32),
                 "sum has to be out in float32, and only then");
   if (size() > 1 && do_reduce_scatter_rounded(partial, out, stream)) {
     return;

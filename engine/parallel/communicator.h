@@ -36,7 +36,7 @@ class Communicator {
   /// Member m gets heads [m h, (m + 1) h) of the sum of all partials, rounded to out's type by
   /// `ops`; in one pass where the members reach each other's memory. `partial` [B, G h, d] of each
   /// of the G members, `sum` [B, h, d]: float32; `out` [B, h, d]: float32 or bfloat16; all
-  /// contiguous. `sum` means nothing afterwards; it is `out` if that is float32.
+  /// contiguous. `sum` is `out` if that is float32; otherwise it means nothing afterwards.
   void reduce_scatter_heads(const kernels::ConstTensorView& partial,
                             const kernels::TensorView& sum,
                             const kernels::TensorView& out,

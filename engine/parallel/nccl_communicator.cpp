@@ -133,15 +133,15 @@ class NcclCommunicator final : public Communicator {
   }
 
   void do_reduce_scatter_heads(const ConstTensorView& partial,
-                               const TensorView& out,
+                               const TensorView& sum,
                                StreamView stream) override {
     group_->handles->throw_if_aborted();
-    const int64_t rows = out.dim(0);
-    const int64_t width = out.dim(1) * out.dim(2);
+    const int64_t rows = sum.dim(0);
+    const int64_t width = sum.dim(1) * sum.dim(2);
     const cudaStream_t native = stream_of(stream);
     const float* source = partial.as<float>();
     if (size() == 1) {
-      copy_rows(source, out.as<float>(), {rows, width, width, width}, native);
+      copy_rows(source, sum.as<float>(), {rows, width, width, width}, native);
       return;
     }
     if (rows > 1) {  // NCCL scatters what lies back to back: [B, G, h d] to [G, B, h d]
@@ -156,7 +156,7 @@ class NcclCommunicator final : public Communicator {
     }
     call("reduce-scatter", [&](const NcclLibrary& nccl) {
       return nccl.ReduceScatter(
-          source, out.data, count_of(rows * width), ncclFloat32, ncclSum, comm(), native);
+          source, sum.data, count_of(rows * width), ncclFloat32, ncclSum, comm(), native);
     });
   }
 

@@ -94,7 +94,7 @@ int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
   Timer timer(devices, small.max_elements, abort);
   int64_t limit = 0;
   for (int64_t count = 0; count < small.max_elements;) {
-    count = std::min(count == 0 ? kLeastElements : count * 4, small.max_elements);
+    count = std::min(count == 0 ? kLeastElements : count * 2, small.max_elements);
     const double small_seconds = timer.seconds_blocking(small.run, count);
     const double large_seconds = timer.seconds_blocking(large, count);
     log_info("all_reduce",

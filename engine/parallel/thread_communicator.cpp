@@ -170,13 +170,13 @@ class ThreadCommunicator final : public Communicator {
     return false;
   }
   void do_reduce_scatter_heads(const ConstTensorView& partial,
-                               const TensorView& out,
+                               const TensorView& sum,
                                StreamView) override {
     exchange(partial);
     const int64_t row_width = partial.dim(1) * partial.dim(2);
-    const int64_t own_width = out.dim(1) * out.dim(2);
-    for (int64_t row = 0; row < out.dim(0); ++row) {
-      add_up(row * row_width + rank_ * own_width, own_width, out.as<float>() + row * own_width);
+    const int64_t own_width = sum.dim(1) * sum.dim(2);
+    for (int64_t row = 0; row < sum.dim(0); ++row) {
+      add_up(row * row_width + rank_ * own_width, own_width, sum.as<float>() + row * own_width);
     }
   }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "kernels/cuda/peer_memory.h"
 #include "kernels/cuda/peer_sum.h"
 #include "kernels/cuda/peer_wire.cuh"
+#include "kernels/cuda/tensor_core.cuh"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -34,9 +36,7 @@ __device__ void store_quad(float* to, float4 value) {
   *reinterpret_cast<float4*>(to) = value;
 }
 __device__ void store_quad(Bf16* to, float4 value) {
-  auto* pairs = reinterpret_cast<__nv_bfloat162*>(to);
-  pairs[0] = __floats2bfloat162_rn(value.x, value.y);
-  pairs[1] = __floats2bfloat162_rn(value.z, value.w);
+  *reinterpret_cast<uint2*>(to) = uint2{pack_bf16(value.x, value.y), pack_bf16(value.z, value.w)};
 }
 /// Of a tensor that may lie anywhere and end within a quad; `count`: elements from `from` on.
 __device__ float4 load_some(const float* from, int64_t count) {
@@ -79,7 +79,7 @@ struct SumParams {
 
 __global__ void __launch_bounds__(kPeerThreads)
     peer_sum_kernel(const __grid_constant__ SumParams p) {
-  const PeerCall call(p.peers);
+  PeerCall call(p.peers);
   float* x = p.x + p.share.begin();
   const int64_t count = p.share.size();
   const int64_t num_quads = (count + kPeerQuad - 1) / kPeerQuad;
@@ -113,7 +113,7 @@ struct ScatterParams {
 template <typename Out>
 __global__ void __launch_bounds__(kPeerThreads)
     peer_scatter_kernel(const __grid_constant__ ScatterParams<Out> p) {
-  const PeerCall call(p.peers);
+  PeerCall call(p.peers);
   const int64_t num_quads = p.share.size() / kPeerQuad;
   const auto first = static_cast<int>(p.share.begin());
   const auto part_of = [&](int member, int64_t i) {
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kPeerThreads)
   float4 weights[N];
   for_quads<N>(row_quads,
                [&](int k, int64_t i) { weights[k] = load_quad(p.weight + i * kPeerQuad); });
-  const PeerCall call(p.peers);
+  PeerCall call(p.peers);
   int64_t begin = 0;
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, begin += num_quads) {
     const float* add = p.add + row * p.width;
@@ -206,6 +206,13 @@ __global__ void __launch_bounds__(kPeerThreads)
 
 int64_t round_up(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
+}
+
+void check_aligned(std::initializer_list<const void*> tensors) {
+  for (const void* tensor : tensors) {
+    TESSERA_CHECK(reinterpret_cast<uintptr_t>(tensor) % sizeof(float4) == 0,
+                  "a tensor of a sum over GPUs that is not aligned to 16 bytes");
+  }
 }
 
 bool reach_each_other(std::span<const int> devices) {
@@ -287,6 +294,7 @@ class DevicePeerSum final : public PeerSum {
     if (width % kPeerQuad != 0 || count > max_elements()) {
       return false;
     }
+    check_aligned({partial, out.data});
     const auto [share, num_blocks] = share_out(count);
     visit_dtype(out.dtype, [&](auto tag) {
       using Out = decltype(tag);
@@ -312,6 +320,7 @@ class DevicePeerSum final : public PeerSum {
         ceil_div(rows, kPeerBlocks) * width > region_ * kPeerQuad) {
       return false;
     }
+    check_aligned({norm.add.data, norm.x.data, norm.weight.data, norm.out.data});
     visit_dtype(norm.out.dtype, [&](auto tag) {
       using Out = decltype(tag);
       launch_early("peer_sum_norm",
@@ -344,6 +353,7 @@ class DevicePeerSum final : public PeerSum {
   };
   /// As many blocks as the tensor allows, the same on every member.
   static std::pair<Share, unsigned> share_out(int64_t count) {
+    static_assert(kPeerBlocks <= kPeerThreads);  // so that rounding up leaves the last one a share
     const int64_t num_blocks =
         std::min<int64_t>(ceil_div(count, kPeerThreads * kPeerQuad), kPeerBlocks);
     const int64_t per_block =

@@ -29,14 +29,15 @@ class PeerSum {
   /// DeviceError.
   virtual void run(int member, float* x, int64_t count, StreamView stream) = 0;
   /// norm.x += the members' sum of norm.add, which is left as it was, and the norm of that, with as
-  /// many rows of one width in every member's call. False: rows too wide or too many for one pass,
-  /// or a width that is no multiple of four, and nothing has been done; the same for every member.
-  /// Throws DeviceError.
+  /// many rows of one width in every member's call; all aligned to 16 bytes. False: rows too wide
+  /// or too many for one pass, or a width or a stride that is no multiple of four, and nothing has
+  /// been done; the same for every member. Throws DeviceError.
   virtual bool run_norm(int member, const RmsNormParams& norm, StreamView stream) = 0;
   /// out [rows, width] = the members' sum of this one's part of each row of `partial` [rows,
   /// members, width], rounded to out's type (float32 or bfloat16, contiguous), for every member's
-  /// call with as many rows of one width. False: too many, or a width that is no multiple of four,
-  /// and nothing has been done; the same for every member. Throws DeviceError.
+  /// call with as many rows of one width; both aligned to 16 bytes. False: too many, or a width
+  /// that is no multiple of four, and nothing has been done; the same for every member. Throws
+  /// DeviceError.
   virtual bool run_scatter(int member,
                            const float* partial,
                            const TensorView& out,

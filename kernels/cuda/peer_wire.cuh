@@ -7,7 +7,10 @@
 // (published as the Lamport style of TensorRT-LLM's all-reduces). Who has read a word makes it
 // kNothing again. Calls take two regions in turns: one that is written anew, two calls later, has
 // been read and cleared, since the call between was received from the block that reads it, which
-// begins a call only after the one before.
+// begins a call only after the one before. That takes the same grid on every member, a share of the
+// tensor for each of its blocks, and kernels that wait for the end of the one before, with which
+// its stores are done. (The order of a clear and of the next store from afar is the hardware's, by
+// these ends of kernels; PTX has no word for it.)
 #pragma once
 
 #include <cstdint>
@@ -24,6 +27,7 @@ inline constexpr int kPeerBlocks = 128;  ///< at most
 inline constexpr int kPeerSlots = 2;     ///< a member can be one call ahead of another
 /// Elements of a quad, which a thread sends and receives at once.
 inline constexpr int kPeerQuad = 4;
+static_assert(kPeerQuad * sizeof(float) == sizeof(float4));
 /// All bytes of an inbox before the first call.
 inline constexpr int kNothingByte = 0xff;
 
@@ -44,6 +48,7 @@ inline constexpr unsigned kPause = 40;  ///< ns
 inline constexpr int kSpinsPerLook = 1024;
 inline constexpr uint64_t kMaxPeerWait = 60'000'000'000;  ///< ns for a member that is late
 inline constexpr uint32_t kNothing = 0xffffffff;
+static_assert(kNothing == kNothingByte * 0x01010101U);
 inline constexpr uint32_t kNan = 0x7fffffff;  ///< what arithmetic gives
 
 __device__ inline uint64_t nanoseconds() {
@@ -52,9 +57,9 @@ __device__ inline uint64_t nanoseconds() {
   return now;
 }
 
-/// Until `has_come()`, or the sum has been aborted.
+/// Until `has_come()`; false: the sum has been aborted.
 template <typename HasCome>
-__device__ void wait_for_peer(const PeerParams& p, const HasCome& has_come) {
+__device__ bool wait_for_peer(const PeerParams& p, const HasCome& has_come) {
   uint64_t begin = 0;
   for (int spins = 1; !has_come(); ++spins) {
     if (spins > kBusySpins) {
@@ -64,7 +69,7 @@ __device__ void wait_for_peer(const PeerParams& p, const HasCome& has_come) {
       continue;
     }
     if (*p.is_aborted != 0) {
-      break;
+      return false;
     }
     const uint64_t now = nanoseconds();
     begin = begin == 0 ? now : begin;
@@ -72,6 +77,7 @@ __device__ void wait_for_peer(const PeerParams& p, const HasCome& has_come) {
       __trap();  // an error of the device for whoever waits for the stream
     }
   }
+  return true;
 }
 
 __device__ inline void store_words(float4* to, uint4 words) {
@@ -154,28 +160,28 @@ class PeerCall {
                          detail::to_word(value.z),
                          detail::to_word(value.w)});
   }
-  /// Waits for the quads of for_quads<N>(range).
+  /// Waits for the quads of for_quads<N>(range), but after an abort.
   template <int N>
-  __device__ void receive(int sender, QuadRange range, float4 (&values)[N]) const {
+  __device__ void receive(int sender, QuadRange range, float4 (&values)[N]) {
     float4* from = region(p_.member, sender);
-    detail::wait_for_peer(p_, [&] {
-      bool has_come = true;
-      for_quads<N>(range, [&](int k, int64_t i) {
-        const uint4 words = detail::load_words(from + i);
-        has_come = has_come && detail::is_whole(words);
-        values[k] = detail::to_quad(words);
-      });
-      return has_come;
-    });
+    uint4 words[N] = {};
+    const auto has_come = [&] {
+      for_quads<N>(range, [&](int k, int64_t i) { words[k] = detail::load_words(from + i); });
+      bool is_whole = true;  // no branch a quad: their loads are on their way together
+      for_quads<N>(range, [&](int k, int64_t /*i*/) { is_whole &= detail::is_whole(words[k]); });
+      return is_whole;
+    };
+    is_over_ = is_over_ || !detail::wait_for_peer(p_, has_come);
     constexpr uint32_t kNone = detail::kNothing;
-    for_quads<N>(range, [&](int /*k*/, int64_t i) {
+    for_quads<N>(range, [&](int k, int64_t i) {
+      values[k] = detail::to_quad(words[k]);
       detail::store_words(from + i, {kNone, kNone, kNone, kNone});
     });
   }
   /// The sums over the members, in their order, of what came as the quads of for_quads<N>(range)
   /// and of this one's, own(i).
   template <int N, typename Own>
-  __device__ void sum(QuadRange range, const Own& own, float4 (&sums)[N]) const {
+  __device__ void sum(QuadRange range, const Own& own, float4 (&sums)[N]) {
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       sums[k] = {};
@@ -204,6 +210,7 @@ class PeerCall {
 
   const PeerParams& p_;
   uint32_t slot_ = 0;
+  bool is_over_ = false;  // aborted
 };
 
 }  // namespace tessera::kernels::cuda
