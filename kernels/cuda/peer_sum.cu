@@ -16,7 +16,7 @@
 namespace tessera::kernels::cuda {
 namespace {
 
-constexpr int kBatch = 4;  ///< quads of a thread that are on their way at a time
+constexpr int kBatch = 4;  ///< quads that a thread sends, then receives, at a time
 /// Quads of a row that a thread keeps, for the norm.
 constexpr int kNormQuads = 4;
 constexpr int kShortNormQuads = 2;
@@ -79,7 +79,7 @@ struct SumParams {
 
 __global__ void __launch_bounds__(kPeerThreads)
     peer_sum_kernel(const __grid_constant__ SumParams p) {
-  PeerCall call(p.peers);
+  const PeerCall call(p.peers);
   float* x = p.x + p.share.begin();
   const int64_t count = p.share.size();
   const int64_t num_quads = (count + kPeerQuad - 1) / kPeerQuad;
@@ -113,7 +113,7 @@ struct ScatterParams {
 template <typename Out>
 __global__ void __launch_bounds__(kPeerThreads)
     peer_scatter_kernel(const __grid_constant__ ScatterParams<Out> p) {
-  PeerCall call(p.peers);
+  const PeerCall call(p.peers);
   const int64_t num_quads = p.share.size() / kPeerQuad;
   const auto first = static_cast<int>(p.share.begin());
   const auto part_of = [&](int member, int64_t i) {
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kPeerThreads)
   float4 weights[N];
   for_quads<N>(row_quads,
                [&](int k, int64_t i) { weights[k] = load_quad(p.weight + i * kPeerQuad); });
-  PeerCall call(p.peers);
+  const PeerCall call(p.peers);
   int64_t begin = 0;
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x, begin += num_quads) {
     const float* add = p.add + row * p.width;

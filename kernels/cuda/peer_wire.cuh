@@ -57,9 +57,9 @@ __device__ inline uint64_t nanoseconds() {
   return now;
 }
 
-/// Until `has_come()`; false: the sum has been aborted.
+/// Until `has_come()`, or the sum has been aborted.
 template <typename HasCome>
-__device__ bool wait_for_peer(const PeerParams& p, const HasCome& has_come) {
+__device__ void wait_for_peer(const PeerParams& p, const HasCome& has_come) {
   uint64_t begin = 0;
   for (int spins = 1; !has_come(); ++spins) {
     if (spins > kBusySpins) {
@@ -69,7 +69,7 @@ __device__ bool wait_for_peer(const PeerParams& p, const HasCome& has_come) {
       continue;
     }
     if (*p.is_aborted != 0) {
-      return false;
+      break;
     }
     const uint64_t now = nanoseconds();
     begin = begin == 0 ? now : begin;
@@ -77,7 +77,6 @@ __device__ bool wait_for_peer(const PeerParams& p, const HasCome& has_come) {
       __trap();  // an error of the device for whoever waits for the stream
     }
   }
-  return true;
 }
 
 __device__ inline void store_words(float4* to, uint4 words) {
@@ -160,28 +159,28 @@ class PeerCall {
                          detail::to_word(value.z),
                          detail::to_word(value.w)});
   }
-  /// Waits for the quads of for_quads<N>(range), but after an abort.
+  /// Waits for the quads of for_quads<N>(range).
   template <int N>
-  __device__ void receive(int sender, QuadRange range, float4 (&values)[N]) {
+  __device__ void receive(int sender, QuadRange range, float4 (&values)[N]) const {
     float4* from = region(p_.member, sender);
-    uint4 words[N] = {};
-    const auto has_come = [&] {
-      for_quads<N>(range, [&](int k, int64_t i) { words[k] = detail::load_words(from + i); });
-      bool is_whole = true;  // no branch a quad: their loads are on their way together
-      for_quads<N>(range, [&](int k, int64_t /*i*/) { is_whole &= detail::is_whole(words[k]); });
-      return is_whole;
-    };
-    is_over_ = is_over_ || !detail::wait_for_peer(p_, has_come);
+    detail::wait_for_peer(p_, [&] {
+      bool has_come = true;
+      for_quads<N>(range, [&](int k, int64_t i) {
+        const uint4 words = detail::load_words(from + i);
+        has_come = has_come && detail::is_whole(words);
+        values[k] = detail::to_quad(words);
+      });
+      return has_come;
+    });
     constexpr uint32_t kNone = detail::kNothing;
-    for_quads<N>(range, [&](int k, int64_t i) {
-      values[k] = detail::to_quad(words[k]);
+    for_quads<N>(range, [&](int /*k*/, int64_t i) {
       detail::store_words(from + i, {kNone, kNone, kNone, kNone});
     });
   }
   /// The sums over the members, in their order, of what came as the quads of for_quads<N>(range)
   /// and of this one's, own(i).
   template <int N, typename Own>
-  __device__ void sum(QuadRange range, const Own& own, float4 (&sums)[N]) {
+  __device__ void sum(QuadRange range, const Own& own, float4 (&sums)[N]) const {
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       sums[k] = {};
@@ -210,7 +209,6 @@ class PeerCall {
 
   const PeerParams& p_;
   uint32_t slot_ = 0;
-  bool is_over_ = false;  // aborted
 };
 
 }  // namespace tessera::kernels::cuda
