@@ -34,7 +34,7 @@ struct SmallSum {
 
 /// The largest number of elements tried at which `small` is no slower than `large`; 0: it never is.
 /// `devices`: of each rank, which record, and whose default streams are idle. `abort` is called
-/// when a rank fails: it ends the others. Blocks for some milliseconds. Throws DeviceError.
+/// when a rank fails: it ends the others. Blocks for some tenths of a second. Throws DeviceError.
 [[nodiscard]] int64_t small_sum_limit_blocking(const std::vector<kernels::Device*>& devices,
                                                const SmallSum& small,
                                                const RankSum& large,
