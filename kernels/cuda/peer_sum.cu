@@ -265,14 +265,16 @@ class DevicePeerSum final : public PeerSum {
     const int64_t regions = kPeerSlots * static_cast<int64_t>(devices.size()) * kPeerBlocks;
     const int64_t inbox = regions * region_ * int64_t{sizeof(float4)};
     const int64_t calls = kPeerBlocks * int64_t{sizeof(uint32_t)};
+    const int64_t all = inbox + calls + int64_t{sizeof(PeerWatch)};
     const std::vector<int> indices = indices_of(devices);
     for (Device* device : devices) {
       auto* own = static_cast<CudaDevice*>(device);
       static_cast<void>(own->enter({}));
-      Member& member = members_.emplace_back(
-          Member{own, PeerMemory(own->index(), indices, inbox + calls, kNothingByte)});
+      Member& member =
+          members_.emplace_back(Member{own, PeerMemory(own->index(), indices, all, kNothingByte)});
       member.inbox = reinterpret_cast<float4*>(member.memory.data());
       member.calls = reinterpret_cast<uint32_t*>(member.memory.data() + inbox);
+      member.watch = reinterpret_cast<PeerWatch*>(member.memory.data() + inbox + calls);
     }
   }
 
@@ -350,6 +352,7 @@ class DevicePeerSum final : public PeerSum {
     PeerMemory memory;
     float4* inbox = nullptr;
     uint32_t* calls = nullptr;
+    PeerWatch* watch = nullptr;
   };
   /// As many blocks as the tensor allows, the same on every member.
   static std::pair<Share, unsigned> share_out(int64_t count) {
@@ -372,6 +375,7 @@ class DevicePeerSum final : public PeerSum {
     params.member = member;
     params.num_members = static_cast<int>(members_.size());
     params.calls = members_[static_cast<size_t>(member)].calls;
+    params.watch = members_[static_cast<size_t>(member)].watch;
     params.is_aborted = abort_.get();
     return params;
   }

@@ -31,13 +31,22 @@ static_assert(kPeerQuad * sizeof(float) == sizeof(float4));
 /// All bytes of an inbox before the first call.
 inline constexpr int kNothingByte = 0xff;
 
+/// Of a member, in its own memory: what its waiting warps know of an abort. The word of the host is
+/// far away: 2,048 warps that read it take 1.5 ms, in which the other members wait, and begin to
+/// read it too.
+struct PeerWatch {
+  uint64_t looked_at = 0;  ///< ns, when one of them last read the host's word; from any number on
+  uint32_t state = 0;      ///< kAborted or any other number
+};
+
 struct PeerParams {
   /// [kPeerSlots, senders, kPeerBlocks, region] of each.
   float4* inboxes[PeerSum::kMaxMembers] = {};
   int64_t region = 0;  ///< quads that one block of one sender may fill
   int member = 0;
   int num_members = 0;
-  uint32_t* calls = nullptr;                 ///< [kPeerBlocks], this member's; from any number on
+  uint32_t* calls = nullptr;  ///< [kPeerBlocks], this member's; from any number on
+  PeerWatch* watch = nullptr;
   const volatile int* is_aborted = nullptr;  ///< in host memory
 };
 
@@ -45,7 +54,9 @@ namespace detail {
 
 inline constexpr int kBusySpins = 32;
 inline constexpr unsigned kPause = 40;  ///< ns
-inline constexpr int kSpinsPerLook = 1024;
+inline constexpr int kSpinsPerLook = 64;
+inline constexpr int64_t kLookPeriod = 1'000'000;  ///< ns between two looks at the host's word
+inline constexpr uint32_t kAborted = 1;
 inline constexpr uint64_t kMaxPeerWait = 60'000'000'000;  ///< ns for a member that is late
 inline constexpr uint32_t kNothing = 0xffffffff;
 static_assert(kNothing == kNothingByte * 0x01010101U);
@@ -55,6 +66,24 @@ __device__ inline uint64_t nanoseconds() {
   uint64_t now = 0;
   asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
   return now;
+}
+
+__device__ inline bool is_first_active_lane() {
+  return static_cast<int>(threadIdx.x % 32) == __ffs(static_cast<int>(__activemask())) - 1;
+}
+
+/// Of all warps that wait one reads the host's word once in a period, and tells the others.
+__device__ inline bool is_aborted(const PeerParams& p, uint64_t now) {
+  auto* looked_at = reinterpret_cast<unsigned long long*>(&p.watch->looked_at);
+  const auto is_due = [now](uint64_t before) {
+    return static_cast<int64_t>(now - before) > kLookPeriod;
+  };
+  const volatile PeerWatch& watch = *p.watch;
+  if (is_first_active_lane() && is_due(watch.looked_at) && is_due(atomicExch(looked_at, now)) &&
+      *p.is_aborted != 0) {
+    atomicExch(&p.watch->state, kAborted);
+  }
+  return watch.state == kAborted;
 }
 
 /// Until `has_come()`, or the sum has been aborted.
@@ -68,10 +97,10 @@ __device__ void wait_for_peer(const PeerParams& p, const HasCome& has_come) {
     if (spins % kSpinsPerLook != 0) {
       continue;
     }
-    if (*p.is_aborted != 0) {
+    const uint64_t now = nanoseconds();
+    if (is_aborted(p, now)) {
       break;
     }
-    const uint64_t now = nanoseconds();
     begin = begin == 0 ? now : begin;
     if (now - begin > kMaxPeerWait) {
       __trap();  // an error of the device for whoever waits for the stream

@@ -131,11 +131,14 @@ struct Rope {
   DeviceHeads<T> x;
   const int32_t* positions = nullptr;
   DeviceRows<const float> cosine, sine;
-  int64_t num_heads = 0;
-  int64_t half = 0;
+  int num_pairs = 0;  ///< of a token: heads * half
+  int half = 0;
   bool is_interleaved = true;
 };
 
+constexpr int kRopePairs = 4;  ///< of a thread, whose loads are on their way together
+
+/// Block y has the y-th kThreads * kRopePairs pairs of a token.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) rotate_rows(const Rope<T> p) {
   wait_for_kernel_before();
@@ -143,16 +146,29 @@ __global__ void __launch_bounds__(kThreads) rotate_rows(const Rope<T> p) {
   const int64_t position = p.positions[t];
   const float* cosine = p.cosine.row(position);
   const float* sine = p.sine.row(position);
-  for (int64_t i = threadIdx.x; i < p.num_heads * p.half; i += kThreads) {
-    const int64_t pair = i % p.half;
-    T* x = p.x.row(t, i / p.half);
-    T* a = x + (p.is_interleaved ? 2 * pair : pair);
-    T* b = p.is_interleaved ? a + 1 : a + p.half;
-    const float first = to_float(*a);
-    const float second = to_float(*b);
-    *a = from_float<T>(first * cosine[pair] - second * sine[pair]);
-    *b = from_float<T>(second * cosine[pair] + first * sine[pair]);
-  }
+  const int first = static_cast<int>(blockIdx.y) * kThreads * kRopePairs;
+  const auto for_pairs = [&](const auto& work) {
+#pragma unroll
+    for (int k = 0; k < kRopePairs; ++k) {
+      if (const int i = first + k * kThreads + static_cast<int>(threadIdx.x); i < p.num_pairs) {
+        const int head = i / p.half;
+        const int pair = i - head * p.half;
+        T* x = p.x.row(t, head);
+        T* a = x + (p.is_interleaved ? 2 * pair : pair);
+        work(k, pair, a, p.is_interleaved ? a + 1 : a + p.half);
+      }
+    }
+  };
+  float2 values[kRopePairs];
+  float2 turns[kRopePairs];
+  for_pairs([&](int k, int pair, const T* a, const T* b) {
+    values[k] = {to_float(*a), to_float(*b)};
+    turns[k] = {cosine[pair], sine[pair]};
+  });
+  for_pairs([&](int k, int /*pair*/, T* a, T* b) {
+    *a = from_float<T>(values[k].x * turns[k].x - values[k].y * turns[k].y);
+    *b = from_float<T>(values[k].y * turns[k].x + values[k].x * turns[k].y);
+  });
 }
 
 template <typename Out>
@@ -247,17 +263,20 @@ void CudaOps::do_rms_norm(const RmsNormParams& params, StreamView stream) {
 void CudaOps::do_rope(const RopeParams& params, StreamView stream) {
   visit_dtype(params.x.dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch_early("rope",
-                 rotate_rows<T>,
-                 {to_grid(params.x.dim(0)), kThreads},
-                 device_.enter(stream),
-                 Rope<T>{heads_of<T>(params.x),
-                         params.positions.as<int32_t>(),
-                         rows_of<float>(params.cos),
-                         rows_of<float>(params.sin),
-                         params.x.dim(1),
-                         params.x.dim(2) / 2,
-                         params.is_interleaved});
+    const int64_t half = params.x.dim(2) / 2;
+    const int64_t num_pairs = params.x.dim(1) * half;
+    launch_early(
+        "rope",
+        rotate_rows<T>,
+        {{to_grid(params.x.dim(0)), to_grid(ceil_div(num_pairs, kThreads * kRopePairs))}, kThreads},
+        device_.enter(stream),
+        Rope<T>{heads_of<T>(params.x),
+                params.positions.as<int32_t>(),
+                rows_of<float>(params.cos),
+                rows_of<float>(params.sin),
+                static_cast<int>(num_pairs),
+                static_cast<int>(half),
+                params.is_interleaved});
   });
 }
 

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -85,10 +86,13 @@ TEST_P(RowwiseTest, RmsNormOfZerosIsZero) {
 
 TEST_P(RowwiseTest, RopeRotatesStridedHeads) {
   constexpr int64_t kNope = 5;  // columns before the rope part, which stay as they are
+  // Heads and columns; the last ones have more than a GPU's block works on.
+  constexpr std::pair<int64_t, int64_t> kShapes[] = {
+      {3, 2}, {3, 8}, {3, 34}, {3, 64}, {70, 34}, {128, 64}};
   for (const DType dtype : kDtypes) {
     for (const bool is_interleaved : {true, false}) {
-      for (const int64_t width : {2, 8, 34, 64}) {
-        HostTensor q(dtype, random_.array({40, 3, kNope + width}), 1);
+      for (const auto& [heads, width] : kShapes) {
+        HostTensor q(dtype, random_.array({40, heads, kNope + width}), 1);
         const Array before = q.to_array();
         kernels::TensorView part = q.view().slice(2, kNope, width);
         reference::Rope rotation{.positions = {},
@@ -113,14 +117,14 @@ TEST_P(RowwiseTest, RopeRotatesStridedHeads) {
                     .is_interleaved = is_interleaved},
                    {});
         Array expected = before;
-        Array rope_part({40, 3, width});
-        for (int64_t i = 0; i < 40 * 3 * width; ++i) {
+        Array rope_part({40, heads, width});
+        for (int64_t i = 0; i < 40 * heads * width; ++i) {
           rope_part.values[static_cast<size_t>(i)] =
-              before.at(i / width / 3, i / width % 3, kNope + i % width);
+              before.at(i / width / heads, i / width % heads, kNope + i % width);
         }
         const Array rotated = reference::rope(rope_part, rotation);
-        for (int64_t i = 0; i < 40 * 3 * width; ++i) {
-          expected.at(i / width / 3, i / width % 3, kNope + i % width) =
+        for (int64_t i = 0; i < 40 * heads * width; ++i) {
+          expected.at(i / width / heads, i / width % heads, kNope + i % width) =
               rotated.values[static_cast<size_t>(i)];
         }
         // Two products of numbers below 1 and their sum.
