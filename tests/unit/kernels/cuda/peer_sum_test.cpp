@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -572,6 +573,8 @@ TEST_F(PeerSumTest, AnAbortEndsWhoWaits) {
   EXPECT_TRUE(sum_->run_norm(0, own.params(), {}));
   EXPECT_TRUE(
       sum_->run_scatter(0, values(0), {own.out.data(), DType::kBFloat16, {100, width}}, {}));
+  // More than once it has been looked for in vain by then.
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
   sum_->abort();
   EXPECT_NO_THROW(devices_[0]->synchronize_blocking({}));
 }
