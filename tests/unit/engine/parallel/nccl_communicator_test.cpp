@@ -1,7 +1,10 @@
 // Collectives over NCCL against those of threads, which the tests beside this one compare with
-// sums written out. Needs two GPUs.
+// sums written out; NCCL alone, and with sums by the kernels of kernels/cuda/peer_sum.h where it
+// finds them faster. Needs two GPUs.
 #include "engine/parallel/nccl_communicator.h"
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <random>
@@ -14,6 +17,7 @@
 #include "kernels/core/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/peer_sum.h"
 
 namespace tessera {
 namespace {
@@ -21,15 +25,42 @@ namespace {
 using kernels::Backend;
 using kernels::DeviceBuffer;
 using kernels::DType;
+using kernels::RmsNormParams;
+using kernels::StreamView;
 using kernels::TensorView;
+using kernels::cuda::PeerSum;
 using Floats = std::vector<float>;
 
 constexpr int kRanks = 2;
 constexpr int64_t kStagingBytes = int64_t{8} << 20;
+constexpr int64_t kMaxPeerSum = int64_t{1} << 18;
 /// Two terms have one sum, whatever the order.
 constexpr float kTolerance = 0.0F;
 
-class NcclCommunicatorTest : public ::testing::Test {
+/// `num_calls` counts what is used of it.
+SmallSum small_sum_of(const std::shared_ptr<PeerSum>& peers, std::atomic<int>& num_calls) {
+  return {.run =
+              [peers, &num_calls](int rank, float* x, int64_t count, StreamView stream) {
+                ++num_calls;
+                peers->run(rank, x, count, stream);
+              },
+          .run_norm =
+              [peers, &num_calls](int rank, const RmsNormParams& norm, StreamView stream) {
+                ++num_calls;
+                return peers->run_norm(rank, norm, stream);
+              },
+          .run_scatter =
+              [peers, &num_calls](
+                  int rank, const float* partial, const TensorView& out, StreamView stream) {
+                ++num_calls;
+                return peers->run_scatter(rank, partial, out, stream);
+              },
+          .abort = [peers] { peers->abort(); },
+          .max_elements = peers->max_elements()};
+}
+
+/// Whether there are sums by peer memory.
+class NcclCommunicatorTest : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
     ASSERT_GE(kernels::cuda::num_cuda_devices(), kRanks) << "this test needs two GPUs";
@@ -40,11 +71,17 @@ class NcclCommunicatorTest : public ::testing::Test {
       options.devices.push_back(rank);
       options.memory.push_back(&backends_.back()->device());
     }
-    options.native_stream = [devices = options.memory](int rank, kernels::StreamView stream) {
+    options.native_stream = [devices = options.memory](int rank, StreamView stream) {
       return kernels::cuda::native_stream(*devices[static_cast<size_t>(rank)], stream);
     };
+    if (GetParam()) {
+      const std::shared_ptr<PeerSum> peers = PeerSum::create(options.memory, kMaxPeerSum);
+      ASSERT_NE(peers, nullptr) << "the GPUs do not reach each other's memory";
+      options.small_sum = small_sum_of(peers, num_peer_calls_);
+    }
     auto communicators = make_nccl_communicators(options, kRanks);
     ASSERT_TRUE(communicators.is_ok()) << communicators.status().to_string();
+    num_peer_calls_ = 0;  // those that were to find out which way is faster
     gpus_ = std::make_unique<RankGroup>(std::move(communicators).value());
     threads_ = std::make_unique<RankGroup>(make_thread_communicators(kRanks, kRanks));
     SCOPED_TRACE("seed " + std::to_string(seed_));
@@ -65,7 +102,8 @@ class NcclCommunicatorTest : public ::testing::Test {
   /// Runs it on both with the same inputs and compares all outputs. `out_counts`: by rank, 0: none.
   void check(int64_t in_count,
              const std::vector<int64_t>& out_counts,
-             const Collective& collective) {
+             const Collective& collective,
+             float tolerance = kTolerance) {
     std::vector<Floats> in;
     std::vector<Floats> expected;
     std::vector<Floats> actual;
@@ -97,19 +135,23 @@ class NcclCommunicatorTest : public ::testing::Test {
     });
     for (size_t rank = 0; rank < expected.size(); ++rank) {
       for (size_t i = 0; i < expected[rank].size(); ++i) {
-        ASSERT_NEAR(actual[rank][i], expected[rank][i], kTolerance) << "rank " << rank << ", " << i;
+        ASSERT_NEAR(actual[rank][i], expected[rank][i], tolerance) << "rank " << rank << ", " << i;
       }
     }
   }
 
+  /// In what was called since SetUp().
+  void expect_peer_sums_where_there_are_some() { EXPECT_EQ(num_peer_calls_ > 0, GetParam()); }
+
   const unsigned seed_ = std::random_device{}();
   std::mt19937 random_{seed_};
+  std::atomic<int> num_peer_calls_{0};
   std::vector<std::unique_ptr<Backend>> backends_;
   std::unique_ptr<RankGroup> gpus_;
   std::unique_ptr<RankGroup> threads_;
 };
 
-TEST_F(NcclCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
+TEST_P(NcclCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
   for (const int64_t rows : {1, 3, 64}) {
     constexpr int64_t kHeads = 5;
     constexpr int64_t kWidth = 24;
@@ -123,9 +165,10 @@ TEST_F(NcclCommunicatorTest, ReduceScatterGivesEachRankItsHeads) {
                                  {});
     });
   }
+  expect_peer_sums_where_there_are_some();
 }
 
-TEST_F(NcclCommunicatorTest, ReduceScatterRoundsToTheTypeOfItsResult) {
+TEST_P(NcclCommunicatorTest, ReduceScatterRoundsToTheTypeOfItsResult) {
   constexpr int64_t kRows = 5;
   constexpr int64_t kHeads = 3;
   constexpr int64_t kWidth = 8;
@@ -146,16 +189,17 @@ TEST_F(NcclCommunicatorTest, ReduceScatterRoundsToTheTypeOfItsResult) {
                        {});
     backend.device().synchronize_blocking({});
   });
+  expect_peer_sums_where_there_are_some();
 }
 
-TEST_F(NcclCommunicatorTest, AllGatherPutsMembersBehindEachOther) {
+TEST_P(NcclCommunicatorTest, AllGatherPutsMembersBehindEachOther) {
   check(77, {154, 154}, [&](Communicator& group, float* in, float* out) {
     group.all_gather(
         {in, DType::kFloat32, {77}}, TensorView{out, DType::kFloat32, {kRanks, 77}}, {});
   });
 }
 
-TEST_F(NcclCommunicatorTest, ColumnsComeTogetherOnTheFirst) {
+TEST_P(NcclCommunicatorTest, ColumnsComeTogetherOnTheFirst) {
   for (const int64_t rows : {1, 7}) {
     constexpr int64_t kColumns = 33;
     check(rows * kColumns,
@@ -168,19 +212,56 @@ TEST_F(NcclCommunicatorTest, ColumnsComeTogetherOnTheFirst) {
   }
 }
 
-TEST_F(NcclCommunicatorTest, AllReduceGivesEveryRankTheSum) {
-  // In place: the operand is the result, which an all-gather of nothing else shows.
-  constexpr int64_t kCount = 1000;
-  check(
-      kCount, {kCount * kRanks, kCount * kRanks}, [&](Communicator& group, float* in, float* out) {
-        group.all_reduce(TensorView{in, DType::kFloat32, {kCount}}, {});
-        group.all_gather({in, DType::kFloat32, {kCount}},
-                         TensorView{out, DType::kFloat32, {kRanks, kCount}},
-                         {});
-      });
+TEST_P(NcclCommunicatorTest, AllReduceGivesEveryRankTheSum) {
+  // In place: the operand is the result, which an all-gather of nothing else shows. The last one
+  // is NCCL's in any case.
+  for (const int64_t count : {int64_t{1000}, kMaxPeerSum + 1}) {
+    check(count, {count * kRanks, count * kRanks}, [&](Communicator& group, float* in, float* out) {
+      group.all_reduce(TensorView{in, DType::kFloat32, {count}}, {});
+      group.all_gather(
+          {in, DType::kFloat32, {count}}, TensorView{out, DType::kFloat32, {kRanks, count}}, {});
+    });
+  }
+  expect_peer_sums_where_there_are_some();
 }
 
-TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaits) {
+TEST_P(NcclCommunicatorTest, AllReduceNormAddsTheSumAndNormalises) {
+  constexpr int64_t kRows = 6;
+  constexpr int64_t kWidth = 1024;
+  constexpr int64_t kCount = kRows * kWidth;
+  constexpr float kEpsilon = 1e-6F;
+  const Floats hidden = random_floats(kCount);
+  const Floats weight = random_floats(kWidth);
+  const auto cpu = kernels::cpu::create_cpu_backend(1);
+  // Out: the sums that join `hidden`, then the norm. Sums of 1,024 squares in another order, and
+  // values of up to some 30.
+  constexpr float kNormTolerance = 1e-4F;
+  check(
+      kCount,
+      {2 * kCount, 2 * kCount},
+      [&](Communicator& group, float* in, float* out) {
+        const bool is_gpu = &group == &gpus_->world(group.rank());
+        kernels::Backend& backend = is_gpu ? *backends_[static_cast<size_t>(group.rank())] : *cpu;
+        kernels::Device& device = backend.device();
+        const DeviceBuffer own_weight = device.allocate(kWidth * 4);
+        device.copy_from_host(own_weight.data(), weight.data(), kWidth * 4, {});
+        device.copy_from_host(out, hidden.data(), kCount * 4, {});
+        const TensorView add(in, DType::kFloat32, {kRows, kWidth});
+        group.all_reduce_norm(add,
+                              {.x = {out, DType::kFloat32, {kRows, kWidth}},
+                               .add = add,
+                               .weight = {own_weight.data(), DType::kFloat32, {kWidth}},
+                               .epsilon = kEpsilon,
+                               .out = {out + kCount, DType::kFloat32, {kRows, kWidth}}},
+                              backend.ops(),
+                              {});
+        device.synchronize_blocking({});
+      },
+      kNormTolerance);
+  expect_peer_sums_where_there_are_some();
+}
+
+TEST_P(NcclCommunicatorTest, AnAbortEndsWhoWaits) {
   EXPECT_THROW(gpus_->run_blocking([&](int rank) {
     if (rank == 1) {
       throw DeviceError("rank 1 fails");
@@ -193,7 +274,7 @@ TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaits) {
                DeviceError);
 }
 
-TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaitsInARecordedStep) {
+TEST_P(NcclCommunicatorTest, AnAbortEndsWhoWaitsInARecordedStep) {
   std::vector<DeviceBuffer> operands;
   std::vector<std::unique_ptr<kernels::DeviceGraph>> steps(kRanks);
   for (int rank = 0; rank < kRanks; ++rank) {
@@ -220,6 +301,13 @@ TEST_F(NcclCommunicatorTest, AnAbortEndsWhoWaitsInARecordedStep) {
                DeviceError);
   EXPECT_THROW(gpus_->run_blocking(sum), DeviceError) << "for good";
 }
+
+INSTANTIATE_TEST_SUITE_P(Ways,
+                         NcclCommunicatorTest,
+                         ::testing::Values(false, true),
+                         [](const auto& way) {
+                           return std::string(way.param ? "PeerSums" : "NcclAlone");
+                         });
 
 TEST(NcclLibraryTest, ALibraryThatIsNotThereIsNamed) {
   NcclOptions options;
