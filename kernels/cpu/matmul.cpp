@@ -37,8 +37,9 @@ dnnl::memory::data_type to_dnnl(DType dtype) {
 
 class DnnlMatrix final : public PackedMatrix {
  public:
-  DnnlMatrix(dnnl::memory memory, int64_t n, int64_t k, DType dtype)
-      : memory_(std::move(memory)), n_(n), k_(k), dtype_(dtype) {}
+  /// Of inputs in `dtype`, multiplied in `compute_dtype`.
+  DnnlMatrix(dnnl::memory memory, int64_t n, int64_t k, DType dtype, DType compute_dtype)
+      : memory_(std::move(memory)), n_(n), k_(k), dtype_(dtype), compute_dtype_(compute_dtype) {}
   [[nodiscard]] int64_t num_bytes() const noexcept override {
     return static_cast<int64_t>(memory_.get_desc().get_size());
   }
@@ -46,12 +47,14 @@ class DnnlMatrix final : public PackedMatrix {
   [[nodiscard]] int64_t n() const noexcept { return n_; }
   [[nodiscard]] int64_t k() const noexcept { return k_; }
   [[nodiscard]] DType dtype() const noexcept { return dtype_; }
+  [[nodiscard]] DType compute_dtype() const noexcept { return compute_dtype_; }
 
  private:
   dnnl::memory memory_;
   int64_t n_;
   int64_t k_;
   DType dtype_;
+  DType compute_dtype_;
 };
 
 struct Key {
@@ -97,14 +100,38 @@ void grow(std::vector<char>& buffer, size_t num_bytes) {
   }
 }
 
-void copy_rows(char* to,
-               int64_t to_stride,
-               const char* from,
-               int64_t from_stride,
-               int64_t rows,
-               int64_t row_bytes) {
-  for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(to + i * to_stride, from + i * from_stride, static_cast<size_t>(row_bytes));
+/// Rows of `columns` numbers; strides in elements.
+struct RowCopy {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t to_stride = 0;
+  int64_t from_stride = 0;
+};
+
+void copy_rows(const void* from, DType from_dtype, void* to, DType to_dtype, const RowCopy& shape) {
+  const auto for_rows = [&](const auto& copy) {
+    for (int64_t i = 0; i < shape.rows; ++i) {
+      copy(static_cast<const char*>(from) + i * shape.from_stride * dtype_bytes(from_dtype),
+           static_cast<char*>(to) + i * shape.to_stride * dtype_bytes(to_dtype));
+    }
+  };
+  if (from_dtype == to_dtype) {
+    const auto num_bytes = static_cast<size_t>(shape.columns * dtype_bytes(to_dtype));
+    for_rows([&](const char* source, char* target) { std::memcpy(target, source, num_bytes); });
+  } else if (from_dtype == DType::kBFloat16) {
+    for_rows([&](const char* source, char* target) {
+      std::transform(reinterpret_cast<const BFloat16*>(source),
+                     reinterpret_cast<const BFloat16*>(source) + shape.columns,
+                     reinterpret_cast<float*>(target),
+                     [](BFloat16 value) { return value.to_float(); });
+    });
+  } else {
+    for_rows([&](const char* source, char* target) {
+      std::transform(reinterpret_cast<const float*>(source),
+                     reinterpret_cast<const float*>(source) + shape.columns,
+                     reinterpret_cast<BFloat16*>(target),
+                     [](float value) { return BFloat16::from_float(value); });
+    });
   }
 }
 
@@ -125,6 +152,22 @@ struct Matmul::Impl {
     for (int i = 0; i < num_workers; ++i) {
       workers.emplace_back(engine);
     }
+    has_bfloat16 = can_multiply_bfloat16();
+  }
+
+  /// oneDNN 2 has no products of bfloat16 for processors without AVX-512.
+  [[nodiscard]] bool can_multiply_bfloat16() const {
+    constexpr DType kBFloat16 = DType::kBFloat16;
+    const dnnl::memory::desc weight({64, 64}, to_dnnl(kBFloat16), dnnl::memory::format_tag::any);
+    try {
+      return describe({64, 64, 64, kBFloat16, kBFloat16}, weight).get(true) != nullptr;
+    } catch (const dnnl::error&) {
+      return false;
+    }
+  }
+  /// What inputs of `dtype` are multiplied in.
+  [[nodiscard]] DType compute_dtype(DType dtype) const noexcept {
+    return has_bfloat16 ? dtype : DType::kFloat32;
   }
 
   [[nodiscard]] dnnl::matmul::primitive_desc describe(const Key& key,
@@ -153,23 +196,27 @@ struct Matmul::Impl {
     return worker.prepared.emplace(key, std::move(prepared)).first->second;
   }
 
-  /// At most kTiles[0] rows. oneDNN's fast path wants rows back to back: others are copied.
+  /// At most kTiles[0] rows. oneDNN's fast path wants rows back to back: others are copied, and so
+  /// are those that it cannot multiply in their type.
   void run_tile(const MatmulArgs& args, Worker& worker) const {
     const auto& weight = static_cast<const DnnlMatrix&>(*args.weight);
-    const Key key{args.m, weight.n(), weight.k(), weight.dtype(), args.out_dtype};
+    const DType compute = weight.compute_dtype();
+    const DType out_dtype = compute == weight.dtype() ? args.out_dtype : DType::kFloat32;
+    const Key key{args.m, weight.n(), weight.k(), compute, out_dtype};
     Prepared& prepared = prepare(worker, key, weight.memory().get_desc());
-    const int64_t x_row = weight.k() * dtype_bytes(weight.dtype());
-    const int64_t out_row = weight.n() * dtype_bytes(args.out_dtype);
-    const int64_t x_stride = args.x_stride * dtype_bytes(weight.dtype());
-    const int64_t out_stride = args.out_stride * dtype_bytes(args.out_dtype);
-    const bool is_x_dense = args.m == 1 || x_stride == x_row;
-    const bool is_out_dense = args.m == 1 || out_stride == out_row;
-    if (!is_x_dense) {
-      copy_rows(
-          worker.x_copy.data(), x_row, static_cast<const char*>(args.x), x_stride, args.m, x_row);
+    const bool is_x_direct =
+        compute == weight.dtype() && (args.m == 1 || args.x_stride == weight.k());
+    const bool is_out_direct =
+        out_dtype == args.out_dtype && (args.m == 1 || args.out_stride == weight.n());
+    if (!is_x_direct) {
+      copy_rows(args.x,
+                weight.dtype(),
+                worker.x_copy.data(),
+                compute,
+                {args.m, weight.k(), weight.k(), args.x_stride});
     }
-    prepared.x.set_data_handle(is_x_dense ? const_cast<void*>(args.x) : worker.x_copy.data());
-    prepared.out.set_data_handle(is_out_dense ? args.out : worker.out_copy.data());
+    prepared.x.set_data_handle(is_x_direct ? const_cast<void*>(args.x) : worker.x_copy.data());
+    prepared.out.set_data_handle(is_out_direct ? args.out : worker.out_copy.data());
     prepared.scratchpad.set_data_handle(worker.scratchpad.data());
     const std::array<dnnl_exec_arg_t, 4> arguments = {
         {{DNNL_ARG_SRC, prepared.x.get()},
@@ -181,18 +228,18 @@ struct Matmul::Impl {
                                                    static_cast<int>(arguments.size()),
                                                    arguments.data()),
                             "matrix product");
-    if (!is_out_dense) {
-      copy_rows(static_cast<char*>(args.out),
-                out_stride,
-                worker.out_copy.data(),
-                out_row,
-                args.m,
-                out_row);
+    if (!is_out_direct) {
+      copy_rows(worker.out_copy.data(),
+                out_dtype,
+                args.out,
+                args.out_dtype,
+                {args.m, weight.n(), args.out_stride, weight.n()});
     }
   }
 
   dnnl::engine engine;
   std::vector<Worker> workers;
+  bool has_bfloat16 = true;
 };
 
 Matmul::Matmul(int num_workers) : impl_(std::make_unique<Impl>(num_workers)) {}
@@ -202,18 +249,28 @@ std::unique_ptr<PackedMatrix> Matmul::pack(const ConstTensorView& matrix) try {
   limit_openmp_to_this_thread();
   const int64_t n = matrix.dim(0);
   const int64_t k = matrix.dim(1);
-  const Key key{kTiles[0], n, k, matrix.dtype, DType::kFloat32};
-  const dnnl::memory::desc any({k, n}, to_dnnl(matrix.dtype), dnnl::memory::format_tag::any);
+  const DType compute = impl_->compute_dtype(matrix.dtype);
+  const void* data = matrix.data;
+  int64_t stride = matrix.stride[0];
+  std::vector<float> widened;
+  if (compute != matrix.dtype) {
+    widened.resize(static_cast<size_t>(n * k));
+    copy_rows(data, matrix.dtype, widened.data(), compute, {n, k, k, stride});
+    data = widened.data();
+    stride = k;
+  }
+  const Key key{kTiles[0], n, k, compute, DType::kFloat32};
+  const dnnl::memory::desc any({k, n}, to_dnnl(compute), dnnl::memory::format_tag::any);
   const auto description = impl_->describe(key, any);
   dnnl::memory packed(description.weights_desc(), impl_->engine);
   // The matrix as oneDNN's weights [K, N]: element (k, n) at n * stride + k.
-  dnnl::memory source({{k, n}, to_dnnl(matrix.dtype), dnnl::memory::dims{1, matrix.stride[0]}},
+  dnnl::memory source({{k, n}, to_dnnl(compute), dnnl::memory::dims{1, stride}},
                       impl_->engine,
-                      const_cast<void*>(matrix.data));
+                      const_cast<void*>(data));
   dnnl::stream stream(impl_->engine);
   dnnl::reorder(source, packed).execute(stream, source, packed);
   stream.wait();
-  return std::make_unique<DnnlMatrix>(std::move(packed), n, k, matrix.dtype);
+  return std::make_unique<DnnlMatrix>(std::move(packed), n, k, matrix.dtype, compute);
 } catch (const dnnl::error& error) {
   throw DeviceError(std::string("oneDNN, packing a weight: ") + error.what());
 }
