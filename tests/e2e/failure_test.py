@@ -68,7 +68,7 @@ class FailureTest(unittest.TestCase):
 
     def cluster(self, **more):
         decode = [*EXACT, "--tensor-parallel-size", "2", *more.pop("decode", [])]
-        prefill = [*EXACT, "--max-num-batched-tokens", "256", *more.pop("prefill", [])]
+        prefill = [*EXACT, "--max-num-batched-tokens", "128", *more.pop("prefill", [])]
         return Cluster(OPTIONS.server, OPTIONS.model, prefill=prefill, decode=decode, **more)
 
     def expected(self, body):
